@@ -1,0 +1,1 @@
+//! GRIP for Pushpin.

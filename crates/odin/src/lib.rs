@@ -1,0 +1,1 @@
+//! Turns any rmcp `ServerHandler` into a distributed MCP server.
