@@ -1,1 +1,4 @@
 //! Turns any rmcp `ServerHandler` into a distributed MCP server.
+
+pub mod job;
+pub mod runner;
