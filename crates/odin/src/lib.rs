@@ -1,4 +1,7 @@
 //! Turns any rmcp `ServerHandler` into a distributed MCP server.
 
+pub mod broker;
+pub mod call;
+pub mod id;
 pub mod job;
 pub mod runner;

@@ -1,0 +1,530 @@
+//! The broker of one process.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use tokio::sync::{Notify, mpsc};
+
+use super::{
+    Beat, Beaten, Broker, BrokerLimits, Claimed, Entry, Held, NodeNudge, Result, Taken, WorkerNudge,
+};
+use crate::call::{
+    Enqueue, Gone, Message, Offer, Order, Reach, Read, Record, Resume, Run, Snapshot, State, Timing,
+};
+use crate::id::{CallChannel, CallId, Ticket};
+use crate::runner::Rerun;
+
+/// Nudges that wait for one node or worker. What does not fit is folded into "look at everything".
+pub(super) const NUDGES: usize = 1024;
+/// How long a cancellation is remembered for a request that it overtook.
+const CANCEL_AHEAD: Duration = Duration::from_secs(10);
+/// How long [`Broker::next`] waits.
+const NEXT_WAIT: Duration = Duration::from_secs(1);
+
+/// Milliseconds of some clock that never goes back.
+pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// Records in the memory of one process. Lost with it.
+pub struct MemoryBroker {
+    timing: Timing,
+    limits: BrokerLimits,
+    clock: Clock,
+    state: Mutex<Memory>,
+    arrived: Notify,
+}
+
+#[derive(Default)]
+struct Memory {
+    generation: u64,
+    records: HashMap<CallId, Kept>,
+    queues: HashMap<String, Queue>,
+    tickets: HashMap<Ticket, (CallId, u64)>,
+    nodes: HashMap<String, u64>,
+    by_request: HashMap<(String, String), Vec<CallId>>,
+    cancelled_ahead: HashMap<(String, String), u64>,
+    node_nudges: HashMap<String, Nudges<NodeNudge>>,
+    worker_nudges: HashMap<String, Nudges<WorkerNudge>>,
+    swept: u64,
+}
+
+struct Kept {
+    record: Record,
+    inbox: VecDeque<Message>,
+    /// When a closed record is forgotten.
+    expires: Option<u64>,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Line>,
+    /// Lines that were read and not yet taken: line → when.
+    read: BTreeMap<CallId, (Line, u64)>,
+}
+
+#[derive(Clone)]
+struct Line {
+    call: CallId,
+    tool: Option<String>,
+}
+
+struct Nudges<T> {
+    sender: mpsc::Sender<T>,
+    /// A nudge did not fit.
+    missed: bool,
+}
+
+impl<T: Copy> Nudges<T> {
+    fn nudge(&mut self, nudge: T, all: T) {
+        let nudge = if self.missed { all } else { nudge };
+        self.missed = self.sender.try_send(nudge).is_err();
+    }
+}
+
+impl MemoryBroker {
+    /// A broker with the clock of this machine.
+    pub fn new(timing: Timing, limits: BrokerLimits) -> Self {
+        let start = Instant::now();
+        let clock = move || u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Self::with_clock(timing, limits, Arc::new(clock))
+    }
+
+    /// A broker with a clock of the caller's; for simulations.
+    pub fn with_clock(timing: Timing, limits: BrokerLimits, clock: Clock) -> Self {
+        Self { timing, limits, clock, state: Mutex::default(), arrived: Notify::new() }
+    }
+
+    /// Forgets everything, as a restarted Redis does; for simulations.
+    pub fn forget(&self) {
+        let mut memory = self.memory();
+        let generation = memory.generation + 1;
+        let node_nudges = std::mem::take(&mut memory.node_nudges);
+        let worker_nudges = std::mem::take(&mut memory.worker_nudges);
+        *memory = Memory { generation, node_nudges, worker_nudges, ..Memory::default() };
+    }
+
+    /// A copy of a record; for tests and simulations.
+    pub fn peek(&self, call: CallId) -> Option<Record> {
+        self.memory().records.get(&call).map(|kept| kept.record.clone())
+    }
+
+    fn now(&self) -> u64 {
+        (self.clock)()
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs a transition of the call's owner, then forgets the record if nothing can ask for it, and tells
+    /// the backend that waits.
+    fn owner<T>(&self, call: CallId, missing: T, transition: impl FnOnce(&mut Record, bool, u64) -> T) -> T {
+        let now = self.now();
+        let mut memory = self.memory();
+        memory.sweep(now);
+        let alive = memory.waits_alive(call, now);
+        let Some(kept) = memory.records.get_mut(&call) else { return missing };
+        let reply = transition(&mut kept.record, alive, now);
+        memory.settle(call, now, &self.timing);
+        reply
+    }
+}
+
+impl Memory {
+    /// Whether the backend that waits for the call still lives.
+    fn waits_alive(&self, call: CallId, now: u64) -> bool {
+        match self.records.get(&call).map(|kept| &kept.record.reach) {
+            Some(Reach::Node { node, .. }) => self.nodes.get(node).is_some_and(|until| now < *until),
+            _ => true,
+        }
+    }
+
+    fn nudge_waiting(&mut self, call: CallId) {
+        if let Some(Reach::Node { node, request }) = self.records.get(&call).map(|kept| &kept.record.reach)
+            && let Some(nudges) = self.node_nudges.get_mut(node)
+        {
+            nudges.nudge(NodeNudge::Request(*request), NodeNudge::All);
+        }
+    }
+
+    fn nudge_owner(&mut self, call: CallId) {
+        if let Some(owner) = self.records.get(&call).map(|kept| &kept.record.owner)
+            && let Some(nudges) = self.worker_nudges.get_mut(owner)
+        {
+            nudges.nudge(WorkerNudge::Call(call), WorkerNudge::All);
+        }
+    }
+
+    /// Gives a closed record its time, or forgets it at once.
+    fn settle(&mut self, call: CallId, now: u64, timing: &Timing) {
+        let Some(kept) = self.records.get_mut(&call) else { return };
+        if !kept.record.closed {
+            return;
+        }
+        kept.inbox.clear();
+        if kept.record.is_forgettable() {
+            self.forget_record(call);
+        } else if kept.expires.is_none() {
+            let time = if kept.record.run == Run::Cancelled { timing.tombstone } else { timing.keep };
+            kept.expires = Some(now + u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        }
+    }
+
+    fn forget_record(&mut self, call: CallId) {
+        let Some(kept) = self.records.remove(&call) else { return };
+        if let (Some(session), Some(id)) = (kept.record.order.session, kept.record.order.request_id) {
+            let key = (session, id);
+            if let Some(calls) = self.by_request.get_mut(&key) {
+                calls.retain(|other| *other != call);
+                if calls.is_empty() {
+                    self.by_request.remove(&key);
+                }
+            }
+        }
+    }
+
+    /// Once a second, what expired goes.
+    fn sweep(&mut self, now: u64) {
+        if now < self.swept + 1000 {
+            return;
+        }
+        self.swept = now;
+        let expired: Vec<CallId> = self
+            .records
+            .iter()
+            .filter(|(_, kept)| kept.expires.is_some_and(|at| now >= at))
+            .map(|(call, _)| *call)
+            .collect();
+        for call in expired {
+            self.forget_record(call);
+        }
+        self.tickets.retain(|_, (_, until)| now < *until);
+        self.cancelled_ahead.retain(|_, until| now < *until);
+        self.nodes.retain(|_, until| now < *until);
+        self.node_nudges.retain(|_, nudges| !nudges.sender.is_closed());
+        self.worker_nudges.retain(|_, nudges| !nudges.sender.is_closed());
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn entry(line: &Line) -> Entry {
+    Entry { call: line.call, tool: line.tool.clone(), receipt: String::new() }
+}
+
+#[async_trait]
+impl Broker for MemoryBroker {
+    fn shard(&self, _session: Option<&str>) -> u8 {
+        0
+    }
+
+    async fn announce(&self, node: &str) -> Result<()> {
+        let until = self.now() + millis(self.timing.lease);
+        self.memory().nodes.insert(node.to_owned(), until);
+        Ok(())
+    }
+
+    async fn node_nudges(&self, node: &str) -> Result<mpsc::Receiver<NodeNudge>> {
+        let (sender, receiver) = mpsc::channel(NUDGES);
+        self.memory().node_nudges.insert(node.to_owned(), Nudges { sender, missed: false });
+        Ok(receiver)
+    }
+
+    async fn worker_nudges(&self, worker: &str) -> Result<mpsc::Receiver<WorkerNudge>> {
+        let (sender, receiver) = mpsc::channel(NUDGES);
+        self.memory().worker_nudges.insert(worker.to_owned(), Nudges { sender, missed: false });
+        Ok(receiver)
+    }
+
+    async fn enqueue(&self, call: CallId, order: Order) -> Result<Enqueue> {
+        let now = self.now();
+        let mut memory = self.memory();
+        memory.sweep(now);
+        if memory.records.contains_key(&call) {
+            return Ok(Enqueue::Accepted);
+        }
+        let key = order.session.clone().zip(order.request_id.clone());
+        if let Some(key) = &key
+            && memory.cancelled_ahead.get(key).is_some_and(|until| now < *until)
+        {
+            return Ok(Enqueue::Cancelled);
+        }
+        let queue = memory.queues.entry(order.server.clone()).or_default();
+        if queue.waiting.len() >= self.limits.queue {
+            return Ok(Enqueue::Full);
+        }
+        queue.waiting.push_back(Line { call, tool: order.tool.clone() });
+        if let Some(key) = key {
+            memory.by_request.entry(key).or_default().push(call);
+        }
+        let kept = Kept { record: Record::new(order, now), inbox: VecDeque::new(), expires: None };
+        memory.records.insert(call, kept);
+        drop(memory);
+        self.arrived.notify_waiters();
+        Ok(Enqueue::Accepted)
+    }
+
+    async fn offer(
+        &self,
+        call: CallId,
+        node: &str,
+        request: u64,
+        ticket: Ticket,
+        may_hold: bool,
+    ) -> Result<Offer> {
+        let now = self.now();
+        let mut memory = self.memory();
+        let Some(kept) = memory.records.get_mut(&call) else { return Ok(Offer::Missing) };
+        let reply = kept.record.offer(node, request, ticket, may_hold, now, &self.timing);
+        if reply == Offer::Offered {
+            memory.tickets.insert(ticket, (call, now + millis(self.timing.tombstone)));
+        }
+        memory.settle(call, now, &self.timing);
+        Ok(reply)
+    }
+
+    async fn hold(&self, ticket: Ticket, assertion: &str) -> Result<Option<Held>> {
+        let now = self.now();
+        let mut memory = self.memory();
+        let Some((call, _)) = memory.tickets.get(&ticket).copied() else { return Ok(None) };
+        let Some(kept) = memory.records.get_mut(&call) else { return Ok(None) };
+        let Some(number) = kept.record.hold(ticket, assertion, now) else { return Ok(None) };
+        let session = kept.record.order.session.clone();
+        memory.nudge_owner(call);
+        Ok(Some(Held { channel: CallChannel { call, number }, session }))
+    }
+
+    async fn read(&self, call: CallId, node: &str, request: u64, from: u32) -> Result<Read> {
+        let over = Read { over: true, ..Read::default() };
+        Ok(self.owner(call, over, |record, _, _| record.read(node, request, from)))
+    }
+
+    async fn abandon(&self, call: CallId, node: &str, request: u64) -> Result<()> {
+        if self.owner(call, false, |record, _, _| record.abandon(node, request)) {
+            self.memory().nudge_owner(call);
+        }
+        Ok(())
+    }
+
+    async fn resume(&self, call: CallId, session: &str, last: u32) -> Result<Resume> {
+        let reply = self.owner(call, Resume::Unknown, |record, _, now| record.resume(session, last, now));
+        self.memory().nudge_owner(call);
+        Ok(reply)
+    }
+
+    async fn cancel(&self, session: &str, request_id: &str) -> Result<()> {
+        let now = self.now();
+        let mut memory = self.memory();
+        let key = (session.to_owned(), request_id.to_owned());
+        let calls = memory.by_request.get(&key).cloned().unwrap_or_default();
+        if calls.is_empty() {
+            memory.cancelled_ahead.insert(key, now + millis(CANCEL_AHEAD));
+        }
+        for call in calls {
+            let Some(kept) = memory.records.get_mut(&call) else { continue };
+            // The backend that waits must learn of it too, and a closed record no longer says which.
+            let reach = kept.record.reach.clone();
+            if kept.record.cancel() {
+                memory.nudge_owner(call);
+                if let Reach::Node { node, request } = reach
+                    && let Some(nudges) = memory.node_nudges.get_mut(&node)
+                {
+                    nudges.nudge(NodeNudge::Request(request), NodeNudge::All);
+                }
+                memory.settle(call, now, &self.timing);
+            }
+        }
+        Ok(())
+    }
+
+    async fn post(&self, call: CallId, session: &str, message: Message) -> Result<bool> {
+        let mut memory = self.memory();
+        let Some(kept) = memory.records.get_mut(&call) else { return Ok(false) };
+        let fits = !kept.record.closed
+            && kept.record.order.session.as_deref() == Some(session)
+            && kept.inbox.len() < self.limits.inbox;
+        if fits {
+            kept.inbox.push_back(message);
+            memory.nudge_owner(call);
+        }
+        Ok(fits)
+    }
+
+    async fn next(&self, server: &str, _worker: &str, most: usize) -> Result<Vec<Entry>> {
+        let deadline = tokio::time::Instant::now() + NEXT_WAIT;
+        loop {
+            let arrived = self.arrived.notified();
+            {
+                let now = self.now();
+                let mut memory = self.memory();
+                let queue = memory.queues.entry(server.to_owned()).or_default();
+                let count = most.min(queue.waiting.len());
+                let lines: Vec<Line> = queue.waiting.drain(..count).collect();
+                if !lines.is_empty() {
+                    queue.read.extend(lines.iter().map(|line| (line.call, (line.clone(), now))));
+                    return Ok(lines.iter().map(entry).collect());
+                }
+            }
+            if tokio::time::timeout_at(deadline, arrived).await.is_err() {
+                return Ok(Vec::new());
+            }
+        }
+    }
+
+    async fn undelivered(&self, server: &str, _worker: &str, most: usize) -> Result<Vec<Entry>> {
+        let now = self.now();
+        let idle = millis(self.timing.undelivered);
+        let mut memory = self.memory();
+        let queue = memory.queues.entry(server.to_owned()).or_default();
+        let old = queue.read.values_mut().filter(|(_, at)| now >= *at + idle).take(most);
+        Ok(old
+            .map(|(line, at)| {
+                *at = now;
+                entry(line)
+            })
+            .collect())
+    }
+
+    async fn take(&self, server: &str, worker: &str, entry: &Entry, rerun: Rerun) -> Result<Option<Taken>> {
+        let now = self.now();
+        let mut memory = self.memory();
+        if let Some(queue) = memory.queues.get_mut(server) {
+            queue.read.remove(&entry.call);
+        }
+        let generation = memory.generation.to_string();
+        let Some(kept) = memory.records.get_mut(&entry.call) else { return Ok(None) };
+        let taken = kept.record.take(worker, rerun, now, &self.timing);
+        let reply = taken.then(|| Taken { snapshot: kept.record.snapshot(), generation });
+        memory.settle(entry.call, now, &self.timing);
+        Ok(reply)
+    }
+
+    async fn inbox(&self, call: CallId, epoch: u32) -> Result<Vec<Message>> {
+        let mut memory = self.memory();
+        Ok(match memory.records.get_mut(&call) {
+            Some(kept) if kept.record.epoch == epoch => kept.inbox.drain(..).collect(),
+            _ => Vec::new(),
+        })
+    }
+
+    async fn emit(
+        &self,
+        call: CallId,
+        epoch: u32,
+        first: u32,
+        events: &[Message],
+    ) -> Result<std::result::Result<State, Gone>> {
+        let reply =
+            self.owner(call, Err(Gone::Missing), |record, alive, _| record.emit(epoch, first, events, alive));
+        self.memory().nudge_waiting(call);
+        Ok(reply)
+    }
+
+    async fn finish(
+        &self,
+        call: CallId,
+        epoch: u32,
+        out: &Message,
+    ) -> Result<std::result::Result<State, Gone>> {
+        let reply =
+            self.owner(call, Err(Gone::Missing), |record, alive, _| record.finish_run(epoch, out, alive));
+        self.memory().nudge_waiting(call);
+        Ok(reply)
+    }
+
+    async fn gate(&self, call: CallId, epoch: u32, channel: u32) -> Result<std::result::Result<State, Gone>> {
+        Ok(self.owner(call, Err(Gone::Missing), |record, _, _| record.gate(epoch, channel)))
+    }
+
+    async fn lost(&self, call: CallId, epoch: u32, channel: u32) -> Result<std::result::Result<State, Gone>> {
+        Ok(self.owner(call, Err(Gone::Missing), |record, _, _| record.lost(epoch, channel)))
+    }
+
+    async fn published(&self, call: CallId, epoch: u32) -> Result<std::result::Result<(), Gone>> {
+        Ok(self.owner(call, Err(Gone::Missing), |record, _, _| record.published(epoch)))
+    }
+
+    async fn drop_work(&self, call: CallId, epoch: u32) -> Result<std::result::Result<Option<State>, Gone>> {
+        let waiting = self.peek(call).map(|record| record.reach);
+        let reply = self.owner(call, Err(Gone::Missing), |record, _, _| record.drop_work(epoch));
+        if let (Ok(None), Some(Reach::Node { node, request })) = (&reply, waiting)
+            && let Some(nudges) = self.memory().node_nudges.get_mut(&node)
+        {
+            nudges.nudge(NodeNudge::Request(request), NodeNudge::All);
+        }
+        Ok(reply)
+    }
+
+    async fn beat(&self, worker: &str, beats: &[Beat]) -> Result<Beaten> {
+        let views = beats
+            .iter()
+            .map(|beat| {
+                self.owner(beat.call, Err(Gone::Missing), |record, alive, now| {
+                    record.beat(worker, beat.epoch, beat.subscribed, alive, now, &self.timing)
+                })
+            })
+            .collect();
+        Ok(Beaten { views, generation: self.memory().generation.to_string() })
+    }
+
+    async fn claim(&self, server: &str, worker: &str, most: usize) -> Result<Vec<Claimed>> {
+        let now = self.now();
+        let mut memory = self.memory();
+        memory.sweep(now);
+        let lapsed = |record: &Record| {
+            record.order.server == server && !record.closed && record.lease != 0 && now >= record.lease
+        };
+        let mut calls: Vec<CallId> =
+            memory.records.iter().filter(|(_, kept)| lapsed(&kept.record)).map(|(call, _)| *call).collect();
+        calls.sort_unstable();
+        let mut claimed = Vec::new();
+        for call in calls.into_iter().take(most) {
+            let Some(kept) = memory.records.get_mut(&call) else { continue };
+            if let Some((claim, close)) = kept.record.claim(worker, now, &self.timing) {
+                let close = close.map(|number| CallChannel { call, number });
+                claimed.push(Claimed { call, claim, snapshot: kept.record.snapshot(), close });
+                memory.nudge_waiting(call);
+            }
+            memory.settle(call, now, &self.timing);
+        }
+        Ok(claimed)
+    }
+
+    async fn restore(
+        &self,
+        call: CallId,
+        worker: &str,
+        snapshot: Snapshot,
+    ) -> Result<std::result::Result<State, Gone>> {
+        let now = self.now();
+        let mut memory = self.memory();
+        if memory.records.get(&call).is_some_and(|kept| kept.record.epoch >= snapshot.epoch) {
+            return Ok(Err(Gone::Fenced));
+        }
+        let alive = match &snapshot.state.reach {
+            Reach::Node { node, .. } => memory.nodes.get(node).is_some_and(|until| now < *until),
+            _ => true,
+        };
+        let key = snapshot.order.session.clone().zip(snapshot.order.request_id.clone());
+        let record = Record::restored(snapshot, worker, alive, now, &self.timing);
+        let state = record.state();
+        memory.records.insert(call, Kept { record, inbox: VecDeque::new(), expires: None });
+        if let Some(key) = key {
+            memory.by_request.entry(key).or_default().push(call);
+        }
+        memory.nudge_waiting(call);
+        Ok(Ok(state))
+    }
+
+    async fn is_held_on(&self, channel: CallChannel) -> Result<bool> {
+        Ok(self.memory().records.get(&channel.call).is_some_and(|kept| {
+            let record = &kept.record;
+            let held =
+                matches!(record.reach, Reach::Held { channel: number, .. } if number == channel.number);
+            held && !record.closed
+        }))
+    }
+}

@@ -1,0 +1,209 @@
+//! Where the records of calls live, and how the parts find each other.
+//!
+//! [`Broker`] has two homes: [`RedisBroker`] for a site of many nodes, and [`MemoryBroker`] for one
+//! process. Both make the transitions of [`crate::call`] atomic. What they send to nodes and workers on the
+//! side are nudges only: whoever is nudged reads the record.
+
+mod memory;
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+
+pub use memory::{Clock, MemoryBroker};
+
+use crate::call::{Claim, Enqueue, Gone, Message, Offer, Order, Read, Resume, Snapshot, State};
+use crate::id::{CallChannel, CallId, Ticket};
+use crate::runner::Rerun;
+
+/// Bounds that the broker enforces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BrokerLimits {
+    /// Calls that wait in one server's queue.
+    pub queue: usize,
+    /// Messages from the client that wait for one running call.
+    pub inbox: usize,
+}
+
+impl Default for BrokerLimits {
+    fn default() -> Self {
+        Self { queue: 10_000, inbox: 64 }
+    }
+}
+
+/// The broker can't be reached, or answered nonsense.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the broker is not available: {0}")]
+pub struct Unavailable(pub String);
+
+/// Result of a broker command.
+pub type Result<T> = std::result::Result<T, Unavailable>;
+
+/// A line of a server's queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The call.
+    pub call: CallId,
+    /// Tool that `tools/call` names; none for every other method. Tells the worker whether the call may
+    /// run again before it takes it.
+    pub tool: Option<String>,
+    /// What the broker needs to acknowledge the line.
+    pub receipt: String,
+}
+
+/// A call that this worker took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// Its whole state.
+    pub snapshot: Snapshot,
+    /// Names the broker's memory: another value after the broker lost it.
+    pub generation: String,
+}
+
+/// A call that this worker took over from a lost one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimed {
+    /// The call.
+    pub call: CallId,
+    /// What to do.
+    pub claim: Claim,
+    /// Its whole state.
+    pub snapshot: Snapshot,
+    /// A channel whose stream is to be closed, so that its client resumes.
+    pub close: Option<CallChannel>,
+}
+
+/// A beat for one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Beat {
+    /// The call.
+    pub call: CallId,
+    /// The worker's epoch.
+    pub epoch: u32,
+    /// The worker sees the current channel's subscription, or can't know.
+    pub subscribed: bool,
+}
+
+/// The answer to a worker's beats.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Beaten {
+    /// A view for each beat, in the same order.
+    pub views: Vec<std::result::Result<State, Gone>>,
+    /// Names the broker's memory.
+    pub generation: String,
+}
+
+/// A successful hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// The channel to hold on.
+    pub channel: CallChannel,
+    /// Session id, in the session eras.
+    pub session: Option<String>,
+}
+
+/// A hint for a backend that waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeNudge {
+    /// Look at this request's call again.
+    Request(u64),
+    /// Hints may have been lost: look at everything again.
+    All,
+}
+
+/// A hint for a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerNudge {
+    /// Look at this call again: its client moved, cancelled, or sent something.
+    Call(CallId),
+    /// Hints may have been lost: look at everything again.
+    All,
+}
+
+/// The shared memory of backends and workers.
+///
+/// Every method is one atomic step. [`Unavailable`] says nothing about whether the step was made: all of
+/// them may be repeated.
+#[async_trait]
+pub trait Broker: Send + Sync + 'static {
+    /// Shard for a new call: by session, so that all calls of a session are found in one slot; else random.
+    fn shard(&self, session: Option<&str>) -> u8;
+
+    /// Announces a backend for [`crate::call::Timing::lease`]; to be repeated. Its requests are given up
+    /// when it falls silent.
+    async fn announce(&self, node: &str) -> Result<()>;
+    /// Nudges for a backend. One receiver for each backend. Bounded: hints that don't fit become
+    /// [`NodeNudge::All`].
+    async fn node_nudges(&self, node: &str) -> Result<mpsc::Receiver<NodeNudge>>;
+    /// Nudges for a worker.
+    async fn worker_nudges(&self, worker: &str) -> Result<mpsc::Receiver<WorkerNudge>>;
+
+    /// ENQ.
+    async fn enqueue(&self, call: CallId, order: Order) -> Result<Enqueue>;
+    /// OFFER.
+    async fn offer(
+        &self,
+        call: CallId,
+        node: &str,
+        request: u64,
+        ticket: Ticket,
+        may_hold: bool,
+    ) -> Result<Offer>;
+    /// HOLD; none when the ticket opens nothing.
+    async fn hold(&self, ticket: Ticket, assertion: &str) -> Result<Option<Held>>;
+    /// READ.
+    async fn read(&self, call: CallId, node: &str, request: u64, from: u32) -> Result<Read>;
+    /// The client went away before anything was offered.
+    async fn abandon(&self, call: CallId, node: &str, request: u64) -> Result<()>;
+    /// RESUME.
+    async fn resume(&self, call: CallId, session: &str, last: u32) -> Result<Resume>;
+    /// CANCEL of all calls of the session with this request id; one that comes later, within 10 s, is
+    /// cancelled as well.
+    async fn cancel(&self, session: &str, request_id: &str) -> Result<()>;
+    /// Hands a message of the client to a running call of the same session. False when there is none.
+    async fn post(&self, call: CallId, session: &str, message: Message) -> Result<bool>;
+
+    /// The next lines of a server's queue; waits until there is one, at most about a second.
+    async fn next(&self, server: &str, worker: &str, most: usize) -> Result<Vec<Entry>>;
+    /// Lines that a worker read and did not take, this one's own included.
+    async fn undelivered(&self, server: &str, worker: &str, most: usize) -> Result<Vec<Entry>>;
+    /// TAKE; acknowledges the line in any case. None: nothing to do.
+    async fn take(&self, server: &str, worker: &str, entry: &Entry, rerun: Rerun) -> Result<Option<Taken>>;
+    /// Messages of the client for a running call.
+    async fn inbox(&self, call: CallId, epoch: u32) -> Result<Vec<Message>>;
+    /// EMIT / APPEND.
+    async fn emit(
+        &self,
+        call: CallId,
+        epoch: u32,
+        first: u32,
+        events: &[Message],
+    ) -> Result<std::result::Result<State, Gone>>;
+    /// FINISH.
+    async fn finish(
+        &self,
+        call: CallId,
+        epoch: u32,
+        out: &Message,
+    ) -> Result<std::result::Result<State, Gone>>;
+    /// GATE.
+    async fn gate(&self, call: CallId, epoch: u32, channel: u32) -> Result<std::result::Result<State, Gone>>;
+    /// LOST.
+    async fn lost(&self, call: CallId, epoch: u32, channel: u32) -> Result<std::result::Result<State, Gone>>;
+    /// PUBLISHED.
+    async fn published(&self, call: CallId, epoch: u32) -> Result<std::result::Result<(), Gone>>;
+    /// Gives the work up; the view when it may not be.
+    async fn drop_work(&self, call: CallId, epoch: u32) -> Result<std::result::Result<Option<State>, Gone>>;
+    /// BEAT for all calls of a worker.
+    async fn beat(&self, worker: &str, beats: &[Beat]) -> Result<Beaten>;
+    /// CLAIM: calls of the server whose lease ran out.
+    async fn claim(&self, server: &str, worker: &str, most: usize) -> Result<Vec<Claimed>>;
+    /// Registers a running call again after the broker lost its memory; the view, or that somebody else did.
+    async fn restore(
+        &self,
+        call: CallId,
+        worker: &str,
+        snapshot: Snapshot,
+    ) -> Result<std::result::Result<State, Gone>>;
+    /// Whether the channel is the one that its call is held on.
+    async fn is_held_on(&self, channel: CallChannel) -> Result<bool>;
+}

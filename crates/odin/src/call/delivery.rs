@@ -1,0 +1,513 @@
+//! The worker's side of a call: what goes to the broker, what goes to Pushpin, and when.
+//!
+//! [`Delivery`] is a state machine without any I/O. The worker's driver asks it for the next [`Action`],
+//! carries that out, tells it the outcome, and waits for an [`Input`] when there is nothing to do. The
+//! simulation drives the very same code, with crashes between any two actions.
+
+use std::collections::BTreeMap;
+
+use super::record::{Gone, Message, Reach, Run, Snapshot, State};
+use crate::job::Era;
+
+/// A stream must not be closed sooner than this after its subscription was seen: Pushpin 1.36 can hang the
+/// client otherwise. Milliseconds.
+const CLOSE_AFTER: u64 = 50;
+/// After this time Pushpin may have forgotten the item ids that it saw, so that a repeat would come through
+/// twice. Milliseconds, with a margin to Pushpin's 60 s.
+const IDS_REMEMBERED: u64 = 50_000;
+/// How long to wait for the unsubscription that follows a close before the close is sent again, in
+/// milliseconds; and how often.
+const CLOSE_AGAIN: u64 = 2_000;
+const CLOSE_TRIES: u32 = 5;
+
+/// Bounds of what one delivery keeps and sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeliveryLimits {
+    /// Items in one send.
+    pub batch: usize,
+}
+
+impl Default for DeliveryLimits {
+    fn default() -> Self {
+        Self { batch: 64 }
+    }
+}
+
+/// State of the link to a Pushpin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// It works, and its subscriptions were replayed.
+    Up,
+    /// It is lost, and with it what was in flight.
+    Down,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// The tool sent an event.
+    Emitted(Message),
+    /// The tool ended: with an answer, or without (a notification, or a cancelled call).
+    Finished(Option<Message>),
+    /// A newer view of the record, from a beat or a nudge.
+    Seen(Result<State, Gone>),
+    /// A Pushpin reported the subscription of this call's channel.
+    Subscribed {
+        /// Which Pushpin.
+        pushpin: usize,
+        /// Number of the channel.
+        channel: u32,
+    },
+    /// A Pushpin reported that the subscription is gone.
+    Unsubscribed {
+        /// Which Pushpin.
+        pushpin: usize,
+        /// Number of the channel.
+        channel: u32,
+    },
+    /// A link changed.
+    Link {
+        /// Which Pushpin.
+        pushpin: usize,
+        /// Its new state.
+        link: Link,
+    },
+}
+
+/// One thing to write to a channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Send {
+    /// An event with its number.
+    Event(u32, Message),
+    /// A comment under an event's item id, so that nothing under that id comes through later.
+    Burn(u32),
+    /// The answer, with the number that it has in the event log.
+    Final(u32, Message),
+    /// The end of the stream.
+    Close,
+}
+
+/// What became of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendOutcome {
+    /// Written to the socket.
+    Sent,
+    /// Not written: the link failed, or the lease is too old to write. A [`Input::Link`] or
+    /// [`Input::Seen`] follows.
+    NotSent,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// EMIT; answer with [`Delivery::replied`].
+    Emit {
+        /// Number of the first event.
+        first: u32,
+        /// The events.
+        events: Vec<Message>,
+    },
+    /// FINISH; answer with [`Delivery::replied`].
+    Finish {
+        /// The answer.
+        out: Message,
+    },
+    /// GATE; answer with [`Delivery::replied`].
+    Gate {
+        /// Number of the channel.
+        channel: u32,
+    },
+    /// LOST; answer with [`Delivery::replied`].
+    Lost {
+        /// Number of the channel.
+        channel: u32,
+    },
+    /// DROP; answer with [`Delivery::dropped`].
+    DropWork,
+    /// PUBLISHED; answer with [`Delivery::published`].
+    Published,
+    /// Write to a channel; answer with [`Delivery::sent`].
+    Send {
+        /// Which Pushpin.
+        pushpin: usize,
+        /// Number of the channel.
+        channel: u32,
+        /// What to write, in order.
+        items: Vec<Send>,
+    },
+    /// Nothing to do until an input comes, or the time is reached (milliseconds of the local clock).
+    Wait {
+        /// The time, if there is one.
+        until: Option<u64>,
+    },
+    /// The job is over for this worker; stop the tool if it still runs.
+    Exit(Exit),
+}
+
+/// Why a job is over for this worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// The answer is where it belongs.
+    Finished,
+    /// Given up: nobody is there, or the client cancelled.
+    Dropped,
+    /// The record is gone, or another worker has the call.
+    Gone(Gone),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Gate {
+    channel: u32,
+    pushpin: usize,
+    opened: u64,
+    from: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Closing {
+    sent: u64,
+    tries: u32,
+}
+
+/// The worker's side of one call.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    era: Era,
+    limits: DeliveryLimits,
+    /// The last known view of the record.
+    state: State,
+    /// Events of an earlier run up to this number are not repeated.
+    suppressed: u32,
+    /// Events that the tool sent in this run.
+    counted: u32,
+    /// Events that the record does not have yet.
+    pending: Vec<Message>,
+    /// The tool's end, which the record does not have yet.
+    ended: Option<Option<Message>>,
+    /// Everything that the record accepted, in order, for the stream.
+    items: Vec<Send>,
+    out: Option<Message>,
+    /// Subscriptions of this call's channels: channel → Pushpin.
+    subscriptions: BTreeMap<u32, usize>,
+    gate: Option<Gate>,
+    /// How many of `items` went out on the open gate; one more when the answer did.
+    written: usize,
+    final_written: bool,
+    closing: Option<Closing>,
+    /// When the first item went out on the current channel: `(channel, time)`.
+    first_write: Option<(u32, u64)>,
+    /// A channel whose subscription went away while its gate was open.
+    unsubscribed: Option<u32>,
+    gone: Option<Gone>,
+    over: Option<Exit>,
+}
+
+impl Delivery {
+    /// For a call that this worker has just taken.
+    pub fn taken(era: Era, state: State, limits: DeliveryLimits) -> Self {
+        Self {
+            era,
+            limits,
+            suppressed: state.hi,
+            state,
+            counted: 0,
+            pending: Vec::new(),
+            ended: None,
+            items: Vec::new(),
+            out: None,
+            subscriptions: BTreeMap::new(),
+            gate: None,
+            written: 0,
+            final_written: false,
+            closing: None,
+            first_write: None,
+            unsubscribed: None,
+            gone: None,
+            over: None,
+        }
+    }
+
+    /// For a call that another worker lost.
+    pub fn claimed(snapshot: &Snapshot, limits: DeliveryLimits) -> Self {
+        let mut delivery = Self::taken(snapshot.order.era, snapshot.state.clone(), limits);
+        delivery.items = match snapshot.order.era {
+            // What the lost worker wrote may still be on its way: its ids are used up first.
+            Era::Modern => (1..=snapshot.state.hi).map(Send::Burn).collect(),
+            Era::Session => {
+                (1..).zip(&snapshot.log).map(|(n, event)| Send::Event(n, event.clone())).collect()
+            }
+        };
+        delivery.out.clone_from(&snapshot.out);
+        delivery
+    }
+
+    /// Takes an input in.
+    pub fn input(&mut self, input: Input) {
+        match input {
+            Input::Emitted(event) => {
+                self.counted += 1;
+                if self.counted > self.suppressed {
+                    self.pending.push(event);
+                }
+            }
+            Input::Finished(answer) => {
+                if self.out.is_none() && self.ended.is_none() {
+                    self.ended = Some(answer);
+                }
+            }
+            Input::Seen(view) => self.see(view),
+            Input::Subscribed { pushpin, channel } => {
+                self.subscriptions.insert(channel, pushpin);
+            }
+            Input::Unsubscribed { pushpin, channel } => {
+                if self.subscriptions.get(&channel) == Some(&pushpin) {
+                    self.subscriptions.remove(&channel);
+                    if self.gate.is_some_and(|gate| gate.channel == channel) {
+                        self.gate = None;
+                        self.unsubscribed = Some(channel);
+                    }
+                }
+            }
+            Input::Link { pushpin, link: Link::Down } => {
+                self.subscriptions.retain(|_, at| *at != pushpin);
+                if self.gate.is_some_and(|gate| gate.pushpin == pushpin) {
+                    // What was in flight may be lost: all of it goes out again if the channel comes back.
+                    self.gate = None;
+                    self.closing = None;
+                }
+            }
+            Input::Link { link: Link::Up, .. } => {}
+        }
+    }
+
+    /// The reply to [`Action::Emit`], [`Action::Finish`], [`Action::Gate`] or [`Action::Lost`]. `now` in
+    /// milliseconds of the local clock.
+    pub fn replied(&mut self, action: &Action, reply: Result<State, Gone>, now: u64) {
+        match (action, &reply) {
+            (Action::Emit { first, events }, Ok(_)) => {
+                self.pending.drain(..events.len().min(self.pending.len()));
+                self.items.extend((*first..).zip(events).map(|(n, event)| Send::Event(n, event.clone())));
+            }
+            (Action::Finish { out }, Ok(_)) => {
+                self.ended = None;
+                self.out = Some(out.clone());
+            }
+            (Action::Gate { channel }, Ok(state)) => {
+                let opened =
+                    matches!(state.reach, Reach::Held { channel: held, gate: true, .. } if held == *channel);
+                if opened && let Some(pushpin) = self.subscriptions.get(channel) {
+                    self.open(*channel, *pushpin, state, now);
+                }
+            }
+            (Action::Lost { .. }, Ok(_)) => self.unsubscribed = None,
+            _ => {}
+        }
+        self.see(reply);
+    }
+
+    /// The reply to [`Action::DropWork`]: `None` when the call is over.
+    pub fn dropped(&mut self, reply: Result<Option<State>, Gone>) {
+        match reply {
+            Ok(None) => self.over = Some(Exit::Dropped),
+            Ok(Some(state)) => self.see(Ok(state)),
+            Err(gone) => self.see(Err(gone)),
+        }
+    }
+
+    /// The reply to [`Action::Published`].
+    pub fn published(&mut self, reply: Result<(), Gone>) {
+        self.over = Some(match reply {
+            Ok(()) => Exit::Finished,
+            Err(gone) => Exit::Gone(gone),
+        });
+    }
+
+    /// The outcome of [`Action::Send`]. `now` in milliseconds of the local clock.
+    pub fn sent(&mut self, items: &[Send], outcome: SendOutcome, now: u64) {
+        let Some(gate) = self.gate else { return };
+        if outcome == SendOutcome::NotSent {
+            return;
+        }
+        if self.first_write.is_none_or(|(channel, _)| channel != gate.channel) {
+            self.first_write = Some((gate.channel, now));
+        }
+        for item in items {
+            match item {
+                Send::Event(..) | Send::Burn(_) => self.written += 1,
+                Send::Final(..) => self.final_written = true,
+                Send::Close => {
+                    let tries = self.closing.map_or(0, |closing| closing.tries);
+                    self.closing = Some(Closing { sent: now, tries: tries + 1 });
+                }
+            }
+        }
+    }
+
+    /// What to do now. `now` in milliseconds of the local clock.
+    pub fn next(&mut self, now: u64) -> Action {
+        if let Some(over) = self.over {
+            return Action::Exit(over);
+        }
+        if let Some(gone) = self.gone {
+            return Action::Exit(Exit::Gone(gone));
+        }
+        if let Some(channel) = self.unsubscribed {
+            // After the answer and the close this is the proof that both arrived.
+            return if self.closing.is_some() && self.final_written {
+                Action::Published
+            } else {
+                Action::Lost { channel }
+            };
+        }
+        if self.is_unwanted() {
+            return self.give_up(now);
+        }
+        if !self.pending.is_empty() {
+            let first = self.number_after_items();
+            return Action::Emit { first, events: self.pending.clone() };
+        }
+        match &self.ended {
+            Some(Some(out)) => return Action::Finish { out: out.clone() },
+            Some(None) => return Action::Published,
+            None => {}
+        }
+        match &self.state.reach {
+            Reach::Held { channel, .. } => self.deliver(*channel, now),
+            // The events are kept: the client comes back for them.
+            Reach::None if self.out.is_some() => Action::Published,
+            _ => Action::Wait { until: None },
+        }
+    }
+
+    /// Whether a beat may take the current channel for subscribed.
+    pub fn sees_subscription(&self) -> bool {
+        match &self.state.reach {
+            Reach::Held { channel, .. } => self.subscriptions.contains_key(channel),
+            _ => true,
+        }
+    }
+
+    /// The channel that is open for writing, with its Pushpin.
+    pub fn open_channel(&self) -> Option<(usize, u32)> {
+        self.gate.map(|gate| (gate.pushpin, gate.channel))
+    }
+
+    /// The answer, once the record has it.
+    pub fn out(&self) -> Option<&Message> {
+        self.out.as_ref()
+    }
+
+    /// What this worker would register again after the broker lost its memory; completed by the driver with
+    /// what does not change.
+    pub fn remembered(&self) -> (Run, State, Option<Message>, Vec<Message>) {
+        let run = if self.out.is_some() { Run::Done } else { Run::Running };
+        let log = match self.era {
+            Era::Modern => Vec::new(),
+            Era::Session => self
+                .items
+                .iter()
+                .filter_map(|item| match item {
+                    Send::Event(_, event) => Some(event.clone()),
+                    _ => None,
+                })
+                .collect(),
+        };
+        (run, self.state.clone(), self.out.clone(), log)
+    }
+
+    fn see(&mut self, view: Result<State, Gone>) {
+        match view {
+            Ok(state) => {
+                if let Some(gate) = self.gate
+                    && !matches!(state.reach, Reach::Held { channel, .. } if channel == gate.channel)
+                {
+                    self.gate = None;
+                    self.closing = None;
+                }
+                self.state = state;
+            }
+            Err(gone) => self.gone = Some(gone),
+        }
+    }
+
+    fn open(&mut self, channel: u32, pushpin: usize, state: &State, now: u64) {
+        let Reach::Held { from, .. } = state.reach else { return };
+        self.gate = Some(Gate { channel, pushpin, opened: now, from });
+        self.closing = None;
+        self.final_written = false;
+        self.written = 0;
+    }
+
+    fn is_unwanted(&self) -> bool {
+        (self.state.cancel && self.out.is_none())
+            || (self.era == Era::Modern && self.state.reach == Reach::None)
+    }
+
+    fn give_up(&mut self, now: u64) -> Action {
+        // The client of a cancelled call gets no answer, but the end of its stream.
+        if let Some(gate) = self.gate
+            && self.closing.is_none()
+        {
+            return self.close(gate, now);
+        }
+        Action::DropWork
+    }
+
+    fn deliver(&mut self, channel: u32, now: u64) -> Action {
+        let Some(gate) = self.gate else {
+            return if self.subscriptions.contains_key(&channel) {
+                Action::Gate { channel }
+            } else {
+                Action::Wait { until: None }
+            };
+        };
+        let too_late = self.first_write.is_some_and(|(ch, at)| ch == channel && now > at + IDS_REMEMBERED);
+        if let Some(closing) = self.closing {
+            return self.await_close(gate, closing, now);
+        }
+        if too_late && gate.opened > self.first_write.map_or(u64::MAX, |(_, at)| at) {
+            // A second gate on the same channel, and the ids of the first writes are forgotten.
+            return self.close(gate, now);
+        }
+        // A resumed stream began with the events up to `from`.
+        let had = |item: &Send| matches!(item, Send::Event(n, _) if *n <= gate.from);
+        while self.items.get(self.written).is_some_and(had) {
+            self.written += 1;
+        }
+        let mut items: Vec<Send> =
+            self.items.iter().skip(self.written).take(self.limits.batch).cloned().collect();
+        if let Some(out) = &self.out
+            && !self.final_written
+            && self.written + items.len() == self.items.len()
+        {
+            items.push(Send::Final(self.number_after_items(), out.clone()));
+        }
+        if !items.is_empty() {
+            return Action::Send { pushpin: gate.pushpin, channel, items };
+        }
+        if self.final_written { self.close(gate, now) } else { Action::Wait { until: None } }
+    }
+
+    fn close(&self, gate: Gate, now: u64) -> Action {
+        let earliest = gate.opened + CLOSE_AFTER;
+        if now < earliest {
+            return Action::Wait { until: Some(earliest) };
+        }
+        Action::Send { pushpin: gate.pushpin, channel: gate.channel, items: vec![Send::Close] }
+    }
+
+    fn await_close(&self, gate: Gate, closing: Closing, now: u64) -> Action {
+        let again = closing.sent + CLOSE_AGAIN;
+        if now < again {
+            return Action::Wait { until: Some(again) };
+        }
+        if closing.tries < CLOSE_TRIES {
+            return Action::Send { pushpin: gate.pushpin, channel: gate.channel, items: vec![Send::Close] };
+        }
+        if self.final_written { Action::Published } else { Action::Lost { channel: gate.channel } }
+    }
+
+    fn number_after_items(&self) -> u32 {
+        u32::try_from(self.items.len() + 1).unwrap_or(u32::MAX)
+    }
+}

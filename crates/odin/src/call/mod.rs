@@ -1,0 +1,17 @@
+//! The life of a call.
+//!
+//! Many parts see a call: a backend that may die, a gateway, Pushpin, a worker that may be paused. The truth
+//! is in one place, the call's [`Record`], changed only by the small atomic transitions in
+//! this module. [`crate::broker`] gives them two homes: Redis, and the memory of one process.
+//! [`Delivery`] is the worker's side: what it may send to the client, and when.
+//!
+//! The transitions were model-checked; a comment names the hole that a rule closes where it isn't plain.
+
+mod delivery;
+mod record;
+
+pub use delivery::{Action, Delivery, DeliveryLimits, Exit, Input, Link, Send, SendOutcome};
+pub use record::{
+    Claim, Enqueue, Gone, Message, Offer, Order, Reach, Read, Record, Resume, Run, Snapshot, State, Timing,
+    Via,
+};
