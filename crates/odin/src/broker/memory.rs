@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use tokio::sync::{Notify, mpsc};
 
 use super::{
-    Beat, Beaten, Broker, BrokerLimits, Claimed, Entry, Held, NodeNudge, Result, Taken, WorkerNudge,
+    Beat, Beaten, Broker, BrokerLimits, Claimed, Entry, Held, NodeNudge, Result, Stray, Taken, WorkerNudge,
 };
 use crate::call::{
     Enqueue, Gone, Message, Offer, Order, Reach, Read, Record, Resume, Run, Snapshot, State, Timing,
@@ -504,12 +504,12 @@ impl Broker for MemoryBroker {
         if memory.records.get(&call).is_some_and(|kept| kept.record.epoch >= snapshot.epoch) {
             return Ok(Err(Gone::Fenced));
         }
-        let alive = match &snapshot.state.reach {
-            Reach::Node { node, .. } => memory.nodes.get(node).is_some_and(|until| now < *until),
-            _ => true,
-        };
+        // A backend that lives announces itself again within a lease; until then it has the benefit of doubt.
+        if let Reach::Node { node, .. } = &snapshot.state.reach {
+            memory.nodes.entry(node.clone()).or_insert(now + millis(self.timing.lease));
+        }
         let key = snapshot.order.session.clone().zip(snapshot.order.request_id.clone());
-        let record = Record::restored(snapshot, worker, alive, now, &self.timing);
+        let record = Record::restored(snapshot, worker, now, &self.timing);
         let state = record.state();
         memory.records.insert(call, Kept { record, inbox: VecDeque::new(), expires: None });
         if let Some(key) = key {
@@ -519,12 +519,10 @@ impl Broker for MemoryBroker {
         Ok(Ok(state))
     }
 
-    async fn is_held_on(&self, channel: CallChannel) -> Result<bool> {
-        Ok(self.memory().records.get(&channel.call).is_some_and(|kept| {
-            let record = &kept.record;
-            let held =
-                matches!(record.reach, Reach::Held { channel: number, .. } if number == channel.number);
-            held && !record.closed
-        }))
+    async fn stray(&self, channel: CallChannel) -> Result<Option<Stray>> {
+        Ok(match self.memory().records.get(&channel.call) {
+            Some(kept) => kept.record.stray(channel.number),
+            None => Some(Stray::default()),
+        })
     }
 }

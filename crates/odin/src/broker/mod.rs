@@ -101,6 +101,16 @@ pub struct Held {
     pub session: Option<String>,
 }
 
+/// A hold that nobody will ever write to: it opened too late, or its call is lost.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Stray {
+    /// Events that were accepted for the call; their item ids are to be used up.
+    pub hi: u32,
+    /// The last message for the client, before the stream is closed. None when the record is gone, and in
+    /// the session eras, where the client resumes.
+    pub farewell: Option<Message>,
+}
+
 /// A hint for a backend that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NodeNudge {
@@ -204,6 +214,7 @@ pub trait Broker: Send + Sync + 'static {
         worker: &str,
         snapshot: Snapshot,
     ) -> Result<std::result::Result<State, Gone>>;
-    /// Whether the channel is the one that its call is held on.
-    async fn is_held_on(&self, channel: CallChannel) -> Result<bool>;
+    /// What to say on a channel that is subscribed without being the one that its call is held on; none when
+    /// it is.
+    async fn stray(&self, channel: CallChannel) -> Result<Option<Stray>>;
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::broker::Stray;
 use crate::id::Ticket;
 use crate::job::Era;
 use crate::runner::Rerun;
@@ -595,7 +596,7 @@ impl Record {
     }
 
     /// A worker registers its call again after the broker lost its memory.
-    pub fn restored(snapshot: Snapshot, worker: &str, node_alive: bool, now: u64, timing: &Timing) -> Self {
+    pub fn restored(snapshot: Snapshot, worker: &str, now: u64, timing: &Timing) -> Self {
         let mut record = Self::new(snapshot.order, now);
         record.run = snapshot.run;
         record.epoch = snapshot.epoch;
@@ -610,9 +611,18 @@ impl Record {
             Reach::Offered { since, .. } | Reach::Held { since, .. } => *since = now,
             _ => {}
         }
-        record.drop_dead_node(node_alive);
         record.own(worker, now, timing);
         record
+    }
+
+    /// What to say on a subscribed channel that is not the one that this call is held on.
+    pub fn stray(&self, subscribed: u32) -> Option<Stray> {
+        let held = matches!(self.reach, Reach::Held { channel, .. } if channel == subscribed);
+        if held && !self.closed {
+            return None;
+        }
+        let farewell = (self.order.era == Era::Modern).then(|| self.order.lost.clone());
+        Some(Stray { hi: self.hi, farewell })
     }
 
     /// Whether the record is to be deleted rather than kept until it expires: nothing could ask for it.
