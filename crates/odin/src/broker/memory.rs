@@ -429,8 +429,8 @@ impl Broker for MemoryBroker {
         epoch: u32,
         out: &Message,
     ) -> Result<std::result::Result<State, Gone>> {
-        let reply =
-            self.owner(call, Err(Gone::Missing), |record, alive, _| record.finish_run(epoch, out, alive));
+        let reply = self
+            .owner(call, Err(Gone::Missing), |record, alive, now| record.finish_run(epoch, out, alive, now));
         self.memory().nudge_waiting(call);
         Ok(reply)
     }

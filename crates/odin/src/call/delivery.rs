@@ -387,6 +387,11 @@ impl Delivery {
         }
     }
 
+    /// Whether this worker has nothing more to do with the call, so that it must not register it again.
+    pub fn is_over(&self) -> bool {
+        self.over.is_some() || self.gone.is_some()
+    }
+
     /// The channel that is open for writing, with its Pushpin.
     pub fn open_channel(&self) -> Option<(usize, u32)> {
         self.gate.map(|gate| (gate.pushpin, gate.channel))

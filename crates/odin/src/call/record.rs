@@ -131,6 +131,8 @@ pub struct Record {
     pub channels: u32,
     /// How many events were accepted.
     pub hi: u32,
+    /// When the answer came, in milliseconds of the broker's clock.
+    pub finished: u64,
     /// The answer.
     pub out: Option<Message>,
     /// The events, where they are kept: session eras, and streams of the backend's own.
@@ -294,6 +296,7 @@ impl Record {
             reach,
             channels: 0,
             hi: 0,
+            finished: 0,
             out: None,
             log: Vec::new(),
             cancel: false,
@@ -355,8 +358,15 @@ impl Record {
         if self.run == Run::Cancelled {
             return Offer::Cancelled;
         }
-        if self.closed || !self.is_at(node, request) {
-            return Offer::Missing;
+        let own = self.order.node == node && self.order.request == request;
+        match &self.out {
+            // The backend was taken for dead while the call was finished, and is not.
+            Some(out) if own && self.closed => return Offer::Done(out.clone()),
+            _ if own && !self.closed && self.reach == Reach::None => {
+                self.reach = Reach::Node { node: node.to_owned(), request };
+            }
+            _ if self.closed || !self.is_at(node, request) => return Offer::Missing,
+            _ => {}
         }
         match (self.run, &self.out) {
             // Progress is a courtesy: with no way to hold, the answer alone is better than none.
@@ -429,12 +439,19 @@ impl Record {
     }
 
     /// FINISH: the answer is stored before anybody may see it.
-    pub fn finish_run(&mut self, epoch: u32, out: &Message, node_alive: bool) -> Result<State, Gone> {
+    pub fn finish_run(
+        &mut self,
+        epoch: u32,
+        out: &Message,
+        node_alive: bool,
+        now: u64,
+    ) -> Result<State, Gone> {
         self.owned(epoch)?;
         match self.run {
             Run::Running => {
                 self.run = Run::Done;
                 self.out = Some(out.clone());
+                self.finished = now;
             }
             Run::Done if self.out.as_ref() == Some(out) => {}
             _ => return Err(Gone::Fenced),
@@ -515,7 +532,9 @@ impl Record {
         let late = match self.reach {
             Reach::Offered { since, .. } => now >= since + millis(timing.offer),
             Reach::Held { since, .. } => !subscribed && now >= since + millis(timing.gate),
-            _ => false,
+            // A backend asks again within a second. This one has its answer, and the broker forgot that.
+            Reach::Node { .. } => self.run == Run::Done && now >= self.finished + millis(timing.offer),
+            Reach::None => false,
         };
         if late {
             self.reach = Reach::None;
@@ -552,6 +571,7 @@ impl Record {
             (None, ..) => {
                 self.run = Run::Done;
                 self.out = Some(self.order.lost.clone());
+                self.finished = now;
                 Claim::Publish { out: self.order.lost.clone() }
             }
         };
@@ -604,6 +624,7 @@ impl Record {
         record.reach = snapshot.state.reach;
         record.hi = snapshot.state.hi;
         record.cancel = snapshot.state.cancel;
+        record.finished = now;
         record.out = snapshot.out;
         record.log = snapshot.log;
         record.channels = snapshot.channels;

@@ -1,0 +1,72 @@
+//! A deterministic simulation of the life of calls: the real transitions (`MemoryBroker`), the real worker
+//! side (`Delivery`), and models of backends, gateway, Pushpin and clients, with crashes, pauses, lost links
+//! and restarts between any two steps. A seed repeats a run exactly.
+//!
+//! `SIMULATION_SEED=n cargo test -p odin --test simulation` prints the trace of one seed.
+
+mod world;
+
+use world::{Faults, World};
+
+const SEEDS: u64 = 3_000;
+
+fn explore(name: &str, faults: Faults, most: u32) {
+    if let Ok(seed) = std::env::var("SIMULATION_SEED") {
+        let mut world = World::new(seed.parse().unwrap(), faults, most);
+        let outcome = world.run();
+        println!("{}", world.trace.join("\n"));
+        outcome.unwrap_or_else(|why| panic!("{name}: {why}"));
+        return;
+    }
+    let mut answered = 0;
+    for seed in 0..SEEDS {
+        let mut world = World::new(seed, faults, most);
+        if let Err(why) = world.run() {
+            let tail = world.trace.len().saturating_sub(60);
+            panic!("{name}, seed {seed}: {why}\n{}", world.trace[tail..].join("\n"));
+        }
+        answered += world.answered();
+    }
+    println!("{name}: {SEEDS} runs, {answered} calls answered");
+    assert!(answered > SEEDS, "{name}: the simulation does hardly anything");
+}
+
+#[test]
+fn without_faults_every_client_gets_everything() {
+    explore("no faults", Faults::default(), 0);
+}
+
+#[test]
+fn workers_crash_and_pause() {
+    explore("workers", Faults { worker_crash: true, worker_pause: true, ..Faults::default() }, 3);
+}
+
+#[test]
+fn backends_crash() {
+    explore("backends", Faults { backend_crash: true, hold_lost: true, ..Faults::default() }, 3);
+}
+
+#[test]
+fn the_gateway_repeats_the_hold_request() {
+    explore("repeated holds", Faults { hold_repeated: true, worker_crash: true, ..Faults::default() }, 3);
+}
+
+#[test]
+fn clients_disconnect() {
+    explore("clients", Faults { disconnect: true, worker_crash: true, ..Faults::default() }, 3);
+}
+
+#[test]
+fn links_break_and_pushpin_restarts() {
+    explore("links", Faults { link: true, pushpin: true, worker_crash: true, ..Faults::default() }, 3);
+}
+
+#[test]
+fn the_broker_loses_its_memory() {
+    explore("memory", Faults { broker: true, worker_crash: true, ..Faults::default() }, 2);
+}
+
+#[test]
+fn everything_at_once() {
+    explore("everything", Faults::all(), 4);
+}

@@ -1,0 +1,96 @@
+//! The client of the simulation, which notices when something is lost, doubled or out of order.
+
+use odin::call::Send;
+use odin::job::Era;
+
+/// Where a client is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Waits for the answer of its request.
+    Direct,
+    /// Its connection is being handed over, or it resumes.
+    Holding,
+    /// Pushpin holds its stream.
+    Streaming,
+    /// It has the answer.
+    Answered,
+    /// It got an error before any stream.
+    Refused,
+    /// Its stream ended without an answer.
+    Broken,
+    /// It went away, or gave up.
+    Gone,
+}
+
+impl Phase {
+    pub fn is_final(self) -> bool {
+        !matches!(self, Self::Direct | Self::Holding | Self::Streaming)
+    }
+}
+
+/// One client.
+#[derive(Debug)]
+pub struct Client {
+    era: Era,
+    pub phase: Phase,
+    pub last: u32,
+    pub resuming: bool,
+    pub wrong: Option<String>,
+}
+
+impl Client {
+    pub fn new(era: Era) -> Self {
+        Self { era, phase: Phase::Direct, last: 0, resuming: false, wrong: None }
+    }
+
+    /// One JSON answer.
+    pub fn answer(&mut self, _out: &str) {
+        if self.phase == Phase::Direct {
+            self.phase = Phase::Answered;
+        } else if self.phase != Phase::Gone {
+            self.wrong = Some(format!("a JSON answer in phase {:?}", self.phase));
+        }
+    }
+
+    /// An error instead of an answer or a stream.
+    pub fn refuse(&mut self) {
+        if self.phase == Phase::Direct || self.phase == Phase::Holding {
+            self.phase = Phase::Refused;
+        }
+    }
+
+    /// The connection ended.
+    pub fn cut(&mut self) {
+        self.phase = match self.phase {
+            Phase::Direct => Phase::Refused,
+            Phase::Holding if !self.resuming => Phase::Refused,
+            Phase::Holding | Phase::Streaming => Phase::Broken,
+            other => other,
+        };
+    }
+
+    /// One item of the stream.
+    pub fn receive(&mut self, item: &Send) {
+        if self.phase == Phase::Gone || matches!(item, Send::Burn(_)) {
+            return;
+        }
+        if self.phase == Phase::Answered {
+            self.wrong = Some(format!("{item:?} after the answer"));
+            return;
+        }
+        let (number, is_final) = match item {
+            Send::Event(number, _) => (*number, false),
+            Send::Final(number, _) => (*number, true),
+            Send::Burn(_) | Send::Close => return,
+        };
+        if number <= self.last {
+            self.wrong = Some(format!("{item:?} after number {}", self.last));
+        } else if self.era == Era::Session && number != self.last + 1 {
+            self.wrong = Some(format!("{item:?} after number {}: a gap", self.last));
+        }
+        self.last = number;
+        if is_final {
+            self.phase = Phase::Answered;
+        }
+    }
+}

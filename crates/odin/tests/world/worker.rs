@@ -1,0 +1,389 @@
+//! The workers of the simulation: the real `Delivery`, driven step by step.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use futures::FutureExt;
+use odin::broker::{Beat, Broker};
+use odin::call::{
+    Action, Claim, Delivery, DeliveryLimits, Gone, Input, Link, Message, Send, SendOutcome, Snapshot, Timing,
+};
+use odin::id::{CallChannel, CallId};
+use odin::job::Era;
+use odin::runner::Rerun;
+use rand::RngExt;
+
+use super::{SERVER, World, done};
+
+pub struct Worker {
+    pub name: String,
+    lives: u32,
+    pub paused: bool,
+    pub link: bool,
+    pub jobs: BTreeMap<CallId, Job>,
+    pub wire: VecDeque<(CallChannel, Send)>,
+    /// A write that was checked and not yet made.
+    armed: Option<(CallId, CallChannel, Vec<Send>)>,
+    /// Subscriptions that the worker heard of, and since when.
+    known: BTreeMap<CallChannel, u64>,
+    /// Time of the last beat that was answered.
+    beat: u64,
+}
+
+pub struct Job {
+    delivery: Delivery,
+    snapshot: Snapshot,
+    generation: String,
+    emitted: u32,
+    events: u32,
+    ended: bool,
+}
+
+impl Worker {
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            lives: 0,
+            paused: false,
+            link: true,
+            jobs: BTreeMap::new(),
+            wire: VecDeque::new(),
+            armed: None,
+            known: BTreeMap::new(),
+            beat: 0,
+        }
+    }
+}
+
+impl World {
+    fn idle(&self, worker: usize) -> bool {
+        self.workers[worker].paused
+    }
+
+    pub fn worker_crash(&mut self, worker: usize) {
+        self.say(format!("FAULT worker {worker} crashes"));
+        let lives = self.workers[worker].lives + 1;
+        let prefix = self.workers[worker].name.split('-').next().unwrap().to_owned();
+        // What reached the socket may still arrive.
+        let wire = std::mem::take(&mut self.workers[worker].wire);
+        self.workers[worker] = Worker { lives, wire, ..Worker::new(&format!("{prefix}-{lives}")) };
+    }
+
+    pub fn worker_loses_link(&mut self, worker: usize) {
+        let state = &mut self.workers[worker];
+        state.link = false;
+        state.wire.clear();
+        state.armed = None;
+        state.known.clear();
+        for job in state.jobs.values_mut() {
+            job.delivery.input(Input::Link { pushpin: 0, link: Link::Down });
+        }
+    }
+
+    pub fn worker_next(&mut self, worker: usize) {
+        if self.idle(worker) {
+            return;
+        }
+        let name = self.workers[worker].name.clone();
+        let entries = self.broker.next(SERVER, &name, 2).now_or_never();
+        let Some(Ok(entries)) = entries else { return };
+        // A worker may die, or be paused, between reading a line and taking it.
+        if !entries.is_empty() && self.rng.random_range(0..20) == 0 {
+            self.say(format!("worker {worker} reads a line and forgets it"));
+            return;
+        }
+        self.take(worker, entries);
+    }
+
+    pub fn worker_undelivered(&mut self, worker: usize) {
+        if self.idle(worker) {
+            return;
+        }
+        let name = self.workers[worker].name.clone();
+        let entries = done(self.broker.undelivered(SERVER, &name, 2));
+        self.take(worker, entries);
+    }
+
+    fn take(&mut self, worker: usize, entries: Vec<odin::broker::Entry>) {
+        let name = self.workers[worker].name.clone();
+        for entry in entries {
+            let rerun = if entry.tool.as_deref() == Some("Safe") { Rerun::Safe } else { Rerun::Unsafe };
+            let Some(taken) = done(self.broker.take(SERVER, &name, &entry, rerun)) else { continue };
+            let number = self.calls.iter().position(|call| call.id == entry.call).unwrap();
+            self.calls[number].bodies += 1;
+            self.say(format!("worker {worker} takes call {number}, epoch {}", taken.snapshot.epoch));
+            let era = taken.snapshot.order.era;
+            let delivery = Delivery::taken(era, taken.snapshot.state.clone(), DeliveryLimits::default());
+            self.start(worker, entry.call, delivery, taken.snapshot, taken.generation, false);
+        }
+    }
+
+    fn start(
+        &mut self,
+        worker: usize,
+        call: CallId,
+        mut delivery: Delivery,
+        snapshot: Snapshot,
+        generation: String,
+        ended: bool,
+    ) {
+        let events = self.calls.iter().find(|known| known.id == call).unwrap().events;
+        let now = self.time();
+        let state = &mut self.workers[worker];
+        for channel in state.known.keys().filter(|channel| channel.call == call) {
+            delivery.input(Input::Subscribed { pushpin: 0, channel: channel.number });
+        }
+        state.beat = if state.jobs.is_empty() { now } else { state.beat };
+        state.jobs.insert(call, Job { delivery, snapshot, generation, emitted: 0, events, ended });
+    }
+
+    pub fn worker_claim(&mut self, worker: usize) {
+        if self.idle(worker) {
+            return;
+        }
+        let name = self.workers[worker].name.clone();
+        for claimed in done(self.broker.claim(SERVER, &name, 4)) {
+            let number = self.calls.iter().position(|call| call.id == claimed.call).unwrap();
+            self.say(format!("worker {worker} claims call {number}: {:?}", claimed.claim));
+            let ended = claimed.claim != Claim::Run;
+            if !ended {
+                self.calls[number].bodies += 1;
+            }
+            if let Some(channel) = claimed.close
+                && self.workers[worker].link
+            {
+                self.workers[worker].wire.push_back((channel, Send::Close));
+            }
+            let generation = done(self.broker.beat(&name, &[])).generation;
+            let delivery = Delivery::claimed(&claimed.snapshot, DeliveryLimits::default());
+            self.start(worker, claimed.call, delivery, claimed.snapshot, generation, ended);
+        }
+    }
+
+    pub fn worker_tool(&mut self, worker: usize) {
+        if self.idle(worker) || self.workers[worker].jobs.is_empty() {
+            return;
+        }
+        let index = self.rng.random_range(0..self.workers[worker].jobs.len());
+        let job = self.workers[worker].jobs.values_mut().nth(index).unwrap();
+        if job.ended {
+            return;
+        }
+        if job.emitted < job.events {
+            job.emitted += 1;
+            let event: Message = format!("event {}", job.emitted).into();
+            job.delivery.input(Input::Emitted(event));
+        } else {
+            job.ended = true;
+            job.delivery.input(Input::Finished(Some("answer".into())));
+        }
+    }
+
+    /// The worker hears of one change of the subscriptions.
+    pub fn worker_hears(&mut self, worker: usize) {
+        if self.idle(worker) || !self.workers[worker].link {
+            self.workers[worker].link |= self.rng.random_range(0..8) == 0;
+            return;
+        }
+        let now = self.time();
+        let actual: BTreeSet<CallChannel> = self.subscriptions().into_keys().collect();
+        let state = &mut self.workers[worker];
+        let gone = state.known.keys().find(|channel| !actual.contains(channel)).copied();
+        let new = actual.iter().find(|channel| !state.known.contains_key(channel)).copied();
+        let (channel, subscribed) = match (gone, new) {
+            (Some(channel), _) => (channel, false),
+            (None, Some(channel)) => (channel, true),
+            (None, None) => return,
+        };
+        let number = channel.number;
+        let input = if subscribed {
+            state.known.insert(channel, now);
+            Input::Subscribed { pushpin: 0, channel: number }
+        } else {
+            state.known.remove(&channel);
+            Input::Unsubscribed { pushpin: 0, channel: number }
+        };
+        if let Some(job) = state.jobs.get_mut(&channel.call) {
+            job.delivery.input(input);
+        }
+        self.say(format!("worker {worker} hears: channel {number} subscribed {subscribed}"));
+    }
+
+    pub fn worker_beat(&mut self, worker: usize) {
+        if self.idle(worker) {
+            return;
+        }
+        let state = &self.workers[worker];
+        let calls: Vec<CallId> = state.jobs.keys().copied().collect();
+        let beats: Vec<Beat> = state
+            .jobs
+            .iter()
+            .map(|(call, job)| Beat {
+                call: *call,
+                epoch: job.snapshot.epoch,
+                subscribed: !state.link || job.delivery.sees_subscription(),
+            })
+            .collect();
+        let name = state.name.clone();
+        let beaten = done(self.broker.beat(&name, &beats));
+        for (call, view) in calls.into_iter().zip(beaten.views) {
+            let view = self.or_restored(worker, call, view);
+            if let Some(job) = self.workers[worker].jobs.get_mut(&call) {
+                job.delivery.input(Input::Seen(view));
+            }
+        }
+        self.workers[worker].beat = self.time();
+    }
+
+    /// When the broker lost its memory, a worker that was on duty until then registers its call again.
+    fn or_restored<T: From<odin::call::State>>(
+        &mut self,
+        worker: usize,
+        call: CallId,
+        view: Result<T, Gone>,
+    ) -> Result<T, Gone> {
+        if !matches!(view, Err(Gone::Missing)) {
+            return view;
+        }
+        let now = self.time();
+        let name = self.workers[worker].name.clone();
+        let fresh = now < self.workers[worker].beat + Timing::default().lease.as_millis() as u64;
+        let generation = done(self.broker.beat(&name, &[])).generation;
+        let job = self.workers[worker].jobs.get_mut(&call).unwrap();
+        if generation == job.generation || !fresh || job.delivery.is_over() {
+            return view;
+        }
+        let (run, state, out, log) = job.delivery.remembered();
+        let snapshot = Snapshot { run, state, out, log, ..job.snapshot.clone() };
+        let reply = done(self.broker.restore(call, &name, snapshot));
+        job.generation = generation;
+        self.say(format!("worker {worker} restores {call}: {reply:?}"));
+        reply.map(T::from)
+    }
+
+    /// One action of one job.
+    pub fn worker_job(&mut self, worker: usize) {
+        if self.idle(worker) || self.workers[worker].jobs.is_empty() {
+            return;
+        }
+        let index = self.rng.random_range(0..self.workers[worker].jobs.len());
+        let call = *self.workers[worker].jobs.keys().nth(index).unwrap();
+        self.act(worker, call);
+    }
+
+    /// All that all jobs have to do now.
+    pub fn worker_jobs(&mut self, worker: usize) {
+        for call in self.workers[worker].jobs.keys().copied().collect::<Vec<_>>() {
+            for _ in 0..10 {
+                if !self.act(worker, call) {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn act(&mut self, worker: usize, call: CallId) -> bool {
+        self.write_armed(worker);
+        let now = self.time();
+        let Some(job) = self.workers[worker].jobs.get_mut(&call) else { return false };
+        let action = job.delivery.next(now);
+        let epoch = job.snapshot.epoch;
+        match &action {
+            Action::Wait { .. } => return false,
+            Action::Exit(exit) => {
+                self.workers[worker].jobs.remove(&call);
+                self.say(format!("worker {worker}: {call} exits {exit:?}"));
+                return false;
+            }
+            Action::Send { channel, items, .. } => {
+                let fresh = now < self.workers[worker].beat + Timing::default().lease.as_millis() as u64;
+                let channel = CallChannel { call, number: *channel };
+                if fresh && self.workers[worker].link {
+                    self.workers[worker].armed = Some((call, channel, items.clone()));
+                }
+                return fresh;
+            }
+            _ => {}
+        }
+        self.say(format!("worker {worker}: {action:?}"));
+        let reply = match &action {
+            Action::Emit { first, events } => done(self.broker.emit(call, epoch, *first, events)),
+            Action::Finish { out } => done(self.broker.finish(call, epoch, out)),
+            Action::Gate { channel } => done(self.broker.gate(call, epoch, *channel)),
+            Action::Lost { channel } => done(self.broker.lost(call, epoch, *channel)),
+            Action::DropWork => {
+                let reply = done(self.broker.drop_work(call, epoch));
+                let Ok(reply) = self.or_seen(worker, call, reply) else { return true };
+                self.workers[worker].jobs.get_mut(&call).unwrap().delivery.dropped(reply);
+                return true;
+            }
+            Action::Published => {
+                let reply = done(self.broker.published(call, epoch));
+                let Ok(reply) = self.or_seen(worker, call, reply) else { return true };
+                self.workers[worker].jobs.get_mut(&call).unwrap().delivery.published(reply);
+                return true;
+            }
+            Action::Send { .. } | Action::Wait { .. } | Action::Exit(_) => return false,
+        };
+        let Ok(reply) = self.or_seen(worker, call, reply) else { return true };
+        let job = self.workers[worker].jobs.get_mut(&call).unwrap();
+        job.delivery.replied(&action, reply, now);
+        true
+    }
+
+    /// The reply; or, after the call was registered again, nothing: the action comes again.
+    fn or_seen<T>(
+        &mut self,
+        worker: usize,
+        call: CallId,
+        reply: Result<T, Gone>,
+    ) -> Result<Result<T, Gone>, ()> {
+        if !matches!(reply, Err(Gone::Missing)) {
+            return Ok(reply);
+        }
+        match self.or_restored::<odin::call::State>(worker, call, Err(Gone::Missing)) {
+            Ok(state) => {
+                let job = self.workers[worker].jobs.get_mut(&call).unwrap();
+                job.delivery.input(Input::Seen(Ok(state)));
+                Err(())
+            }
+            Err(_) => Ok(reply),
+        }
+    }
+
+    fn write_armed(&mut self, worker: usize) {
+        let now = self.time();
+        let Some((call, channel, items)) = self.workers[worker].armed.take() else { return };
+        self.workers[worker].wire.extend(items.iter().map(|item| (channel, item.clone())));
+        if let Some(job) = self.workers[worker].jobs.get_mut(&call) {
+            job.delivery.sent(&items, SendOutcome::Sent, now);
+        }
+    }
+
+    /// Subscriptions that nobody serves are ended, after a grace time.
+    pub fn worker_strays(&mut self, worker: usize) {
+        if self.idle(worker) || !self.workers[worker].link {
+            return;
+        }
+        let now = self.time();
+        let old: Vec<CallChannel> = self.workers[worker]
+            .known
+            .iter()
+            .filter(|(_, since)| now > **since + 5_000)
+            .map(|(channel, _)| *channel)
+            .collect();
+        for channel in old {
+            let Some(stray) = done(self.broker.stray(channel)) else { continue };
+            let number = self.calls.iter().position(|call| call.id == channel.call).unwrap();
+            self.say(format!("worker {worker}: channel {} of call {number} is stray", channel.number));
+            if stray.farewell.is_none() && self.calls[number].era == Era::Modern {
+                assert!(self.calls[number].excused, "a record was lost without a fault");
+            }
+            let wire = &mut self.workers[worker].wire;
+            if let Some(farewell) = stray.farewell {
+                wire.extend((1..=stray.hi).map(|n| (channel, Send::Burn(n))));
+                wire.push_back((channel, Send::Final(stray.hi + 1, farewell)));
+            }
+            wire.push_back((channel, Send::Close));
+        }
+    }
+}
