@@ -4,6 +4,8 @@
 //!
 //! `SIMULATION_SEED=n cargo test -p odin --test simulation` prints the trace of one seed.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test: a panic is a finding
+
 mod world;
 
 use world::{Faults, World};
