@@ -1,0 +1,408 @@
+//! Who may use what: an ordered list of rules, evaluated by the filter where the MCP headers are
+//! binding and by the backend everywhere.
+//!
+//! The first rule that matches decides. When none matches, the policy's default does, except for the
+//! methods that only set a connection up or list what there is ([`is_housekeeping`]): those stay
+//! allowed unless a rule says otherwise, since a list shows a caller only what the caller may use.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Principal;
+
+/// Most rules in a policy.
+pub const MAX_RULES: usize = 1000;
+/// Longest pattern, in bytes.
+pub const MAX_PATTERN: usize = 256;
+
+/// What a rule, or the default, says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Effect {
+    /// The request may pass.
+    #[default]
+    Allow,
+    /// The request is refused.
+    Deny,
+}
+
+/// A text in which each `*` stands for any characters, none included.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Pattern(pub String);
+
+impl Pattern {
+    /// Whether the whole text fits, to the byte and case. Linear in pattern times text.
+    pub fn matches(&self, text: &str) -> bool {
+        let mut parts = self.0.split('*');
+        let first = parts.next().unwrap_or_default();
+        let Some(mut rest) = text.strip_prefix(first) else {
+            return false;
+        };
+        let Some(last) = parts.next_back() else {
+            return rest.is_empty();
+        };
+        for part in parts {
+            let Some((_, after)) = rest.split_once(part) else {
+                return false;
+            };
+            rest = after;
+        }
+        rest.ends_with(last)
+    }
+}
+
+impl From<&str> for Pattern {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+/// One rule. It matches when all its conditions hold; a condition that is empty always holds.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// A name for people: it appears in logs and in what explains a decision. Default: `rule N`.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// What holds when the rule matches.
+    pub effect: Effect,
+    /// Organisations, any of which is the request's.
+    #[serde(default, deserialize_with = "crate::list::list")]
+    pub organisations: Vec<Pattern>,
+    /// OAuth scopes that the token must all have.
+    #[serde(default, deserialize_with = "crate::list::list")]
+    pub scopes: Vec<String>,
+    /// Roles, any of which the caller must have.
+    #[serde(default, deserialize_with = "crate::list::list")]
+    pub roles: Vec<Pattern>,
+    /// Groups, any of which the caller must be in.
+    #[serde(default, deserialize_with = "crate::list::list")]
+    pub groups: Vec<Pattern>,
+    /// OAuth clients, any of which must have obtained the token.
+    #[serde(default, deserialize_with = "crate::list::list")]
+    pub clients: Vec<Pattern>,
+    /// MCP methods, such as `tools/call` or `resources/*`.
+    #[serde(default, deserialize_with = "crate::list::list")]
+    pub methods: Vec<Pattern>,
+    /// Names of tools or prompts, or URIs of resources. A request that names nothing never fits.
+    #[serde(default, deserialize_with = "crate::list::list")]
+    pub names: Vec<Pattern>,
+}
+
+/// The rules of a site.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// What holds when no rule matches.
+    #[serde(default)]
+    pub default: Effect,
+    /// The rules, in the order in which they are tried.
+    #[serde(default, deserialize_with = "crate::list::list")]
+    pub rules: Vec<Rule>,
+    /// Only write to the log what would be refused.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What a caller wants to do.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// The MCP method, such as `tools/call`.
+    pub method: &'a str,
+    /// What it acts on: a tool's or prompt's name, a resource's URI; decoded.
+    pub name: Option<&'a str>,
+}
+
+/// The outcome, and what says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decision<'a> {
+    /// Allow or deny. A dry run does not change it: see [`Policy::dry_run`].
+    pub effect: Effect,
+    /// The rule that matched and its number, counted from 1. `None`: the default, or housekeeping.
+    pub rule: Option<(usize, &'a Rule)>,
+    /// When denied: the scopes with which the first rule that allows would have matched. Asking the
+    /// authorization server for them would help; empty when nothing would.
+    pub scopes: &'a [String],
+}
+
+impl Decision<'_> {
+    /// Whether the request may pass.
+    pub fn allowed(&self) -> bool {
+        self.effect == Effect::Allow
+    }
+
+    /// The rule's name for people: its own, or `rule N`, or `default`.
+    pub fn rule_name(&self) -> String {
+        match self.rule {
+            Some((_, Rule { name: Some(name), .. })) => name.clone(),
+            Some((number, _)) => format!("rule {number}"),
+            None => "default".to_owned(),
+        }
+    }
+}
+
+/// What is wrong in a policy, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyError {
+    /// More rules than [`MAX_RULES`].
+    #[error("rules: more than {MAX_RULES} rules; use patterns (`*`), or roles, to say the same with fewer")]
+    TooManyRules,
+    /// A pattern or scope that is empty or longer than [`MAX_PATTERN`].
+    #[error("rules[{rule}].{field}[{index}]: an entry must have 1 to {MAX_PATTERN} bytes")]
+    Pattern {
+        /// Index of the rule, from 0.
+        rule: usize,
+        /// Name of the list.
+        field: &'static str,
+        /// Index in the list, from 0.
+        index: usize,
+    },
+}
+
+/// Whether a method only sets a connection up, ends something, or lists what there is.
+pub fn is_housekeeping(method: &str) -> bool {
+    matches!(method, "initialize" | "ping" | "server/discover" | "logging/setLevel" | "subscriptions/listen")
+        || method.starts_with("notifications/")
+        || method.ends_with("/list")
+}
+
+impl Policy {
+    /// Checks the bounds. To be called once, after reading a policy from outside.
+    ///
+    /// # Errors
+    /// [`PolicyError`] names the place and the mend.
+    pub fn check(&self) -> Result<(), PolicyError> {
+        if self.rules.len() > MAX_RULES {
+            return Err(PolicyError::TooManyRules);
+        }
+        for (number, rule) in self.rules.iter().enumerate() {
+            let patterns: [(&'static str, &[Pattern]); 6] = [
+                ("organisations", &rule.organisations),
+                ("roles", &rule.roles),
+                ("groups", &rule.groups),
+                ("clients", &rule.clients),
+                ("methods", &rule.methods),
+                ("names", &rule.names),
+            ];
+            let patterns = patterns.into_iter().flat_map(|(field, list)| {
+                list.iter().enumerate().map(move |(index, pattern)| (field, index, &pattern.0))
+            });
+            let scopes = rule.scopes.iter().enumerate().map(|(index, scope)| ("scopes", index, scope));
+            for (field, index, text) in patterns.chain(scopes) {
+                if text.is_empty() || text.len() > MAX_PATTERN {
+                    return Err(PolicyError::Pattern { rule: number, field, index });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Decides whether a caller may do something, and says which rule says so.
+    pub fn decide<'a>(&'a self, caller: &Principal, request: Request<'_>) -> Decision<'a> {
+        let rules = || self.rules.iter().enumerate().map(|(index, rule)| (index.saturating_add(1), rule));
+        let rule = rules().find(|(_, rule)| rule.fits(caller, request) && rule.has_scopes(caller));
+        let effect = match rule {
+            Some((_, rule)) => rule.effect,
+            None if is_housekeeping(request.method) => Effect::Allow,
+            None => self.default,
+        };
+        let scopes: &[String] = match effect {
+            Effect::Allow => &[],
+            // Only rules before the one that denied can change the outcome.
+            Effect::Deny => rules()
+                .take_while(|(number, _)| rule.is_none_or(|(denied, _)| *number < denied))
+                .find(|(_, rule)| rule.fits(caller, request))
+                .filter(|(_, rule)| rule.effect == Effect::Allow)
+                .map_or(&[], |(_, rule)| rule.scopes.as_slice()),
+        };
+        Decision { effect, rule, scopes }
+    }
+}
+
+impl Rule {
+    /// Whether everything but the scopes fits.
+    fn fits(&self, caller: &Principal, request: Request<'_>) -> bool {
+        let one = |patterns: &[Pattern], text: Option<&str>| {
+            patterns.is_empty()
+                || text.is_some_and(|text| patterns.iter().any(|pattern| pattern.matches(text)))
+        };
+        let any = |patterns: &[Pattern], texts: &[String]| {
+            patterns.is_empty()
+                || texts.iter().any(|text| patterns.iter().any(|pattern| pattern.matches(text)))
+        };
+        one(&self.methods, Some(request.method))
+            && one(&self.names, request.name)
+            && one(&self.organisations, Some(&caller.organisation))
+            && one(&self.clients, caller.client.as_deref())
+            && any(&self.roles, &caller.roles)
+            && any(&self.groups, &caller.groups)
+    }
+
+    fn has_scopes(&self, caller: &Principal) -> bool {
+        self.scopes.iter().all(|scope| caller.scopes.contains(scope))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn caller() -> Principal {
+        Principal {
+            issuer: "i".into(),
+            subject: "s".into(),
+            organisation: "org-1".into(),
+            client: Some("cli".into()),
+            username: None,
+            scopes: vec!["mcp:tools".into()],
+            roles: vec!["analyst".into()],
+            groups: vec!["/staff/north".into()],
+        }
+    }
+
+    fn policy(json: serde_json::Value) -> Policy {
+        let policy: Policy = serde_json::from_value(json).unwrap();
+        policy.check().unwrap();
+        policy
+    }
+
+    fn call(name: &str) -> Request<'_> {
+        Request { method: "tools/call", name: Some(name) }
+    }
+
+    #[test]
+    fn patterns() {
+        for (pattern, text, fits) in [
+            ("report", "report", true),
+            ("report", "reports", false),
+            ("*", "", true),
+            ("*", "x", true),
+            ("re*", "report", true),
+            ("*t", "report", true),
+            ("r*t", "rt", true),
+            ("r*t", "r", false),
+            ("a*a", "a", false),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "a-c-b", false),
+            ("**", "x", true),
+            ("a**c", "abc", true),
+            ("Report", "report", false),
+            ("", "", true),
+            ("", "x", false),
+            ("*ab*ab", "xab", false),
+            ("*ab*ab", "abab", true),
+            ("é*", "éa", true),
+        ] {
+            assert_eq!(Pattern::from(pattern).matches(text), fits, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn the_first_rule_that_matches_decides() {
+        let policy = policy(serde_json::json!({
+            "default": "deny",
+            "rules": [
+                {"name": "no drops", "effect": "deny", "methods": ["tools/call"], "names": ["drop*"]},
+                {"effect": "allow", "organisations": ["org-*"], "roles": ["analyst"], "methods": ["tools/*"]},
+            ],
+        }));
+        let denied = policy.decide(&caller(), call("drop_all"));
+        assert_eq!((denied.allowed(), denied.rule_name().as_str()), (false, "no drops"));
+        let allowed = policy.decide(&caller(), call("report"));
+        assert_eq!((allowed.allowed(), allowed.rule_name().as_str()), (true, "rule 2"));
+        let other = Principal { roles: vec![], ..caller() };
+        let denied = policy.decide(&other, call("report"));
+        assert_eq!((denied.allowed(), denied.rule_name().as_str()), (false, "default"));
+        assert!(policy.decide(&other, Request { method: "initialize", name: None }).allowed());
+        assert!(policy.decide(&other, Request { method: "tools/list", name: None }).allowed());
+        assert!(!policy.decide(&other, Request { method: "prompts/get", name: Some("p") }).allowed());
+    }
+
+    #[test]
+    fn each_condition_counts() {
+        let rule = |field: &str, value: &str| {
+            let mut rule = serde_json::json!({"effect": "allow"});
+            rule[field] = serde_json::json!([value]);
+            policy(serde_json::json!({"default": "deny", "rules": [rule]}))
+                .decide(&caller(), call("report"))
+                .allowed()
+        };
+        for (field, good, bad) in [
+            ("organisations", "org-1", "org-2"),
+            ("scopes", "mcp:tools", "mcp:admin"),
+            ("roles", "an*", "admin"),
+            ("groups", "/staff/*", "/board"),
+            ("clients", "cli", "web"),
+            ("methods", "tools/call", "tools/list"),
+            ("names", "rep*", "x"),
+        ] {
+            assert!(rule(field, good), "{field}");
+            assert!(!rule(field, bad), "{field}");
+        }
+        // A request that names nothing fits no rule about names.
+        let named = policy(serde_json::json!({"rules": [{"effect": "deny", "names": ["*"]}]}));
+        assert!(named.decide(&caller(), Request { method: "tools/call", name: None }).allowed());
+    }
+
+    #[test]
+    fn a_denial_names_the_scopes_that_would_help() {
+        let policy = policy(serde_json::json!({
+            "default": "deny",
+            "rules": [
+                {"effect": "allow", "scopes": ["mcp:tools"], "names": ["report"]},
+                {"effect": "allow", "scopes": ["mcp:tools", "mcp:admin"], "names": ["reindex"]},
+                {"effect": "deny", "names": ["never"]},
+                {"effect": "allow", "scopes": ["x"], "names": ["never"]},
+            ],
+        }));
+        assert!(policy.decide(&caller(), call("report")).scopes.is_empty());
+        assert_eq!(policy.decide(&caller(), call("reindex")).scopes, ["mcp:tools", "mcp:admin"]);
+        assert!(policy.decide(&caller(), call("never")).scopes.is_empty());
+        assert!(policy.decide(&caller(), call("unknown")).scopes.is_empty());
+    }
+
+    #[test]
+    fn lists_may_be_empty_objects_and_bounds_hold() {
+        let empty = policy(serde_json::json!({"rules": {}}));
+        assert!(empty.decide(&caller(), call("x")).allowed());
+        let long: Policy =
+            serde_json::from_value(serde_json::json!({"rules": [{"effect": "deny", "names": ["ok", ""]}]}))
+                .unwrap();
+        assert_eq!(long.check(), Err(PolicyError::Pattern { rule: 0, field: "names", index: 1 }));
+        assert!(serde_json::from_value::<Policy>(serde_json::json!({"rule": []})).is_err());
+        assert!(serde_json::from_value::<Policy>(serde_json::json!({"rules": {"a": 1}})).is_err());
+    }
+
+    /// The textbook definition, to compare with.
+    fn slow(pattern: &[char], text: &[char]) -> bool {
+        match pattern {
+            [] => text.is_empty(),
+            ['*', rest @ ..] => (0..=text.len()).any(|cut| slow(rest, &text[cut..])),
+            [first, rest @ ..] => text.first() == Some(first) && slow(rest, &text[1..]),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn patterns_mean_what_the_definition_says(pattern in "[ab*]{0,6}", text in "[ab]{0,8}") {
+            let chars = |text: &str| text.chars().collect::<Vec<_>>();
+            prop_assert_eq!(Pattern(pattern.clone()).matches(&text), slow(&chars(&pattern), &chars(&text)));
+        }
+
+        #[test]
+        fn granting_the_named_scopes_changes_a_denial(rules in proptest::collection::vec(("allow|deny", "[ab]{0,2}", "[xy*]{1,2}"), 0..5), name in "[xy]{1,2}") {
+            let rules: Vec<_> = rules.into_iter().map(|(effect, scopes, names)| serde_json::json!({
+                "effect": effect, "names": [names], "scopes": scopes.chars().map(String::from).collect::<Vec<_>>(),
+            })).collect();
+            let policy = policy(serde_json::json!({"default": "deny", "rules": rules}));
+            let decision = policy.decide(&caller(), call(&name));
+            if !decision.allowed() && !decision.scopes.is_empty() {
+                let mut scopes = caller().scopes;
+                scopes.extend(decision.scopes.iter().cloned());
+                let caller = Principal { scopes, ..caller() };
+                prop_assert!(policy.decide(&caller, call(&name)).allowed());
+            }
+        }
+    }
+}
