@@ -1,0 +1,186 @@
+//! The supervisor of one link: connects, serves, and starts again.
+
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{Command, Event, PublisherOptions, SendError, Status, http, zmq};
+use crate::endpoint::Endpoint;
+
+/// A link that lived this long was sound: the next attempt to connect starts with the shortest pause.
+const SOUND: Duration = Duration::from_secs(1);
+
+/// Why a link ended.
+pub(super) enum End {
+    /// The last publisher is gone.
+    Stopped,
+    /// The connection is lost.
+    Lost(String),
+}
+
+pub(super) struct Link {
+    pub(super) endpoint: Endpoint,
+    pub(super) options: PublisherOptions,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pushpin: usize,
+    events: mpsc::Sender<Event>,
+    status: watch::Sender<Status>,
+}
+
+impl Link {
+    pub(super) fn new(
+        pushpin: usize,
+        endpoint: Endpoint,
+        options: PublisherOptions,
+        commands: mpsc::Receiver<Command>,
+        events: mpsc::Sender<Event>,
+        status: watch::Sender<Status>,
+    ) -> Self {
+        Self { endpoint, options, commands, pushpin, events, status }
+    }
+
+    pub(super) async fn run(mut self) {
+        let mut pause = self.options.retry_min;
+        loop {
+            let started = Instant::now();
+            let end = match self.endpoint {
+                Endpoint::Tcp { .. } => zmq::connect_and_serve(&mut self).await,
+                Endpoint::Http { .. } => http::connect_and_serve(&mut self).await,
+            };
+            let was_up = *self.status.borrow() != Status::Down;
+            match end {
+                End::Stopped => return,
+                End::Lost(reason) if was_up => {
+                    tracing::warn!(endpoint = %self.endpoint, reason, "the link to Pushpin is lost");
+                }
+                End::Lost(reason) => {
+                    tracing::debug!(endpoint = %self.endpoint, reason, "can't connect to Pushpin");
+                }
+            }
+            if was_up {
+                if started.elapsed() >= SOUND {
+                    pause = self.options.retry_min;
+                }
+                if !self.down().await {
+                    return;
+                }
+            }
+            if self.refuse_while(sleep(pause)).await.is_none() {
+                return;
+            }
+            pause = (pause * 2).min(self.options.retry_max);
+        }
+    }
+
+    /// Runs `work` while the link is down; sends that come meanwhile are told so. `None`: the last publisher is
+    /// gone.
+    pub(super) async fn refuse_while<F: Future>(&mut self, work: F) -> Option<F::Output> {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                output = &mut work => return Some(output),
+                command = self.commands.recv() => command?.answer(Err(SendError::Down)),
+            }
+        }
+    }
+
+    /// Marks the link as standing.
+    pub(super) fn up(&self) -> Result<(), End> {
+        tracing::info!(endpoint = %self.endpoint, "the link to Pushpin stands");
+        self.event(Event::Up { pushpin: self.pushpin })?;
+        self.status.send_replace(Status::Up);
+        Ok(())
+    }
+
+    /// Marks the replay as ended.
+    pub(super) fn replayed(&self) -> Result<(), End> {
+        self.event(Event::Replayed { pushpin: self.pushpin })?;
+        self.status.send_replace(Status::Replayed);
+        Ok(())
+    }
+
+    /// Reports a subscription, or its end.
+    pub(super) fn subscription(&self, channel: String, subscribed: bool) -> Result<(), End> {
+        let pushpin = self.pushpin;
+        self.event(if subscribed {
+            Event::Subscribed { pushpin, channel }
+        } else {
+            Event::Unsubscribed { pushpin, channel }
+        })
+    }
+
+    /// Never waits: the socket has to be read whether the events are or not, and a reader of events that waits
+    /// for a send must not wait for itself. A reader that is too far behind gets a `Down` instead of a gap.
+    fn event(&self, event: Event) -> Result<(), End> {
+        match self.events.try_send(event) {
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                Err(End::Lost("the reader of the events is too far behind".into()))
+            }
+        }
+    }
+
+    /// Marks the link as down, answers what is queued, and reports it. False: the last publisher is gone.
+    async fn down(&mut self) -> bool {
+        self.status.send_replace(Status::Down);
+        let events = self.events.clone();
+        let event = Event::Down { pushpin: self.pushpin };
+        // Here waiting is right: nothing else happens on a link that is down, and sends are answered meanwhile.
+        self.refuse_while(async move {
+            let _ = events.send(event).await;
+        })
+        .await
+        .is_some()
+    }
+}
+
+impl Command {
+    pub(super) fn answer(self, result: Result<(), SendError>) {
+        // A caller that stopped waiting does not care.
+        let _ = self.reply.send(result);
+    }
+
+    /// Why nothing of the command may be written now, if so.
+    pub(super) fn stale(&self, options: &PublisherOptions) -> Option<SendError> {
+        if self.expired() {
+            Some(SendError::Expired { written: 0 })
+        } else if self.queued.elapsed() > options.queue_timeout {
+            Some(SendError::Overloaded)
+        } else {
+            None
+        }
+    }
+
+    /// True when no further item may be written.
+    pub(super) fn expired(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() >= until)
+    }
+}
+
+/// Ends when the peer no longer answers new connections: twice in a row.
+pub(super) async fn until_silent(address: std::net::SocketAddr, greets: bool, options: &PublisherOptions) {
+    let mut failures = 0;
+    while failures < 2 {
+        sleep(options.probe_interval).await;
+        let probe = timeout(options.probe_timeout, probe(address, greets)).await;
+        failures = if matches!(probe, Ok(Ok(_))) { 0 } else { failures + 1 };
+    }
+}
+
+/// Connects once and says where to. `greets`: waits for the first byte, which a ZeroMQ peer sends unasked.
+pub(super) async fn probe(
+    address: impl tokio::net::ToSocketAddrs,
+    greets: bool,
+) -> std::io::Result<std::net::SocketAddr> {
+    let mut stream = TcpStream::connect(address).await?;
+    if greets && stream.read_u8().await? != 0xff {
+        return Err(std::io::Error::other("the peer does not speak ZeroMQ"));
+    }
+    stream.peer_addr()
+}

@@ -1,0 +1,170 @@
+//! A link over ZeroMQ.
+//!
+//! The crate `zeromq` is right on the wire, but its XPUB socket never reconnects and never tells that its peer
+//! is gone. So an idle PUB socket to the same address stands guard: its monitor reports the loss within
+//! milliseconds. It is connected before the XPUB socket, so that a Pushpin which is restarted between the two is
+//! noticed. On a loss both sockets are given up.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+
+use futures::StreamExt as _;
+use futures::channel::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+use zeromq::util::PeerIdentity;
+use zeromq::{
+    PubSocket, Socket, SocketEvent, SocketOptions, SocketRecv as _, SocketSend as _, XPubSocket, ZmqMessage,
+};
+
+use super::link::{End, Link, probe, until_silent};
+use super::{Command, PublisherOptions, SendError};
+use crate::endpoint::Endpoint;
+
+/// After this many silences without a pause the replay counts as ended all the same.
+const REPLAY_LIMIT: u32 = 20;
+
+/// A connected socket that lets go of its connection when it is dropped.
+struct Connected<S: Socket> {
+    socket: S,
+    monitor: mpsc::Receiver<SocketEvent>,
+    peer: PeerIdentity,
+}
+
+impl<S: Socket> Connected<S> {
+    async fn new(address: SocketAddr, options: &PublisherOptions) -> Result<Self, String> {
+        let mut socket_options = SocketOptions::default();
+        socket_options.connect_timeout(options.connect_timeout);
+        let mut socket = S::with_options(socket_options);
+        let mut monitor = socket.monitor();
+        socket.connect(&format!("tcp://{address}")).await.map_err(|error| error.to_string())?;
+        match monitor.next().await {
+            Some(SocketEvent::Connected(_, peer)) => Ok(Self { socket, monitor, peer }),
+            other => Err(format!("unexpected event of the socket: {other:?}")),
+        }
+    }
+}
+
+impl<S: Socket> Drop for Connected<S> {
+    fn drop(&mut self) {
+        // A dropped XPUB socket whose `recv` was polled keeps its connection open otherwise.
+        self.socket.backend().peer_disconnected(&self.peer);
+    }
+}
+
+/// Ends when the peer is gone.
+async fn gone(sentinel: &mut Connected<PubSocket>) {
+    while let Some(event) = sentinel.monitor.next().await {
+        if matches!(event, SocketEvent::Disconnected(_)) {
+            return;
+        }
+    }
+}
+
+pub(super) async fn connect_and_serve(link: &mut Link) -> End {
+    let endpoint = link.endpoint.clone();
+    let options = link.options.clone();
+    let connection = link.refuse_while(async { connect(&endpoint, &options).await }).await;
+    match connection {
+        None => End::Stopped,
+        Some(Err(error)) => End::Lost(error),
+        Some(Ok((address, mut sentinel, mut xpub))) => {
+            match serve(link, address, &mut sentinel, &mut xpub).await {
+                Ok(never) => match never {},
+                Err(end) => end,
+            }
+        }
+    }
+}
+
+async fn connect(
+    endpoint: &Endpoint,
+    options: &PublisherOptions,
+) -> Result<(SocketAddr, Connected<PubSocket>, Connected<XPubSocket>), String> {
+    let work = async {
+        // A name may have several addresses: all sockets of a link must go to the same one.
+        let address =
+            probe((endpoint.host(), endpoint.port()), true).await.map_err(|error| error.to_string())?;
+        let sentinel = Connected::new(address, options).await?;
+        let xpub = Connected::new(address, options).await?;
+        Ok((address, sentinel, xpub))
+    };
+    timeout(options.connect_timeout, work).await.map_err(|_| "no answer".to_owned())?
+}
+
+async fn serve(
+    link: &mut Link,
+    address: SocketAddr,
+    sentinel: &mut Connected<PubSocket>,
+    xpub: &mut Connected<XPubSocket>,
+) -> Result<std::convert::Infallible, End> {
+    let options = link.options.clone();
+    let mut silent = pin!(until_silent(address, true, &options));
+    let mut replaying = true;
+    let replay_limit = Instant::now() + options.replay_silence * REPLAY_LIMIT;
+    let mut replay_end = pin!(sleep_until(Instant::now() + options.replay_silence));
+    link.up()?;
+    loop {
+        tokio::select! {
+            biased;
+            () = gone(sentinel) => return Err(End::Lost("Pushpin closed the connection".into())),
+            () = &mut silent => return Err(End::Lost("Pushpin does not answer".into())),
+            message = xpub.socket.recv() => {
+                let message = message.map_err(|error| End::Lost(error.to_string()))?;
+                subscription(link, &message)?;
+                if replaying {
+                    replay_end.as_mut().reset((Instant::now() + options.replay_silence).min(replay_limit));
+                }
+            }
+            () = &mut replay_end, if replaying => {
+                replaying = false;
+                link.replayed()?;
+            }
+            command = link.commands.recv() => {
+                write(&mut xpub.socket, command.ok_or(End::Stopped)?, &options).await?;
+            }
+        }
+    }
+}
+
+fn subscription(link: &Link, message: &ZmqMessage) -> Result<(), End> {
+    let Some((kind, channel)) = message.get(0).and_then(|frame| frame.split_first()) else {
+        return Ok(());
+    };
+    match (kind, std::str::from_utf8(channel)) {
+        (0 | 1, Ok(channel)) => link.subscription(channel.to_owned(), *kind == 1),
+        // Pushpin takes channel names as text, so a name that is none was not made by this library.
+        _ => Ok(()),
+    }
+}
+
+async fn write(socket: &mut XPubSocket, command: Command, options: &PublisherOptions) -> Result<(), End> {
+    if let Some(error) = command.stale(options) {
+        command.answer(Err(error));
+        return Ok(());
+    }
+    let mut written = 0;
+    while let Some(item) = command.items.get(written) {
+        if command.reply.is_closed() {
+            return Ok(());
+        }
+        if command.expired() {
+            command.answer(Err(SendError::Expired { written }));
+            return Ok(());
+        }
+        let mut message = ZmqMessage::from(item.channel.clone());
+        message.push_back(item.body.clone());
+        match timeout(options.send_timeout, socket.send(message)).await {
+            Ok(Ok(())) => written += 1,
+            Ok(Err(error)) => {
+                command.answer(Err(SendError::Down));
+                return Err(End::Lost(error.to_string()));
+            }
+            Err(_) => {
+                command.answer(Err(SendError::Timeout));
+                return Err(End::Lost("Pushpin took nothing within the send timeout".into()));
+            }
+        }
+    }
+    command.answer(Ok(()));
+    Ok(())
+}
