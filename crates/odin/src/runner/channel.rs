@@ -125,6 +125,7 @@ impl Link {
 
     /// The text of a notification; `None` if it is not for this client.
     fn notification(&self, mut notification: ServerNotification) -> Result<Option<Box<RawValue>>, SendError> {
+        let subscribed = notification.get_meta().subscription_id().is_some();
         match &mut notification {
             ServerNotification::ProgressNotification(progress) => {
                 let meta = progress.extensions.get::<rmcp::model::NotificationMetaObject>();
@@ -146,18 +147,17 @@ impl Link {
             | ServerNotification::PromptListChangedNotification(_)
             | ServerNotification::TaskStatusNotification(_)
                 // A modern stream carries only what its request asked for.
-                if self.era == Era::Modern && notification.get_meta().subscription_id().is_none() =>
+                if self.era == Era::Modern && !subscribed =>
             {
                 tracing::debug!(call = %self.call, "change notification outside a subscription dropped");
                 return Ok(None);
             }
             _ => {}
         }
-        let subscribed = self.odd_id.as_ref().filter(|_| notification.get_meta().subscription_id().is_some());
         let text = to_raw_value(&ServerJsonRpcMessage::notification(notification))?;
-        Ok(Some(match subscribed {
-            Some(id) => with_subscription(&text, id.clone())?,
-            None => text,
+        Ok(Some(match &self.odd_id {
+            Some(id) if subscribed => with_subscription(&text, id.clone())?,
+            _ => text,
         }))
     }
 
