@@ -10,7 +10,18 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+mod channel;
+mod envelope;
+mod handler;
+mod log;
+mod methods;
+mod peer;
+mod result;
+
 use crate::job::Job;
+
+pub use handler::{CANCEL_GRACE, RmcpRunner};
+pub use peer::CallContext;
 
 /// What a running call sends out before its answer.
 #[derive(Debug)]

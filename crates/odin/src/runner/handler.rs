@@ -1,0 +1,445 @@
+//! Runs a message through an rmcp `ServerHandler`.
+//!
+//! rmcp hands out a `Peer` (the handler's way to its client) only with a running message loop, and its
+//! notifications don't say which request they belong to. So every job has a loop of its own. But the loop
+//! only carries messages between handler and client; requests are handled *beside* it, in the future that
+//! [`Runner::run`] returns: whoever drops that future drops the work, a panic is caught where it happens,
+//! and no answer passes the loop (which loses those of cancelled requests, and lingers for seconds when it
+//! is told to stop).
+
+use std::{
+    collections::HashMap,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::{FutureExt, future::BoxFuture};
+use identity::Principal;
+use rmcp::{
+    RoleServer, ServerHandler,
+    model::{
+        ClientNotification, ClientRequest, ErrorCode, ErrorData, GetExtensions, GetMeta,
+        InitializeRequestParams, JsonRpcMessage, NumberOrString, ProgressToken, ProtocolVersion, RequestId,
+        RequestMetaObject, ServerConfig, ServerResult, Tool,
+    },
+    service::{NotificationContext, RequestContext, RunningService, Service, serve_directly_with_ct},
+};
+use serde::Deserialize;
+use serde_json::{json, value::RawValue};
+use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::{
+    Closed, Emission, Inbound, Outbox, Rerun, Runner,
+    channel::{JobTransport, Link},
+    envelope::{self, Envelope},
+    log::LogFilter,
+    methods, peer, result,
+};
+use crate::job::{Era, Job};
+
+/// How long a handler may clean up after its request was cancelled, before it is dropped.
+pub const CANCEL_GRACE: Duration = Duration::from_secs(1);
+
+/// Tools whose annotations are remembered, at most.
+const MAX_TOOLS: usize = 10_000;
+
+/// Pages of `tools/list` that are asked for, at most.
+const MAX_PAGES: usize = 100;
+
+/// Runs messages through one shared rmcp [`ServerHandler`].
+///
+/// Handlers find in their context's extensions the caller ([`identity::Principal`]), the call
+/// ([`CallContext`](super::CallContext)) and an `http::request::Parts` without `Authorization`.
+///
+/// rmcp logs three lines a job at its level `info`, and arguments at `debug`: keep its target at `warn`.
+pub struct RmcpRunner<H> {
+    handler: Arc<H>,
+    /// The server's `Implementation`, for the results of modern requests.
+    server: serde_json::Value,
+    /// What `tools/list` said, for handlers without `get_tool`.
+    tools: Mutex<HashMap<String, Rerun>>,
+}
+
+impl<H: ServerHandler> RmcpRunner<H> {
+    /// A runner of `handler`. Asks it once for its name and version.
+    pub fn new(handler: Arc<H>) -> Self {
+        let info = ServerHandler::get_info(handler.as_ref()).server_info;
+        Self {
+            handler,
+            server: serde_json::to_value(info).unwrap_or_default(),
+            tools: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// Asks the handler for its tools, so that [`rerun`](Runner::rerun) knows their annotations. Needed
+    /// once, before the first message, for handlers that don't implement `get_tool` (the `#[tool_handler]`
+    /// macro does); harmless for others. Without it all of such a handler's tools count as unsafe to rerun
+    /// until a client has listed them.
+    ///
+    /// # Errors
+    /// The handler's own error, as JSON-RPC error. A handler without tools is none.
+    pub async fn learn(&self) -> Result<(), ErrorData> {
+        #[derive(Deserialize)]
+        struct Answer {
+            result: Option<Page>,
+            error: Option<ErrorData>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Page {
+            next_cursor: Option<String>,
+        }
+        let mut cursor: Option<String> = None;
+        for _ in 0..MAX_PAGES {
+            let params = cursor.map_or_else(|| json!({}), |cursor| json!({ "cursor": cursor }));
+            let (_keep, inbox) = mpsc::channel(1);
+            let job =
+                own_job(&json!({ "jsonrpc": "2.0", "id": 0, "method": "tools/list", "params": params }));
+            let answer =
+                self.run(job, Arc::new(Nowhere), inbox, CancellationToken::new()).await.unwrap_or_default();
+            // The tools themselves were remembered on the way.
+            let answer: Answer = serde_json::from_str(answer.get())
+                .map_err(|error| ErrorData::internal_error(format!("tools/list: {error}"), None))?;
+            match answer {
+                Answer { error: Some(error), .. } if error.code == ErrorCode::METHOD_NOT_FOUND => {
+                    return Ok(());
+                }
+                Answer { error: Some(error), .. } => return Err(error),
+                Answer { result, .. } => cursor = result.and_then(|page| page.next_cursor),
+            }
+            if cursor.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn remember(&self, listed: &[Tool]) {
+        let mut tools = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
+        for tool in listed {
+            let rerun = rerun(tool);
+            let room = tools.len() < MAX_TOOLS;
+            match tools.get_mut(tool.name.as_ref()) {
+                // Two principals may see two tools of one name: the stricter one counts.
+                Some(known) if rerun == Rerun::Unsafe => *known = rerun,
+                Some(_) => {}
+                None if room => {
+                    tools.insert(tool.name.clone().into_owned(), rerun);
+                }
+                None => {}
+            }
+        }
+    }
+
+    async fn request(
+        &self,
+        job: &Job,
+        envelope: &Envelope<'_>,
+        id: &RawValue,
+        outbox: Arc<dyn Outbox>,
+        inbox: mpsc::Receiver<Inbound>,
+        abort: CancellationToken,
+    ) -> Option<Box<RawValue>> {
+        let prepared = match Prepared::new(job, envelope, id) {
+            Ok(prepared) => prepared,
+            Err(error) => return Some(envelope::error(id, &error)),
+        };
+        let Prepared { request, inner_id, meta, progress, odd_id } = prepared;
+        let client = peer::info(job, &envelope.method, &meta);
+        let capabilities = client.as_ref().map(|client| client.capabilities.clone());
+        let link = Link::of(job, LogFilter::new(job, &meta), outbox);
+        let link = Arc::new(Link { progress, odd_id, ..link });
+        let end = CancellationToken::new();
+        let transport = JobTransport { link: Arc::clone(&link), first: None, inbox };
+        let bench = Bench::open(&self.handler, transport, client, end.clone());
+
+        let mut context = RequestContext::new(inner_id, bench.service.peer().clone());
+        // Fires when the client cancels, and when the work ends in any way (for what the handler spawned).
+        context.ct = end.child_token();
+        let handler_ct = context.ct.clone();
+        let mut request = request;
+        std::mem::swap(&mut context.extensions, request.extensions_mut());
+        context.meta = meta;
+        peer::extend(&mut context.extensions, job);
+
+        let work = AssertUnwindSafe(async {
+            Service::<RoleServer>::handle_request(&*self.handler, request, context).await
+        })
+        .catch_unwind();
+        let overdue = async {
+            link.cancelled.cancelled().await;
+            handler_ct.cancel();
+            tokio::time::sleep(CANCEL_GRACE).await;
+        };
+        let outcome = tokio::select! {
+            biased;
+            () = abort.cancelled() => None,
+            () = link.refused.cancelled() => None,
+            () = overdue => None,
+            outcome = work => Some(outcome),
+        };
+        link.close();
+        if link.cancelled.is_cancelled() {
+            return None;
+        }
+        let outcome = match outcome? {
+            Ok(outcome) => outcome,
+            Err(panic) => {
+                tracing::error!(call = %job.call, method = %envelope.method, panic = panic_text(&*panic), "a handler panicked");
+                Err(ErrorData::internal_error(
+                    "internal error: the server failed while handling the request",
+                    None,
+                ))
+            }
+        };
+        let answer = outcome.and_then(|mut answered| {
+            if let ServerResult::ListToolsResult(listed) = &mut answered {
+                self.remember(&listed.tools);
+            }
+            result::check_input(&answered, capabilities.as_ref())?;
+            result::answer(id, answered, job.era, &self.server, link.odd_id.as_deref()).map_err(|error| {
+                ErrorData::internal_error(format!("the result can't be written as JSON: {error}"), None)
+            })
+        });
+        Some(answer.unwrap_or_else(|error| envelope::error(id, &error)))
+    }
+
+    async fn notification(
+        &self,
+        job: &Job,
+        method: &str,
+        outbox: Arc<dyn Outbox>,
+        inbox: mpsc::Receiver<Inbound>,
+        abort: CancellationToken,
+    ) {
+        let Ok(mut notification) = serde_json::from_str::<ClientNotification>(job.message.get()) else {
+            return;
+        };
+        let misread = matches!(notification, ClientNotification::CustomNotification(_));
+        let from_other_era = job.era == Era::Modern && method == "notifications/initialized";
+        if from_other_era || (misread && methods::known_notification(method)) {
+            tracing::debug!(call = %job.call, method, "notification that doesn't fit dropped");
+            return;
+        }
+        let meta = RequestMetaObject(notification.get_meta().0.clone());
+        peer::extend(notification.extensions_mut(), job);
+        let client = peer::info(job, method, &meta);
+        let link = Arc::new(Link::of(job, LogFilter::new(job, &meta), outbox));
+        let end = CancellationToken::new();
+        let first = Some(JsonRpcMessage::notification(notification));
+        let transport = JobTransport { link: Arc::clone(&link), first, inbox };
+        let bench = Bench::open(&self.handler, transport, client, end);
+        tokio::select! {
+            biased;
+            () = abort.cancelled() => {}
+            () = link.refused.cancelled() => {}
+            () = bench.notified.cancelled() => {}
+        }
+        link.close();
+    }
+}
+
+impl<H: ServerHandler> Runner for RmcpRunner<H> {
+    fn rerun(&self, job: &Job) -> Rerun {
+        let Ok(envelope) = Envelope::parse(&job.message) else { return Rerun::Safe };
+        if envelope.method != "tools/call" {
+            return Rerun::Safe;
+        }
+        let Some(name) = envelope.name() else { return Rerun::Safe };
+        if let Some(tool) = self.handler.get_tool(&name) {
+            return rerun(&tool);
+        }
+        let tools = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
+        tools.get(name.as_ref()).copied().unwrap_or(Rerun::Unsafe)
+    }
+
+    fn run<'a>(
+        &'a self,
+        job: Job,
+        outbox: Arc<dyn Outbox>,
+        inbox: mpsc::Receiver<Inbound>,
+        abort: CancellationToken,
+    ) -> BoxFuture<'a, Option<Box<RawValue>>> {
+        Box::pin(async move {
+            let envelope = match Envelope::parse(&job.message) {
+                Ok(envelope) => envelope,
+                Err(error) => {
+                    let error = ErrorData::invalid_request(format!("not a JSON-RPC message: {error}"), None);
+                    return Some(envelope::error(RawValue::NULL, &error));
+                }
+            };
+            match envelope.id {
+                Some(id) => self.request(&job, &envelope, id, outbox, inbox, abort).await,
+                None => {
+                    self.notification(&job, &envelope.method, outbox, inbox, abort).await;
+                    None
+                }
+            }
+        })
+    }
+}
+
+/// A request of the runner itself: no client's, so nobody's principal.
+fn own_job(message: &serde_json::Value) -> Job {
+    Job {
+        call: String::new(),
+        server: String::new(),
+        era: Era::Session,
+        protocol: ProtocolVersion::V_2025_11_25.to_string(),
+        principal: Principal {
+            issuer: String::new(),
+            subject: String::new(),
+            organisation: String::new(),
+            client: None,
+            username: None,
+            scopes: Vec::new(),
+            roles: Vec::new(),
+            groups: Vec::new(),
+        },
+        session: None,
+        peer: None,
+        log_level: None,
+        message: serde_json::value::to_raw_value(message).unwrap_or_default(),
+    }
+}
+
+struct Nowhere;
+
+impl Outbox for Nowhere {
+    fn emit(&self, _: Emission) -> Result<(), Closed> {
+        Ok(())
+    }
+}
+
+fn rerun(tool: &Tool) -> Rerun {
+    let safe = tool.annotations.as_ref().is_some_and(|annotations| {
+        annotations.read_only_hint == Some(true) || annotations.idempotent_hint == Some(true)
+    });
+    if safe { Rerun::Safe } else { Rerun::Unsafe }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("(no text)")
+}
+
+/// A request in rmcp's types, with what rmcp's types can't hold beside it.
+struct Prepared {
+    request: ClientRequest,
+    inner_id: RequestId,
+    meta: RequestMetaObject,
+    progress: Option<(ProgressToken, Box<RawValue>)>,
+    odd_id: Option<Box<RawValue>>,
+}
+
+impl Prepared {
+    fn new(job: &Job, envelope: &Envelope<'_>, id: &RawValue) -> Result<Self, ErrorData> {
+        methods::gate(&envelope.method, job.era)?;
+        let mut request: ClientRequest = serde_json::from_str(job.message.get())
+            .map_err(|error| ErrorData::invalid_request(format!("not a JSON-RPC request: {error}"), None))?;
+        let mut meta = std::mem::take(request.get_meta_mut());
+        match job.era {
+            Era::Modern => {
+                let missing = meta.missing_required_keys(&ProtocolVersion::V_2026_07_28);
+                if !missing.is_empty() {
+                    let keys = missing.join(", ");
+                    return Err(ErrorData::invalid_params(
+                        format!("_meta lacks, or has malformed: {keys}"),
+                        None,
+                    ));
+                }
+            }
+            // The session has its revision; a message can't change it.
+            Era::Session => {
+                meta.remove(RequestMetaObject::DRAFT_REQUIRED_KEYS[0]);
+            }
+        }
+        if let ClientRequest::CustomRequest(custom) = &request
+            && let Some(error) = methods::bad_params(&custom.method, envelope.params)
+        {
+            return Err(error);
+        }
+        let stand_in = || NumberOrString::String(job.call.as_str().into());
+        let inner_id: RequestId = serde_json::from_str(id.get()).unwrap_or_else(|_| stand_in());
+        let odd_id =
+            (serde_json::to_string(&inner_id).ok().as_deref() != Some(id.get())).then(|| id.to_owned());
+        let progress = envelope.progress_token().map(|text| {
+            let token = meta.get_progress_token().unwrap_or_else(|| {
+                let token = ProgressToken(stand_in());
+                meta.set_progress_token(token.clone());
+                token
+            });
+            (token, text.to_owned())
+        });
+        Ok(Self { request, inner_id, meta, progress, odd_id })
+    }
+}
+
+/// A running message loop of rmcp, with the peer that it serves. Ends when it is dropped.
+struct Bench<H: ServerHandler> {
+    service: RunningService<RoleServer, Notified<H>>,
+    notified: CancellationToken,
+    _end: DropGuard,
+}
+
+impl<H: ServerHandler> Bench<H> {
+    fn open(
+        handler: &Arc<H>,
+        transport: JobTransport,
+        client: Option<InitializeRequestParams>,
+        end: CancellationToken,
+    ) -> Self {
+        let notified = CancellationToken::new();
+        let service = Notified { handler: Arc::clone(handler), end: end.clone(), notified: notified.clone() };
+        let service = serve_directly_with_ct(service, transport, client, end.child_token());
+        Self { service, notified, _end: end.drop_guard() }
+    }
+}
+
+/// What the loop itself handles: notifications.
+struct Notified<H> {
+    handler: Arc<H>,
+    end: CancellationToken,
+    /// Fires when a notification was handled.
+    notified: CancellationToken,
+}
+
+impl<H: ServerHandler> Service<RoleServer> for Notified<H> {
+    async fn handle_request(
+        &self,
+        _: ClientRequest,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ServerResult, ErrorData> {
+        Err(ErrorData::internal_error("requests are not run by the message loop", None))
+    }
+
+    async fn handle_notification(
+        &self,
+        notification: ClientNotification,
+        context: NotificationContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        let _done = self.notified.clone().drop_guard();
+        let work = AssertUnwindSafe(async {
+            Service::<RoleServer>::handle_notification(&*self.handler, notification, context).await
+        });
+        // rmcp runs this in a task of its own, which nobody else would end.
+        tokio::select! {
+            biased;
+            () = self.end.cancelled() => Ok(()),
+            done = work.catch_unwind() => done.unwrap_or_else(|panic| {
+                tracing::error!(panic = panic_text(&*panic), "a handler panicked at a notification");
+                Ok(())
+            }),
+        }
+    }
+
+    fn get_info(&self) -> ServerConfig {
+        // Only asked for by parts of rmcp that hold for clients; the handler's own is not needed.
+        ServerConfig::default()
+    }
+}

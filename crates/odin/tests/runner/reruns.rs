@@ -1,0 +1,61 @@
+//! What may run twice: what the tool's annotations allow.
+
+use std::sync::Arc;
+
+use odin::{
+    job::Era,
+    runner::{Rerun, RmcpRunner, Runner},
+};
+use serde_json::json;
+
+use super::{
+    handler::Handler,
+    support::{modern, run, runner, session, text_job, tool},
+};
+
+fn verdicts(runner: &impl Runner) -> Vec<Rerun> {
+    ["reads", "repeats", "writes", "says-nothing", "unknown"]
+        .iter()
+        .map(|name| runner.rerun(&modern(json!(1), "tools/call", tool(name, json!({})))))
+        .collect()
+}
+
+const RIGHT: [Rerun; 5] = [Rerun::Safe, Rerun::Safe, Rerun::Unsafe, Rerun::Unsafe, Rerun::Unsafe];
+
+#[tokio::test]
+async fn annotations_decide() {
+    let (runner, _) = runner();
+    assert_eq!(verdicts(&*runner), RIGHT);
+    for method in ["tools/list", "initialize", "prompts/get", "x/own"] {
+        assert_eq!(runner.rerun(&session(json!(1), method, json!({}))), Rerun::Safe, "{method}");
+    }
+    // What can't run can't harm.
+    assert_eq!(runner.rerun(&text_job(Era::Session, r#"{"id":1,"method":"tools/call"}"#)), Rerun::Safe);
+    assert_eq!(runner.rerun(&text_job(Era::Session, "[]")), Rerun::Safe);
+}
+
+#[tokio::test]
+async fn a_handler_without_get_tool_is_asked_for_its_list() {
+    let mut handler = Handler::new(Arc::default());
+    handler.shy = true;
+    let runner = Arc::new(RmcpRunner::new(Arc::new(handler)));
+    assert_eq!(verdicts(&*runner), [Rerun::Unsafe; 5]);
+    runner.learn().await.unwrap();
+    assert_eq!(verdicts(&*runner), RIGHT, "both pages were read");
+}
+
+#[tokio::test]
+async fn what_clients_list_is_remembered() {
+    let mut handler = Handler::new(Arc::default());
+    handler.shy = true;
+    let runner = Arc::new(RmcpRunner::new(Arc::new(handler)));
+    run(&runner, modern(json!(1), "tools/list", json!({}))).await;
+    assert_eq!(verdicts(&*runner)[..2], RIGHT[..2]);
+}
+
+#[tokio::test]
+async fn a_handler_without_tools_can_be_asked() {
+    struct Empty;
+    impl rmcp::ServerHandler for Empty {}
+    RmcpRunner::new(Arc::new(Empty)).learn().await.unwrap();
+}
