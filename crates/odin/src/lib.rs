@@ -1,1 +1,3 @@
 //! Turns any rmcp `ServerHandler` into a distributed MCP server.
+
+pub mod protocol;
