@@ -4,4 +4,5 @@ pub mod broker;
 pub mod call;
 pub mod id;
 pub mod job;
+pub mod protocol;
 pub mod runner;

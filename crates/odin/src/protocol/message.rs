@@ -1,0 +1,404 @@
+//! The scan of a body: which messages it holds, and the few members that decide where they go.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use super::refusal::{Refusal, code};
+use super::{Limits, structure};
+
+/// Bytes that a method's name may have.
+const METHOD_BYTES: usize = 256;
+
+/// The id of a request: a string or a 64-bit integer, kept as it was sent.
+///
+/// Ids are the client's own and need not be unique, not even within a session: never key a call by one.
+#[derive(Debug, Clone, Copy)]
+pub struct Id<'a>(&'a RawValue);
+
+impl<'a> Id<'a> {
+    fn parse(raw: &'a RawValue, limits: &Limits) -> Result<Self, Refusal> {
+        let text = raw.get();
+        if text.len() > limits.id_bytes {
+            return Err(Refusal::invalid(format!(
+                "The id is longer than {} bytes, which is the limit here. Use a shorter one.",
+                limits.id_bytes
+            )));
+        }
+        // "-0" is an integer in JSON, but no parser keeps it one.
+        if text.starts_with('"') || (text != "-0" && text.parse::<i64>().is_ok()) {
+            return Ok(Self(raw));
+        }
+        Err(Refusal::invalid("The id must be a string or an integer of at most 64 bits, and not null."))
+    }
+
+    /// The id as JSON, exactly as it was sent.
+    pub fn as_json(&self) -> &'a str {
+        self.0.get()
+    }
+
+    /// The id as JSON, exactly as it was sent.
+    pub fn raw(&self) -> &'a RawValue {
+        self.0
+    }
+
+    /// A form that is the same for the same id, however its string was escaped: for looking up the call that
+    /// a `notifications/cancelled` means. The string `"1"` and the number `1` differ.
+    pub fn key(&self) -> Cow<'a, str> {
+        key_of(self.0)
+    }
+}
+
+/// The canonical JSON text of a string or integer; other values as they are.
+fn key_of(raw: &RawValue) -> Cow<'_, str> {
+    let text = raw.get();
+    if !text.contains('\\') {
+        return Cow::Borrowed(text);
+    }
+    let canonical = serde_json::from_str::<String>(text).and_then(|text| serde_json::to_string(&text));
+    canonical.map_or(Cow::Borrowed(text), Cow::Owned)
+}
+
+/// Members of `params._meta` that the front end reads. Absent or `null`: `None`.
+#[derive(Debug, Clone, Default)]
+pub struct Meta<'a> {
+    /// `io.modelcontextprotocol/protocolVersion`, any JSON.
+    pub protocol_version: Option<&'a RawValue>,
+    /// `io.modelcontextprotocol/clientInfo`, any JSON.
+    pub client_info: Option<&'a RawValue>,
+    /// `io.modelcontextprotocol/clientCapabilities`, any JSON.
+    pub client_capabilities: Option<&'a RawValue>,
+    /// `io.modelcontextprotocol/logLevel`, any JSON. In the modern era checked to be one of [`LOG_LEVELS`].
+    pub log_level: Option<&'a RawValue>,
+    /// `progressToken`, any JSON: the client asks for progress, so the answer may be a stream.
+    pub progress_token: Option<&'a RawValue>,
+}
+
+/// The levels of logging, least severe first (RFC 5424; MCP, logging).
+pub const LOG_LEVELS: [&str; 8] =
+    ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
+
+/// Members of `params` that the front end reads. Absent: `None`; `null` only where any JSON is said.
+#[derive(Debug, Clone, Default)]
+pub struct Params<'a> {
+    /// The whole object.
+    pub raw: Option<&'a RawValue>,
+    /// `name`, if a string: of the tool or the prompt.
+    pub name: Option<Cow<'a, str>>,
+    /// `uri`, if a string: of the resource.
+    pub uri: Option<Cow<'a, str>>,
+    /// `taskId`, if a string.
+    pub task_id: Option<Cow<'a, str>>,
+    /// `level`, if a string: of `logging/setLevel`.
+    pub level: Option<Cow<'a, str>>,
+    /// `protocolVersion`, if a string: of `initialize`.
+    pub protocol_version: Option<Cow<'a, str>>,
+    /// `clientInfo`, any JSON: of `initialize`.
+    pub client_info: Option<&'a RawValue>,
+    /// `capabilities`, any JSON: of `initialize`.
+    pub capabilities: Option<&'a RawValue>,
+    /// `arguments`, any JSON: of `tools/call` and `prompts/get`.
+    pub arguments: Option<&'a RawValue>,
+    /// `requestId`, any JSON: of `notifications/cancelled`.
+    pub request_id: Option<&'a RawValue>,
+    /// `progressToken`, any JSON: of `notifications/progress`.
+    pub progress_token: Option<&'a RawValue>,
+    /// `_meta`.
+    pub meta: Meta<'a>,
+}
+
+impl<'a> Params<'a> {
+    /// The member that the `Mcp-Name` header repeats for this method: `name`, `uri` or `taskId`. `None` where
+    /// the method has none or the member is not a string.
+    pub fn name_of(&self, method: &str) -> Option<&str> {
+        match super::revision::name_source(method)? {
+            "uri" => self.uri.as_deref(),
+            "taskId" => self.task_id.as_deref(),
+            _ => self.name.as_deref(),
+        }
+    }
+
+    /// [`Params::request_id`] in the form of [`Id::key`].
+    pub fn cancelled_key(&self) -> Option<Cow<'a, str>> {
+        self.request_id.map(key_of)
+    }
+}
+
+/// A request: has a method and an id, wants an answer.
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    /// The whole message, exactly as it was sent. `raw.to_owned()` is what a job carries.
+    pub raw: &'a RawValue,
+    /// Its id, to be echoed.
+    pub id: Id<'a>,
+    /// Its method.
+    pub method: Cow<'a, str>,
+    /// What the front end reads of its parameters.
+    pub params: Box<Params<'a>>,
+}
+
+/// A notification: has a method and no id, gets no answer.
+#[derive(Debug, Clone)]
+pub struct Notification<'a> {
+    /// The whole message, exactly as it was sent.
+    pub raw: &'a RawValue,
+    /// Its method.
+    pub method: Cow<'a, str>,
+    /// What the front end reads of its parameters.
+    pub params: Box<Params<'a>>,
+}
+
+/// The client's answer to a request that the server sent on a stream (session eras).
+#[derive(Debug, Clone)]
+pub struct Reply<'a> {
+    /// The whole message, exactly as it was sent.
+    pub raw: &'a RawValue,
+    /// The id of the server's request.
+    pub id: Id<'a>,
+    /// An error, not a result.
+    pub is_error: bool,
+}
+
+/// One JSON-RPC message of a client.
+#[derive(Debug, Clone)]
+pub enum Message<'a> {
+    /// Wants an answer.
+    Request(Request<'a>),
+    /// Wants none.
+    Notification(Notification<'a>),
+    /// Is one.
+    Reply(Reply<'a>),
+}
+
+/// What a body holds.
+#[derive(Debug, Clone)]
+pub enum Body<'a> {
+    /// One message.
+    One(Message<'a>),
+    /// A JSON array of them, not empty.
+    Batch(Vec<Message<'a>>),
+}
+
+/// `Some` for every member that is there, `null` too: `"id":null` must not pass for a notification.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow, default, deserialize_with = "present")]
+    jsonrpc: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    id: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    method: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    params: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    result: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    error: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ParamMembers<'a> {
+    #[serde(borrow)]
+    name: Option<&'a RawValue>,
+    #[serde(borrow)]
+    uri: Option<&'a RawValue>,
+    #[serde(borrow)]
+    task_id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    level: Option<&'a RawValue>,
+    #[serde(borrow)]
+    protocol_version: Option<&'a RawValue>,
+    #[serde(borrow)]
+    client_info: Option<&'a RawValue>,
+    #[serde(borrow)]
+    capabilities: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    arguments: Option<&'a RawValue>,
+    #[serde(borrow)]
+    request_id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    progress_token: Option<&'a RawValue>,
+    #[serde(borrow, rename = "_meta", default, deserialize_with = "present")]
+    meta: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct MetaMembers<'a> {
+    #[serde(
+        borrow,
+        rename = "io.modelcontextprotocol/protocolVersion",
+        default,
+        deserialize_with = "present"
+    )]
+    protocol_version: Option<&'a RawValue>,
+    #[serde(borrow, rename = "io.modelcontextprotocol/clientInfo", default, deserialize_with = "present")]
+    client_info: Option<&'a RawValue>,
+    #[serde(
+        borrow,
+        rename = "io.modelcontextprotocol/clientCapabilities",
+        default,
+        deserialize_with = "present"
+    )]
+    client_capabilities: Option<&'a RawValue>,
+    #[serde(borrow, rename = "io.modelcontextprotocol/logLevel")]
+    log_level: Option<&'a RawValue>,
+    #[serde(borrow, rename = "progressToken")]
+    progress_token: Option<&'a RawValue>,
+}
+
+/// The value of a JSON string; `None` for other JSON. Borrowed where the string has no escapes.
+pub(super) fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
+    let json = raw.get();
+    let inner = json.strip_prefix('"')?.strip_suffix('"')?;
+    if inner.contains('\\') {
+        serde_json::from_str(json).ok().map(Cow::Owned)
+    } else {
+        Some(Cow::Borrowed(inner))
+    }
+}
+
+/// True for a JSON object. (serde reads a struct from an array as well: ask first.)
+pub(super) fn is_object(raw: &RawValue) -> bool {
+    raw.get().starts_with('{')
+}
+
+/// Reads a body: one JSON-RPC message, or a batch.
+///
+/// Sizes, nesting, member names and JSON-RPC's own rules are checked; the revision's are not (see
+/// [`classify`](super::classify)). Also for the messages endpoint of HTTP+SSE.
+///
+/// # Errors
+/// 413 for a body over [`Limits::body_bytes`]; 400 with -32700 for what is no JSON, -32600 for what is no
+/// JSON-RPC message, -32602 for `params` that are no object.
+pub fn read_body<'a>(body: &'a [u8], limits: &Limits) -> Result<Body<'a>, Refusal> {
+    if body.len() > limits.body_bytes {
+        return Err(Refusal::body_too_large(limits.body_bytes));
+    }
+    let text = std::str::from_utf8(body).map_err(|_| not_json("it is not UTF-8"))?;
+    if text.trim_ascii().is_empty() {
+        return Err(not_json("it is empty"));
+    }
+    structure::check(text, limits.depth).map_err(|error| match error.classify() {
+        // The pass itself refuses with data errors; all others are the parser's.
+        serde_json::error::Category::Data => Refusal::invalid(format!("The message is refused: {error}.")),
+        _ => not_json(&error.to_string()),
+    })?;
+    if text.trim_ascii_start().starts_with('[') {
+        let items: Vec<&RawValue> =
+            serde_json::from_str(text).map_err(|error| not_json(&error.to_string()))?;
+        if items.is_empty() {
+            return Err(Refusal::invalid("The batch is empty. Send at least one message."));
+        }
+        if items.len() > limits.batch {
+            return Err(Refusal::invalid(format!(
+                "The batch has more than {} messages, which is the limit here. Send several.",
+                limits.batch
+            )));
+        }
+        return items
+            .into_iter()
+            .map(|item| message(item, limits))
+            .collect::<Result<_, _>>()
+            .map(Body::Batch);
+    }
+    let raw: &RawValue = serde_json::from_str(text).map_err(|error| not_json(&error.to_string()))?;
+    message(raw, limits).map(Body::One)
+}
+
+fn not_json(why: &str) -> Refusal {
+    Refusal::new(
+        http::StatusCode::BAD_REQUEST,
+        code::PARSE_ERROR,
+        format!("The body is not JSON: {why}. Send one JSON-RPC message in UTF-8."),
+    )
+}
+
+fn message<'a>(raw: &'a RawValue, limits: &Limits) -> Result<Message<'a>, Refusal> {
+    let envelope: Envelope<'a> = is_object(raw)
+        .then(|| serde_json::from_str(raw.get()).ok())
+        .flatten()
+        .ok_or_else(|| Refusal::invalid("A JSON-RPC message must be a JSON object."))?;
+    let id = envelope.id.map(|id| Id::parse(id, limits)).transpose()?;
+    let refuse = |refusal: Refusal| match id {
+        Some(id) => refusal.for_id(id),
+        None => refusal,
+    };
+    if envelope.jsonrpc.and_then(text).as_deref() != Some("2.0") {
+        return Err(refuse(Refusal::invalid("A JSON-RPC message must have \"jsonrpc\":\"2.0\".")));
+    }
+    let Some(method) = envelope.method else {
+        let is_error = match (envelope.result, envelope.error) {
+            (Some(_), None) => false,
+            (None, Some(error)) if is_object(error) => true,
+            _ => {
+                return Err(refuse(Refusal::invalid(
+                    "A JSON-RPC message must have a \"method\", or else either a \"result\" or an \
+                     \"error\" object.",
+                )));
+            }
+        };
+        let id = id.ok_or_else(|| {
+            Refusal::invalid("A response must have the \"id\" of the request that it answers.")
+        })?;
+        return Ok(Message::Reply(Reply { raw, id, is_error }));
+    };
+    let method =
+        text(method).filter(|method| !method.is_empty() && method.len() <= METHOD_BYTES).ok_or_else(
+            || refuse(Refusal::invalid(format!("\"method\" must be a string of 1 to {METHOD_BYTES} bytes."))),
+        )?;
+    if envelope.result.is_some() || envelope.error.is_some() {
+        return Err(refuse(Refusal::invalid(
+            "A message with a \"method\" can't have a \"result\" or \"error\".",
+        )));
+    }
+    let params = envelope.params.map_or_else(|| Ok(Params::default()), params).map_err(refuse)?;
+    let params = Box::new(params);
+    Ok(match id {
+        Some(id) => Message::Request(Request { raw, id, method, params }),
+        None => Message::Notification(Notification { raw, method, params }),
+    })
+}
+
+fn params(raw: &RawValue) -> Result<Params<'_>, Refusal> {
+    if raw.get() == "null" {
+        return Ok(Params::default());
+    }
+    let members: ParamMembers<'_> = is_object(raw)
+        .then(|| serde_json::from_str(raw.get()).ok())
+        .flatten()
+        .ok_or_else(|| Refusal::invalid_params("Invalid params: \"params\" must be a JSON object."))?;
+    Ok(Params {
+        raw: Some(raw),
+        name: members.name.and_then(text),
+        uri: members.uri.and_then(text),
+        task_id: members.task_id.and_then(text),
+        level: members.level.and_then(text),
+        protocol_version: members.protocol_version.and_then(text),
+        client_info: members.client_info,
+        capabilities: members.capabilities,
+        arguments: members.arguments,
+        request_id: members.request_id,
+        progress_token: members.progress_token,
+        meta: members.meta.map_or_else(|| Ok(Meta::default()), meta)?,
+    })
+}
+
+fn meta(raw: &RawValue) -> Result<Meta<'_>, Refusal> {
+    let members: MetaMembers<'_> = is_object(raw)
+        .then(|| serde_json::from_str(raw.get()).ok())
+        .flatten()
+        .ok_or_else(|| Refusal::invalid_params("Invalid params: \"_meta\" must be a JSON object."))?;
+    Ok(Meta {
+        protocol_version: members.protocol_version,
+        client_info: members.client_info,
+        client_capabilities: members.client_capabilities,
+        log_level: members.log_level,
+        progress_token: members.progress_token,
+    })
+}
