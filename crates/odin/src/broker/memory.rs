@@ -42,6 +42,8 @@ struct Memory {
     queues: HashMap<String, Queue>,
     tickets: HashMap<Ticket, (CallId, u64)>,
     nodes: HashMap<String, u64>,
+    /// Stored fields of sessions, and when they expire.
+    sessions: HashMap<String, (BTreeMap<String, String>, u64)>,
     by_request: HashMap<(String, String), Vec<CallId>>,
     cancelled_ahead: HashMap<(String, String), u64>,
     node_nudges: HashMap<String, Nudges<NodeNudge>>,
@@ -201,6 +203,7 @@ impl Memory {
         }
         self.tickets.retain(|_, (_, until)| now < *until);
         self.cancelled_ahead.retain(|_, until| now < *until);
+        self.sessions.retain(|_, (_, until)| now < *until);
         self.nodes.retain(|_, until| now < *until);
         self.node_nudges.retain(|_, nudges| !nudges.sender.is_closed());
         self.worker_nudges.retain(|_, nudges| !nudges.sender.is_closed());
@@ -351,6 +354,25 @@ impl Broker for MemoryBroker {
             memory.nudge_owner(call);
         }
         Ok(fits)
+    }
+
+    async fn remember(&self, session: &str, field: &str, value: &str, live: Duration) -> Result<bool> {
+        let until = self.now() + millis(live);
+        let mut memory = self.memory();
+        let (fields, expires) = memory.sessions.entry(session.to_owned()).or_default();
+        *expires = until;
+        if fields.len() >= self.limits.session_fields && !fields.contains_key(field) {
+            return Ok(false);
+        }
+        fields.insert(field.to_owned(), value.to_owned());
+        Ok(true)
+    }
+
+    async fn recall(&self, session: &str) -> Result<BTreeMap<String, String>> {
+        let now = self.now();
+        let memory = self.memory();
+        let fields = memory.sessions.get(session).filter(|(_, until)| now < *until);
+        Ok(fields.map(|(fields, _)| fields.clone()).unwrap_or_default())
     }
 
     async fn next(&self, server: &str, _worker: &str, most: usize) -> Result<Vec<Entry>> {

@@ -6,6 +6,9 @@
 
 mod memory;
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
@@ -22,11 +25,13 @@ pub struct BrokerLimits {
     pub queue: usize,
     /// Messages from the client that wait for one running call.
     pub inbox: usize,
+    /// Stored fields of one session.
+    pub session_fields: usize,
 }
 
 impl Default for BrokerLimits {
     fn default() -> Self {
-        Self { queue: 10_000, inbox: 64 }
+        Self { queue: 10_000, inbox: 64, session_fields: 64 }
     }
 }
 
@@ -171,6 +176,12 @@ pub trait Broker: Send + Sync + 'static {
     async fn cancel(&self, session: &str, request_id: &str) -> Result<()>;
     /// Hands a message of the client to a running call of the same session. False when there is none.
     async fn post(&self, call: CallId, session: &str, message: Message) -> Result<bool>;
+
+    /// Stores a field of a session (log level, its end) for as long as the session can live. At most
+    /// [`BrokerLimits::session_fields`] of them; more are refused with false.
+    async fn remember(&self, session: &str, field: &str, value: &str, live: Duration) -> Result<bool>;
+    /// The stored fields of a session.
+    async fn recall(&self, session: &str) -> Result<BTreeMap<String, String>>;
 
     /// The next lines of a server's queue; waits until there is one, at most about a second.
     async fn next(&self, server: &str, worker: &str, most: usize) -> Result<Vec<Entry>>;
