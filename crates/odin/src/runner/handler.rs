@@ -340,8 +340,11 @@ struct Prepared {
 impl Prepared {
     fn new(job: &Job, envelope: &Envelope<'_>, id: &RawValue) -> Result<Self, ErrorData> {
         methods::gate(&envelope.method, job.era)?;
-        let mut request: ClientRequest = serde_json::from_str(job.message.get())
-            .map_err(|error| ErrorData::invalid_request(format!("not a JSON-RPC request: {error}"), None))?;
+        let mut request: ClientRequest = serde_json::from_str(job.message.get()).map_err(|error| {
+            methods::bad_params(&envelope.method, envelope.params, true).unwrap_or_else(|| {
+                ErrorData::invalid_request(format!("not a JSON-RPC request: {error}"), None)
+            })
+        })?;
         let mut meta = std::mem::take(request.get_meta_mut());
         match job.era {
             Era::Modern => {
@@ -359,9 +362,8 @@ impl Prepared {
                 meta.remove(RequestMetaObject::DRAFT_REQUIRED_KEYS[0]);
             }
         }
-        if let ClientRequest::CustomRequest(custom) = &request
-            && let Some(error) = methods::bad_params(&custom.method, envelope.params)
-        {
+        let misread = matches!(request, ClientRequest::CustomRequest(_));
+        if let Some(error) = methods::bad_params(&envelope.method, envelope.params, misread) {
             return Err(error);
         }
         let stand_in = || NumberOrString::String(job.call.as_str().into());

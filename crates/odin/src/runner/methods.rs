@@ -67,13 +67,21 @@ pub(super) fn gate(method: &str, era: Era) -> Result<(), ErrorData> {
     }
 }
 
-/// For a request that rmcp read as a custom one: the error, if the method is in fact a known one whose
-/// parameters don't fit.
-pub(super) fn bad_params(method: &str, params: Option<&RawValue>) -> Option<ErrorData> {
+/// The error for a known method whose parameters don't fit. `misread`: rmcp took it for a custom request.
+pub(super) fn bad_params(method: &str, params: Option<&RawValue>, misread: bool) -> Option<ErrorData> {
+    // Of optional parameters rmcp forgets what it can't read: a bad cursor would give the first page.
+    if !misread && !method.ends_with("/list") {
+        return None;
+    }
     let (_, check) = known(method)?;
     let why = match params {
-        None => "there are none".to_owned(),
-        Some(params) => check(params.get()).unwrap_or_else(|| "they must be an object".to_owned()),
+        None if misread => "there are none".to_owned(),
+        None => return None,
+        Some(params) => match check(params.get()) {
+            Some(why) => why,
+            None if misread => "they must be an object".to_owned(),
+            None => return None,
+        },
     };
     Some(ErrorData::invalid_params(format!("invalid parameters of {method}: {why}"), None))
 }
@@ -113,11 +121,15 @@ mod tests {
     #[test]
     fn says_what_is_wrong_with_parameters() {
         let raw = |text: &str| RawValue::from_string(text.into()).unwrap();
-        let error = bad_params("tools/call", Some(&raw(r#"{"arguments":{}}"#))).unwrap();
+        let error = bad_params("tools/call", Some(&raw(r#"{"arguments":{}}"#)), true).unwrap();
         assert_eq!(error.code, ErrorCode::INVALID_PARAMS);
         assert!(error.message.contains("name"), "{}", error.message);
-        assert!(bad_params("tools/call", None).is_some());
-        assert!(bad_params("tools/list", Some(&raw("[]"))).is_some());
-        assert!(bad_params("x/own", None).is_none());
+        assert!(bad_params("tools/call", None, true).is_some());
+        assert!(bad_params("tools/list", Some(&raw("7")), true).is_some());
+        assert!(bad_params("x/own", None, true).is_none());
+        assert!(bad_params("tools/list", Some(&raw(r#"{"cursor":7}"#)), false).is_some());
+        assert!(bad_params("tools/list", Some(&raw(r#"{"cursor":"7"}"#)), false).is_none());
+        assert!(bad_params("tools/list", None, false).is_none());
+        assert!(bad_params("x/list", Some(&raw("7")), false).is_none());
     }
 }

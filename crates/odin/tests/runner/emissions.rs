@@ -22,10 +22,9 @@ async fn concurrent_notifications_keep_their_order() {
 #[tokio::test]
 async fn more_than_any_buffer_of_rmcp_goes_through() {
     let (runner, _) = runner();
-    let (_, emitted) =
-        run(&runner, session(json!(1), "tools/call", tool("floods", json!({ "count": 5000 })))).await;
+    let (_, emitted) = run(&runner, session(json!(1), "tools/call", tool("counts", json!({})))).await;
     assert_eq!(emitted.len(), 5000);
-    assert_eq!(emitted[4999]["params"]["data"], 4999);
+    assert!(emitted.iter().enumerate().all(|(n, message)| message["params"]["data"] == n));
 }
 
 #[tokio::test]

@@ -95,10 +95,11 @@ impl ServerHandler for Handler {
         let second = params.and_then(|params| params.cursor).is_some();
         let mut tools = Self::tools();
         let rest = tools.split_off(2);
-        let mut page = ListToolsResult::default();
-        page.tools = if second { rest } else { tools };
-        page.next_cursor = (!second).then(|| "2".to_owned());
-        Ok(page)
+        Ok(ListToolsResult {
+            tools: if second { rest } else { tools },
+            next_cursor: (!second).then(|| "2".to_owned()),
+            ..ListToolsResult::default()
+        })
     }
 
     async fn set_level(
@@ -183,6 +184,13 @@ impl ServerHandler for Handler {
                     ))
                     .await;
                 say("cancelled".into())
+            }
+            "counts" => {
+                for n in 0..5000 {
+                    let message = LoggingMessageNotificationParam::new(LoggingLevel::Error, json!(n));
+                    context.peer.notify_logging_message(message).await.map_err(failed)?;
+                }
+                say("done".into())
             }
             "floods" => {
                 self.flood(
