@@ -6,3 +6,4 @@ pub mod id;
 pub mod job;
 pub mod protocol;
 pub mod runner;
+pub mod worker;

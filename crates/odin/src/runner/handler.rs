@@ -247,12 +247,15 @@ impl<H: ServerHandler> Runner for RmcpRunner<H> {
         if envelope.method != "tools/call" {
             return Rerun::Safe;
         }
-        let Some(name) = envelope.name() else { return Rerun::Safe };
-        if let Some(tool) = self.handler.get_tool(&name) {
+        envelope.name().map_or(Rerun::Safe, |name| self.rerun_tool(&name))
+    }
+
+    fn rerun_tool(&self, name: &str) -> Rerun {
+        if let Some(tool) = self.handler.get_tool(name) {
             return rerun(&tool);
         }
         let tools = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
-        tools.get(name.as_ref()).copied().unwrap_or(Rerun::Unsafe)
+        tools.get(name).copied().unwrap_or(Rerun::Unsafe)
     }
 
     fn run<'a>(

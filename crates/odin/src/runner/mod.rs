@@ -80,6 +80,9 @@ pub trait Runner: Send + Sync + 'static {
     /// an unknown tool is [`Rerun::Unsafe`].
     fn rerun(&self, job: &Job) -> Rerun;
 
+    /// [`Runner::rerun`] for `tools/call` of this tool, before the job itself is at hand.
+    fn rerun_tool(&self, tool: &str) -> Rerun;
+
     /// Runs one message to its end.
     ///
     /// Returns the JSON-RPC answer of a request, under the client's own id; always one, also when the

@@ -1,0 +1,57 @@
+//! The thread that keeps the leases alive.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::{MakeBroker, Shared};
+use crate::broker::{Beat, Broker};
+use crate::call::Input;
+
+/// How often a worker beats: three times within a lease.
+const PARTS: u32 = 3;
+
+/// Starts the thread. It has a runtime and a broker connection of its own: a tool that blocks the worker's
+/// runtime does not cost it its leases.
+pub(super) fn start(shared: Arc<Shared>, make_broker: MakeBroker) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name("beat".into()).spawn(move || {
+        runtime.block_on(async move {
+            let broker = make_broker();
+            let every = shared.config.timing.lease / PARTS;
+            // Ends with the process: calls that still run after a shutdown began keep their lease.
+            loop {
+                beat(&shared, broker.as_ref(), every).await;
+                tokio::time::sleep(every).await;
+            }
+        });
+    })?;
+    Ok(())
+}
+
+async fn beat(shared: &Shared, broker: &dyn Broker, patience: Duration) {
+    // Taken before: the lease begins at the latest when the broker answers.
+    let now = shared.now();
+    let replayed = shared.links_replayed();
+    let beats: Vec<Beat> = {
+        let state = shared.state();
+        state.jobs.iter().map(|(call, handle)| handle.beat(*call, !replayed)).collect()
+    };
+    let beaten = match tokio::time::timeout(patience, broker.beat(&shared.config.name, &beats)).await {
+        Ok(Ok(beaten)) => beaten,
+        Ok(Err(error)) => return tracing::warn!(%error, "a beat failed"),
+        Err(_) => return tracing::warn!("a beat took too long"),
+    };
+    let mut state = shared.state();
+    if state.generation != beaten.generation {
+        state.generation = beaten.generation;
+        state.generation_since = now;
+    }
+    for (beat, view) in beats.iter().zip(beaten.views) {
+        if let Some(handle) = state.jobs.get(&beat.call).filter(|handle| handle.epoch() == beat.epoch) {
+            handle.input(Input::Seen(view));
+        }
+    }
+    drop(state);
+    shared.beaten.store(now.max(1), Ordering::Release);
+}

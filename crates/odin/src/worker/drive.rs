@@ -1,0 +1,398 @@
+//! One call on one worker: its tool, and the task that drives its delivery.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::outbox::JobOutbox;
+use super::{Shared, encode};
+use crate::broker::Beat;
+use crate::call::{Action, Delivery, Exit, Gone, Input, Message, SendOutcome, Snapshot, State};
+use crate::id::{CallChannel, CallId};
+use crate::job::{Era, Job};
+use crate::runner::Inbound;
+
+/// How long to wait before a command is tried again that the broker did not answer, or a write that was not
+/// made.
+const AGAIN: Duration = Duration::from_millis(50);
+/// Messages from the client that wait for the tool.
+const INBOX: usize = 64;
+
+/// What a call begins with.
+pub(super) struct Start {
+    pub(super) call: CallId,
+    pub(super) snapshot: Snapshot,
+    pub(super) generation: String,
+    /// Whether the tool runs, or only an answer is to be delivered.
+    pub(super) run: bool,
+}
+
+/// What the rest of the worker knows of a call.
+pub(super) struct Handle {
+    epoch: u32,
+    inputs: mpsc::UnboundedSender<Input>,
+    subscribed: Arc<AtomicBool>,
+    /// A view waits to be read: a newer one would say no more than the next beat does.
+    seen: Arc<AtomicBool>,
+    look: mpsc::Sender<()>,
+}
+
+impl Handle {
+    pub(super) fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    pub(super) fn beat(&self, call: CallId, links_down: bool) -> Beat {
+        let subscribed = links_down || self.subscribed.load(Ordering::Acquire);
+        Beat { call, epoch: self.epoch, subscribed }
+    }
+
+    pub(super) fn input(&self, input: Input) {
+        if matches!(input, Input::Seen(_)) && self.seen.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        // A call that has just ended takes nothing in.
+        let _ = self.inputs.send(input);
+    }
+}
+
+/// The call's record changed, or the client sent something.
+pub(super) fn look(shared: &Arc<Shared>, call: CallId) {
+    if let Some(handle) = shared.state().jobs.get(&call) {
+        // Full: it will look anyway.
+        let _ = handle.look.try_send(());
+    }
+}
+
+struct Driver {
+    shared: Arc<Shared>,
+    start: Start,
+    delivery: Delivery,
+    inputs: mpsc::UnboundedReceiver<Input>,
+    looks: mpsc::Receiver<()>,
+    subscribed: Arc<AtomicBool>,
+    seen: Arc<AtomicBool>,
+    /// The way to the tool; `None` when it does not run.
+    inbox: Option<mpsc::Sender<Inbound>>,
+    abort: CancellationToken,
+    /// The record is missing from a broker that lost its memory.
+    missing: bool,
+}
+
+/// Runs a call to its end on this worker. The slot is given back when the tool has ended.
+pub(super) async fn drive(
+    shared: Arc<Shared>,
+    start: Start,
+    delivery: Delivery,
+    slot: Option<OwnedSemaphorePermit>,
+) {
+    let (sender, inputs) = mpsc::unbounded_channel();
+    let (look, looks) = mpsc::channel(1);
+    let subscribed = Arc::new(AtomicBool::new(true));
+    let seen = Arc::new(AtomicBool::new(false));
+    let handle = Handle {
+        epoch: start.snapshot.epoch,
+        inputs: sender.clone(),
+        subscribed: subscribed.clone(),
+        seen: seen.clone(),
+        look,
+    };
+    {
+        let mut state = shared.state();
+        let subscriptions = state.streams.of(start.call);
+        subscriptions.into_iter().for_each(|input| handle.input(input));
+        state.jobs.insert(start.call, handle);
+    }
+    let abort = CancellationToken::new();
+    let inbox = start.run.then(|| run_tool(&shared, &start, sender, abort.clone(), slot));
+    let call = start.call;
+    let epoch = start.snapshot.epoch;
+    let mut driver = Driver {
+        shared: shared.clone(),
+        start,
+        delivery,
+        inputs,
+        looks,
+        subscribed,
+        seen,
+        inbox,
+        abort,
+        missing: false,
+    };
+    let exit = driver.run().await;
+    driver.abort.cancel();
+    {
+        let mut state = shared.state();
+        if state.jobs.get(&call).is_some_and(|handle| handle.epoch == epoch) {
+            state.jobs.remove(&call);
+        }
+    }
+    match exit {
+        Exit::Finished => tracing::debug!(%call, "finished"),
+        Exit::Dropped => tracing::info!(%call, "cancelled"),
+        // The backend took the answer.
+        Exit::Gone(Gone::Missing) => tracing::debug!(%call, "over"),
+        Exit::Gone(Gone::Fenced) => tracing::warn!(%call, "another worker took over"),
+    }
+}
+
+/// Starts the tool in a task of its own: what it blocks is not its delivery.
+fn run_tool(
+    shared: &Arc<Shared>,
+    start: &Start,
+    inputs: mpsc::UnboundedSender<Input>,
+    abort: CancellationToken,
+    slot: Option<OwnedSemaphorePermit>,
+) -> mpsc::Sender<Inbound> {
+    let (inbox, messages) = mpsc::channel(INBOX);
+    let outbox = Arc::new(JobOutbox::new(inputs.clone(), shared.config.events));
+    let job: Result<Job, _> = serde_json::from_str(&start.snapshot.order.job);
+    let lost = start.snapshot.order.lost.clone();
+    let shared = shared.clone();
+    tokio::spawn(async move {
+        let slot = match slot {
+            Some(slot) => Some(slot),
+            None => shared.slots.clone().acquire_owned().await.ok(),
+        };
+        let answer: Option<Message> = match job {
+            Ok(job) => {
+                let work = shared.runner.run(job, outbox, messages, abort);
+                match AssertUnwindSafe(work).catch_unwind().await {
+                    Ok(answer) => answer.map(|text| Box::<str>::from(text).into()),
+                    Err(_) => Some(lost),
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "a call's job can't be read");
+                Some(lost)
+            }
+        };
+        let most = shared.config.answer_bytes;
+        let answer = answer.map(|text| if text.len() > most { too_large(&text, most) } else { text });
+        let _ = inputs.send(Input::Finished(answer));
+        drop(slot);
+    });
+    inbox
+}
+
+/// The error in place of an answer that no stream could carry.
+fn too_large(answer: &str, most: usize) -> Message {
+    #[derive(serde::Deserialize)]
+    struct Answer<'a> {
+        #[serde(borrow)]
+        id: &'a serde_json::value::RawValue,
+    }
+    let id = serde_json::from_str::<Answer<'_>>(answer).map_or("null", |answer| answer.id.get());
+    let message = format!(
+        "The result has {} bytes; the limit is {most}. Ask for less, or for a part of it.",
+        answer.len()
+    );
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32603,"message":"{message}"}}}}"#).into()
+}
+
+impl Driver {
+    async fn run(&mut self) -> Exit {
+        loop {
+            self.take_inputs();
+            if std::mem::take(&mut self.missing) {
+                if let Some(view) = self.or_restored(Err(Gone::Missing)).await {
+                    self.delivery.input(Input::Seen(view));
+                }
+                continue;
+            }
+            let action = self.delivery.next(self.shared.now());
+            match &action {
+                Action::Exit(exit) => return *exit,
+                Action::Wait { until } => self.wait(*until).await,
+                Action::Send { pushpin, channel, items } => {
+                    let outcome = self.send(*pushpin, *channel, items).await;
+                    self.delivery.sent(items, outcome, self.shared.now());
+                    if outcome == SendOutcome::NotSent {
+                        self.pause().await;
+                    }
+                }
+                Action::DropWork => {
+                    let reply =
+                        self.shared.broker.drop_work(self.start.call, self.start.snapshot.epoch).await;
+                    match reply {
+                        Ok(reply) => {
+                            if let Some(reply) = self.or_restored(reply).await {
+                                if reply == Ok(None) {
+                                    self.abort.cancel();
+                                }
+                                self.delivery.dropped(reply);
+                            }
+                        }
+                        Err(_) => self.pause().await,
+                    }
+                }
+                Action::Published => {
+                    let reply =
+                        self.shared.broker.published(self.start.call, self.start.snapshot.epoch).await;
+                    match reply {
+                        Ok(reply) => {
+                            if let Some(reply) = self.or_restored(reply).await {
+                                self.delivery.published(reply);
+                            }
+                        }
+                        Err(_) => self.pause().await,
+                    }
+                }
+                Action::Emit { .. } | Action::Finish { .. } | Action::Gate { .. } | Action::Lost { .. } => {
+                    match self.command(&action).await {
+                        Ok(reply) => {
+                            if let Some(reply) = self.or_restored(reply).await {
+                                self.delivery.replied(&action, reply, self.shared.now());
+                            }
+                        }
+                        Err(_) => self.pause().await,
+                    }
+                }
+            }
+        }
+    }
+
+    async fn command(&self, action: &Action) -> crate::broker::Result<Result<State, Gone>> {
+        let (broker, call, epoch) = (&self.shared.broker, self.start.call, self.start.snapshot.epoch);
+        match action {
+            Action::Emit { first, events } => broker.emit(call, epoch, *first, events).await,
+            Action::Finish { out } => broker.finish(call, epoch, out).await,
+            Action::Gate { channel } => broker.gate(call, epoch, *channel).await,
+            Action::Lost { channel } => broker.lost(call, epoch, *channel).await,
+            _ => Ok(Err(Gone::Missing)),
+        }
+    }
+
+    /// The reply; or nothing when the record was missing because the broker lost its memory, and this worker
+    /// has just registered the call again: then the action is simply due again. Only a worker whose lease is
+    /// fresh may do that: any other may have lost the call already.
+    async fn or_restored<T>(&mut self, reply: Result<T, Gone>) -> Option<Result<T, Gone>> {
+        if !matches!(reply, Err(Gone::Missing)) || self.delivery.is_over() {
+            return Some(reply);
+        }
+        let shared = &self.shared;
+        // Not the last beat's: that one may be older than the loss.
+        let Ok(beaten) = shared.broker.beat(&shared.config.name, &[]).await else {
+            self.pause().await;
+            return None;
+        };
+        let fresh = shared.fresh_until().is_some_and(|until| Instant::now() < until);
+        if beaten.generation == self.start.generation || !fresh {
+            return Some(reply);
+        }
+        let (run, state, out, log) = self.delivery.remembered();
+        let snapshot = Snapshot { run, state, out, log, ..self.start.snapshot.clone() };
+        match shared.broker.restore(self.start.call, &shared.config.name, snapshot).await {
+            Ok(view) => {
+                tracing::warn!(call = %self.start.call, "registered again after the broker lost its memory");
+                self.start.generation = beaten.generation;
+                self.delivery.input(Input::Seen(view));
+            }
+            Err(_) => self.pause().await,
+        }
+        None
+    }
+
+    async fn send(&self, pushpin: usize, number: u32, items: &[crate::call::Send]) -> SendOutcome {
+        let (Some(publisher), Some(until)) = (&self.shared.publisher, self.shared.fresh_until()) else {
+            return SendOutcome::NotSent;
+        };
+        let channel = CallChannel { call: self.start.call, number };
+        let era = self.start.snapshot.order.era;
+        let items = items.iter().map(|send| encode::item(channel, era, send)).collect();
+        match publisher.send_until(pushpin, items, until).await {
+            Ok(()) => SendOutcome::Sent,
+            Err(error) => {
+                tracing::warn!(%error, %channel, "not published; it will be sent again");
+                SendOutcome::NotSent
+            }
+        }
+    }
+
+    fn take_inputs(&mut self) {
+        while let Ok(input) = self.inputs.try_recv() {
+            self.take_input(input);
+        }
+        self.subscribed.store(self.delivery.sees_subscription(), Ordering::Release);
+    }
+
+    fn take_input(&mut self, input: Input) {
+        if matches!(input, Input::Seen(_)) {
+            self.seen.store(false, Ordering::Release);
+        }
+        match input {
+            // The usual end of a quick call: its backend took the answer. Unless the broker lost its memory.
+            Input::Seen(Err(Gone::Missing)) if self.shared.state().generation != self.start.generation => {
+                self.missing = true;
+            }
+            input => self.delivery.input(input),
+        }
+    }
+
+    async fn wait(&mut self, until: Option<u64>) {
+        let deadline = until.map(|until| self.shared.start + Duration::from_millis(until));
+        let sleep = async {
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            input = self.inputs.recv() => {
+                if let Some(input) = input {
+                    self.take_input(input);
+                }
+            }
+            Some(()) = self.looks.recv() => self.refresh().await,
+            () = sleep => {}
+        }
+    }
+
+    async fn pause(&self) {
+        tokio::time::sleep(AGAIN).await;
+    }
+
+    /// Reads the record, and what the client sent.
+    async fn refresh(&mut self) {
+        let (call, epoch) = (self.start.call, self.start.snapshot.epoch);
+        let subscribed = !self.shared.links_replayed() || self.delivery.sees_subscription();
+        let beat = Beat { call, epoch, subscribed };
+        if let Ok(beaten) = self.shared.broker.beat(&self.shared.config.name, &[beat]).await
+            && let Some(view) = beaten.views.into_iter().next()
+        {
+            if view == Err(Gone::Missing) && beaten.generation != self.start.generation {
+                self.missing = true;
+            } else {
+                self.delivery.input(Input::Seen(view));
+            }
+        }
+        if self.start.snapshot.order.era == Era::Session
+            && let Some(inbox) = &self.inbox
+            && let Ok(messages) = self.shared.broker.inbox(call, epoch).await
+        {
+            for message in messages {
+                let Some(inbound) = inbound(&message) else { continue };
+                if inbox.send(inbound).await.is_err() {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// A message of the client for its running call: a notification has a method, an answer has none.
+fn inbound(message: &str) -> Option<Inbound> {
+    #[derive(serde::Deserialize)]
+    struct Kind {
+        #[serde(default)]
+        method: Option<serde::de::IgnoredAny>,
+    }
+    let kind: Kind = serde_json::from_str(message).ok()?;
+    let raw = serde_json::value::RawValue::from_string(message.to_owned()).ok()?;
+    Some(if kind.method.is_some() { Inbound::Notification(raw) } else { Inbound::Response(raw) })
+}

@@ -1,0 +1,132 @@
+//! Where calls come from: the queue, lost workers, and what the broker has to say about running ones.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt;
+
+use super::drive::{self, Start};
+use super::{Shared, encode};
+use crate::broker::{Claimed, Entry, WorkerNudge};
+use crate::call::{Claim, Delivery, DeliveryLimits, Send};
+use crate::runner::Rerun;
+
+/// How long to wait after the broker did not answer.
+const PAUSE: Duration = Duration::from_millis(200);
+/// How often to look for calls of lost workers.
+const CLAIM_EVERY: Duration = Duration::from_millis(250);
+/// Lines read from the queue at once, and calls claimed at once.
+const MOST: usize = 32;
+
+/// Takes calls from the queue as long as there are free slots.
+pub(super) async fn take(shared: Arc<Shared>) {
+    let config = &shared.config;
+    while !shared.stop.is_cancelled() {
+        let Ok(slot) = shared.slots.clone().acquire_owned().await else { return };
+        let most = (shared.slots.available_permits() + 1).min(MOST);
+        drop(slot);
+        let entries = tokio::select! {
+            () = shared.stop.cancelled() => return,
+            entries = shared.broker.next(&config.server, &config.name, most) => entries,
+        };
+        match entries {
+            Ok(entries) => entries.into_iter().for_each(|entry| spawn_take(&shared, entry)),
+            Err(error) => {
+                tracing::warn!(%error, "the queue can't be read");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+fn spawn_take(shared: &Arc<Shared>, entry: Entry) {
+    let shared = shared.clone();
+    tokio::spawn(async move {
+        let Ok(slot) = shared.slots.clone().acquire_owned().await else { return };
+        let rerun = match &entry.tool {
+            Some(tool) => shared.runner.rerun_tool(tool),
+            None => Rerun::Safe,
+        };
+        let taken = shared.broker.take(&shared.config.server, &shared.config.name, &entry, rerun).await;
+        match taken {
+            Ok(Some(taken)) => {
+                let snapshot = taken.snapshot;
+                let delivery =
+                    Delivery::taken(snapshot.order.era, snapshot.state.clone(), DeliveryLimits::default());
+                let start = Start { call: entry.call, snapshot, generation: taken.generation, run: true };
+                drive::drive(shared, start, delivery, Some(slot)).await;
+            }
+            Ok(None) => {}
+            // The line stays undelivered: it is taken up again when the broker answers.
+            Err(error) => tracing::warn!(%error, call = %entry.call, "a call can't be taken"),
+        }
+    });
+}
+
+/// Takes over the calls of lost workers, and lines that were read and never taken.
+pub(super) async fn claim(shared: Arc<Shared>) {
+    let config = &shared.config;
+    while !shared.stop.is_cancelled() {
+        // Spread, so that not all workers ask at once.
+        let jitter = rand::rng().random_range(0..50);
+        tokio::time::sleep(CLAIM_EVERY + Duration::from_millis(jitter)).await;
+        // A worker that can't keep its own leases takes nobody else's; nor right after the broker lost its
+        // memory, when the owners have yet to register their calls again.
+        let settled = {
+            let state = shared.state();
+            let lease = u64::try_from(config.timing.lease.as_millis()).unwrap_or(u64::MAX);
+            shared.now() >= state.generation_since + lease
+        };
+        if !settled {
+            continue;
+        }
+        if let Ok(entries) = shared.broker.undelivered(&config.server, &config.name, MOST).await {
+            entries.into_iter().for_each(|entry| spawn_take(&shared, entry));
+        }
+        if let Ok(claimed) = shared.broker.claim(&config.server, &config.name, MOST).await {
+            for claimed in claimed {
+                tracing::warn!(call = %claimed.call, "taking over the call of a lost worker");
+                spawn_claimed(&shared, claimed);
+            }
+        }
+    }
+}
+
+fn spawn_claimed(shared: &Arc<Shared>, claimed: Claimed) {
+    let shared = shared.clone();
+    let generation = shared.state().generation.clone();
+    tokio::spawn(async move {
+        if let Some(channel) = claimed.close
+            && let Some(publisher) = &shared.publisher
+        {
+            let item = encode::item(channel, claimed.snapshot.order.era, &Send::Close);
+            publisher.broadcast(&[item]).await;
+        }
+        let delivery = Delivery::claimed(&claimed.snapshot, DeliveryLimits::default());
+        let run = claimed.claim == Claim::Run;
+        let start = Start { call: claimed.call, snapshot: claimed.snapshot, generation, run };
+        drive::drive(shared, start, delivery, None).await;
+    });
+}
+
+/// Looks again at the calls that the broker points to.
+pub(super) async fn heed(shared: Arc<Shared>) {
+    loop {
+        let mut nudges = match shared.broker.worker_nudges(&shared.config.name).await {
+            Ok(nudges) => nudges,
+            Err(_) => {
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        while let Some(nudge) = nudges.recv().await {
+            match nudge {
+                WorkerNudge::Call(call) => drive::look(&shared, call),
+                WorkerNudge::All => {
+                    let calls: Vec<_> = shared.state().jobs.keys().copied().collect();
+                    calls.into_iter().for_each(|call| drive::look(&shared, call));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The worker: takes calls from the queue, runs them, and sees that what they say reaches the client.
+//!
+//! One task drives each call ([`crate::call::Delivery`] says what it does next); a thread of its own keeps
+//! the leases alive, so that a tool that blocks the runtime does not lose its calls.
+
+mod beat;
+mod drive;
+mod encode;
+mod intake;
+mod outbox;
+mod streams;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use grip::{Event, Publisher};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::Broker;
+use crate::call::Timing;
+use crate::id::CallId;
+use crate::runner::Runner;
+
+pub use outbox::EventLimits;
+
+/// What a worker is called and how much it takes on.
+#[derive(Debug, Clone)]
+pub struct WorkerConfig {
+    /// Name, unique among all workers that ever shared this broker: a restarted worker needs a new one.
+    pub name: String,
+    /// Named server that it serves.
+    pub server: String,
+    /// Calls that run at once.
+    pub concurrency: usize,
+    /// The protocol's times; the same on every node.
+    pub timing: Timing,
+    /// Bounds of what one call may send before its answer.
+    pub events: EventLimits,
+    /// Bytes of an answer; a larger one is replaced by an error that says so. Pushpin takes an item of just
+    /// under 1 MB.
+    pub answer_bytes: usize,
+}
+
+impl WorkerConfig {
+    /// The defaults, with a random name.
+    pub fn new(server: impl Into<String>) -> Self {
+        Self {
+            name: format!("worker-{:08x}", rand::random::<u32>()),
+            server: server.into(),
+            concurrency: 64,
+            timing: Timing::default(),
+            events: EventLimits::default(),
+            answer_bytes: 900_000,
+        }
+    }
+}
+
+/// A publisher and what it reports.
+pub type Pushpins = (Publisher, mpsc::Receiver<Event>);
+
+/// Makes a broker for the thread that keeps the leases, inside that thread's own runtime.
+pub type MakeBroker = Box<dyn FnOnce() -> Arc<dyn Broker> + Send>;
+
+/// A running worker.
+#[derive(Clone)]
+pub struct Worker {
+    shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    config: WorkerConfig,
+    broker: Arc<dyn Broker>,
+    runner: Arc<dyn Runner>,
+    publisher: Option<Publisher>,
+    slots: Arc<Semaphore>,
+    state: Mutex<State>,
+    start: Instant,
+    /// Time of the last beat that was answered, in milliseconds since `start`; taken before it was sent.
+    beaten: AtomicU64,
+    stop: CancellationToken,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: HashMap<CallId, drive::Handle>,
+    streams: streams::Streams,
+    /// Name of the broker's memory, as last seen.
+    generation: String,
+    /// When the generation was last seen to change, in milliseconds since the start.
+    generation_since: u64,
+}
+
+impl Worker {
+    /// Starts a worker in the current runtime. `publisher` is `None` where no Pushpin is used: all calls then
+    /// stream through their backend. `beat_broker` is called once, in the thread that keeps the leases.
+    ///
+    /// # Errors
+    /// When that thread can't be started.
+    pub fn start(
+        config: WorkerConfig,
+        broker: Arc<dyn Broker>,
+        beat_broker: MakeBroker,
+        runner: Arc<dyn Runner>,
+        pushpins: Option<Pushpins>,
+    ) -> std::io::Result<Self> {
+        let (publisher, events) = pushpins.unzip();
+        let shared = Arc::new(Shared {
+            slots: Arc::new(Semaphore::new(config.concurrency)),
+            config,
+            broker,
+            runner,
+            publisher,
+            state: Mutex::default(),
+            start: Instant::now(),
+            beaten: AtomicU64::new(0),
+            stop: CancellationToken::new(),
+        });
+        beat::start(shared.clone(), beat_broker)?;
+        if let Some(events) = events {
+            tokio::spawn(streams::listen(shared.clone(), events));
+            tokio::spawn(streams::end_strays(shared.clone()));
+        }
+        tokio::spawn(intake::take(shared.clone()));
+        tokio::spawn(intake::claim(shared.clone()));
+        tokio::spawn(intake::heed(shared.clone()));
+        Ok(Self { shared })
+    }
+
+    /// Takes no new calls, waits for the running ones, at most for `patience`, and stops.
+    pub async fn shut_down(&self, patience: Duration) {
+        self.shared.stop.cancel();
+        let deadline = Instant::now() + patience;
+        while !self.shared.state().jobs.is_empty() && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Whether it can serve: its lease is fresh (so the broker answers), and its links to all Pushpins stand.
+    /// The error says what is missing.
+    ///
+    /// # Errors
+    /// The reason, for people.
+    pub fn ready(&self) -> Result<(), String> {
+        if self.shared.fresh_until().is_none_or(|until| until < Instant::now()) {
+            return Err("the broker does not answer: is Redis running?".into());
+        }
+        match &self.shared.publisher {
+            Some(publisher) if !publisher.all_up() => Err("a link to Pushpin is down".into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Milliseconds since the start.
+    fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Until when this worker may write to Pushpin: the end of the lease that its last answered beat gave it.
+    fn fresh_until(&self) -> Option<Instant> {
+        match self.beaten.load(Ordering::Acquire) {
+            0 => None,
+            beaten => Some(self.start + Duration::from_millis(beaten) + self.config.timing.lease),
+        }
+    }
+
+    fn links_replayed(&self) -> bool {
+        self.publisher.as_ref().is_none_or(Publisher::all_replayed)
+    }
+}

@@ -1,0 +1,79 @@
+//! The way from a tool to its delivery.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use tokio::sync::mpsc;
+
+use crate::call::Input;
+use crate::runner::{Closed, Emission, Outbox};
+
+/// Bounds of what one call may send before its answer.
+///
+/// Progress and log messages beyond a bound are left out: they are a courtesy. A request to the client beyond
+/// it ends the call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventLimits {
+    /// Events.
+    pub count: u64,
+    /// Bytes of all events together.
+    pub bytes: usize,
+}
+
+impl Default for EventLimits {
+    fn default() -> Self {
+        Self { count: 10_000, bytes: 4 * 1024 * 1024 }
+    }
+}
+
+/// Counts a call's events and passes them on in order.
+pub(super) struct JobOutbox {
+    inputs: mpsc::UnboundedSender<Input>,
+    limits: EventLimits,
+    count: AtomicU64,
+    bytes: AtomicUsize,
+}
+
+impl JobOutbox {
+    pub(super) fn new(inputs: mpsc::UnboundedSender<Input>, limits: EventLimits) -> Self {
+        Self { inputs, limits, count: AtomicU64::new(0), bytes: AtomicUsize::new(0) }
+    }
+}
+
+impl Outbox for JobOutbox {
+    fn emit(&self, message: Emission) -> Result<(), Closed> {
+        let (text, needed) = match message {
+            Emission::Notification(text) => (text, false),
+            Emission::Request { message, .. } => (message, true),
+        };
+        let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
+        let bytes = self.bytes.fetch_add(text.get().len(), Ordering::Relaxed) + text.get().len();
+        if count > self.limits.count || bytes > self.limits.bytes {
+            return if needed { Err(Closed) } else { Ok(()) };
+        }
+        let text: Box<str> = text.into();
+        self.inputs.send(Input::Emitted(text.into())).map_err(|_| Closed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::value::RawValue;
+
+    use super::*;
+
+    #[test]
+    fn beyond_the_bound_progress_is_left_out_and_a_request_ends_the_call() {
+        let (sender, mut inputs) = mpsc::unbounded_channel();
+        let outbox = JobOutbox::new(sender, EventLimits { count: 2, bytes: 1000 });
+        let text = || RawValue::from_string(r#"{"n":1}"#.into()).unwrap();
+        for _ in 0..5 {
+            assert_eq!(outbox.emit(Emission::Notification(text())), Ok(()));
+        }
+        assert_eq!(outbox.emit(Emission::Request { id: "c:1".into(), message: text() }), Err(Closed));
+        let mut taken = 0;
+        while inputs.try_recv().is_ok() {
+            taken += 1;
+        }
+        assert_eq!(taken, 2);
+    }
+}
