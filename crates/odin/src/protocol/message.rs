@@ -46,18 +46,17 @@ impl<'a> Id<'a> {
     /// A form that is the same for the same id, however its string was escaped: for looking up the call that
     /// a `notifications/cancelled` means. The string `"1"` and the number `1` differ.
     pub fn key(&self) -> Cow<'a, str> {
-        key_of(self.0)
+        let json = self.0.get();
+        match self.text() {
+            Some(Cow::Owned(text)) => serde_json::to_string(&text).map_or(Cow::Borrowed(json), Cow::Owned),
+            _ => Cow::Borrowed(json),
+        }
     }
-}
 
-/// The canonical JSON text of a string or integer; other values as they are.
-fn key_of(raw: &RawValue) -> Cow<'_, str> {
-    let text = raw.get();
-    if !text.contains('\\') {
-        return Cow::Borrowed(text);
+    /// The id's value if it is a string, as the ids are that a server gives to its own requests.
+    pub fn text(&self) -> Option<Cow<'a, str>> {
+        text(self.0)
     }
-    let canonical = serde_json::from_str::<String>(text).and_then(|text| serde_json::to_string(&text));
-    canonical.map_or(Cow::Borrowed(text), Cow::Owned)
 }
 
 /// Members of `params._meta` that the front end reads. Absent or `null`: `None`.
@@ -100,8 +99,8 @@ pub struct Params<'a> {
     pub capabilities: Option<&'a RawValue>,
     /// `arguments`, any JSON: of `tools/call` and `prompts/get`.
     pub arguments: Option<&'a RawValue>,
-    /// `requestId`, any JSON: of `notifications/cancelled`.
-    pub request_id: Option<&'a RawValue>,
+    /// `requestId`, if it can be an id: of `notifications/cancelled`.
+    pub request_id: Option<Id<'a>>,
     /// `progressToken`, any JSON: of `notifications/progress`.
     pub progress_token: Option<&'a RawValue>,
     /// `_meta`.
@@ -118,11 +117,6 @@ impl<'a> Params<'a> {
             _ => self.name.as_deref(),
         }
     }
-
-    /// [`Params::request_id`] in the form of [`Id::key`].
-    pub fn cancelled_key(&self) -> Option<Cow<'a, str>> {
-        self.request_id.map(key_of)
-    }
 }
 
 /// A request: has a method and an id, wants an answer.
@@ -136,6 +130,20 @@ pub struct Request<'a> {
     pub method: Cow<'a, str>,
     /// What the front end reads of its parameters.
     pub params: Box<Params<'a>>,
+}
+
+impl Request<'_> {
+    /// The level that a `logging/setLevel` asks for, one of [`LOG_LEVELS`].
+    ///
+    /// # Errors
+    /// -32602, with 200 as all errors of a method in the session eras.
+    pub fn set_level(&self) -> Result<&'static str, Refusal> {
+        let level = self.params.level.as_deref();
+        LOG_LEVELS.into_iter().find(|known| level == Some(*known)).ok_or_else(|| {
+            let message = format!("Invalid params: \"level\" must be one of {}.", LOG_LEVELS.join(", "));
+            Refusal::new(http::StatusCode::OK, code::INVALID_PARAMS, message).for_id(self.id)
+        })
+    }
 }
 
 /// A notification: has a method and no id, gets no answer.
@@ -357,7 +365,8 @@ fn message<'a>(raw: &'a RawValue, limits: &Limits) -> Result<Message<'a>, Refusa
             "A message with a \"method\" can't have a \"result\" or \"error\".",
         )));
     }
-    let params = envelope.params.map_or_else(|| Ok(Params::default()), params).map_err(refuse)?;
+    let params =
+        envelope.params.map_or_else(|| Ok(Params::default()), |raw| params(raw, limits)).map_err(refuse)?;
     let params = Box::new(params);
     Ok(match id {
         Some(id) => Message::Request(Request { raw, id, method, params }),
@@ -365,11 +374,11 @@ fn message<'a>(raw: &'a RawValue, limits: &Limits) -> Result<Message<'a>, Refusa
     })
 }
 
-fn params(raw: &RawValue) -> Result<Params<'_>, Refusal> {
+fn params<'a>(raw: &'a RawValue, limits: &Limits) -> Result<Params<'a>, Refusal> {
     if raw.get() == "null" {
         return Ok(Params::default());
     }
-    let members: ParamMembers<'_> = is_object(raw)
+    let members: ParamMembers<'a> = is_object(raw)
         .then(|| serde_json::from_str(raw.get()).ok())
         .flatten()
         .ok_or_else(|| Refusal::invalid_params("Invalid params: \"params\" must be a JSON object."))?;
@@ -383,7 +392,7 @@ fn params(raw: &RawValue) -> Result<Params<'_>, Refusal> {
         client_info: members.client_info,
         capabilities: members.capabilities,
         arguments: members.arguments,
-        request_id: members.request_id,
+        request_id: members.request_id.and_then(|id| Id::parse(id, limits).ok()),
         progress_token: members.progress_token,
         meta: members.meta.map_or_else(|| Ok(Meta::default()), meta)?,
     })

@@ -51,13 +51,18 @@
 mod headers;
 mod incoming;
 mod message;
+pub mod origin;
+mod params;
 mod refusal;
 mod revision;
+pub mod session;
+pub mod sse;
 mod structure;
 
 pub use headers::{LAST_EVENT_ID, METHOD, NAME, PARAM_PREFIX, PROTOCOL_VERSION, SESSION_ID, decode_value};
 pub use incoming::{Incoming, classify};
 pub use message::{Body, Id, LOG_LEVELS, Message, Meta, Notification, Params, Reply, Request, read_body};
+pub use params::ParamRules;
 pub use refusal::{Refusal, accepted, answer_status, code, empty_result, error_status, json_response};
 pub use revision::{NotificationRoute, Revision, Route};
 
@@ -79,3 +84,6 @@ impl Default for Limits {
         Self { body_bytes: 4 * 1024 * 1024, depth: 64, batch: 50, id_bytes: 512 }
     }
 }
+
+#[cfg(test)]
+mod tests;

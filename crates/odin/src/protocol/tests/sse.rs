@@ -1,0 +1,127 @@
+use http::HeaderMap;
+
+use crate::protocol::sse::{Event, EventError, EventId, KEEP_ALIVE, stream_headers};
+
+const CALL: &str = "0123456789abcdef0123456789abcdef";
+
+/// One event as a client reads it (HTML standard, event stream interpretation).
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Read {
+    pub(super) id: String,
+    pub(super) event: String,
+    pub(super) retry: Option<u32>,
+    pub(super) data: String,
+}
+
+/// Reads a stream as a browser does, primes (events without data) included.
+pub(super) fn read(stream: &str) -> Vec<Read> {
+    let mut events = Vec::new();
+    let mut event = Read::default();
+    let mut empty = true;
+    for line in stream.replace("\r\n", "\n").split(['\n', '\r']) {
+        let (field, value) = line.split_once(':').unwrap_or((line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match field {
+            "" if line.is_empty() && !empty => {
+                event.data.pop();
+                events.push(std::mem::take(&mut event));
+                empty = true;
+                continue;
+            }
+            "id" => event.id = value.to_owned(),
+            "event" => event.event = value.to_owned(),
+            "retry" => event.retry = value.parse().ok(),
+            "data" => {
+                event.data.push_str(value);
+                event.data.push('\n');
+            }
+            _ => continue,
+        }
+        empty = false;
+    }
+    assert!(empty, "the stream ends inside an event");
+    events
+}
+
+fn write(event: Event<'_>) -> String {
+    let mut out = Vec::new();
+    event.write(&mut out, 10_000).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn exact_bytes() {
+    let id = EventId::new(CALL, 0).unwrap();
+    assert_eq!(write(Event::message("{}")), "data: {}\n\n");
+    assert_eq!(write(Event::prime(id)), format!("id: {CALL}-0\ndata:\n\n"));
+    assert_eq!(
+        write(Event::message("{}").with_id(id).with_type("message").with_retry(250)),
+        format!("id: {CALL}-0\nevent: message\nretry: 250\ndata: {{}}\n\n")
+    );
+    assert_eq!(write(Event { retry: Some(1), ..Event::default() }), "retry: 1\n\n");
+    assert_eq!(write(Event::message("a\nb\r\nc\rd\n")), "data: a\ndata: b\ndata: c\ndata: d\ndata: \n\n");
+    assert_eq!(write(Event::message("\nid: 7\n\ndata: x")), "data: \ndata: id: 7\ndata: \ndata: data: x\n\n");
+    assert_eq!(read(std::str::from_utf8(KEEP_ALIVE).unwrap()), []);
+}
+
+#[test]
+fn refuses_what_would_break_the_stream() {
+    let mut out = b"before".to_vec();
+    for event in ["", "a b", "a\nb", "é", &"x".repeat(65)] {
+        assert_eq!(Event::message("{}").with_type(event).write(&mut out, 1_000), Err(EventError::Type));
+    }
+    assert_eq!(
+        Event::message("0123456789").write(&mut out, 17),
+        Err(EventError::TooLarge { size: 18, limit: 17 })
+    );
+    assert_eq!(
+        Event::message("0123456789").write(&mut out, 9),
+        Err(EventError::TooLarge { size: 10, limit: 9 })
+    );
+    assert_eq!(out, b"before");
+    Event::message("0123456789").write(&mut out, 18).unwrap();
+    assert_eq!(out, b"beforedata: 0123456789\n\n");
+}
+
+#[test]
+fn event_ids() {
+    for text in [
+        format!("{CALL}-0"),
+        format!("{CALL}-17"),
+        format!("{CALL}-{}", u64::MAX),
+        "0123456789abcdef-1".into(),
+    ] {
+        let id = EventId::parse(&text).unwrap();
+        assert_eq!(id.to_string(), text);
+    }
+    let id = EventId::parse("0123456789abcdef-12").unwrap();
+    assert_eq!((id.call(), id.number()), ("0123456789abcdef", 12));
+    for text in [
+        "",
+        "-",
+        "0123456789abcdef",
+        "0123456789abcdef-",
+        "0123456789abcdef-01",
+        "0123456789abcdef-+1",
+        "0123456789abcdef--1",
+        "0123456789abcdef-1-1",
+        "0123456789abcdef-18446744073709551616",
+        "0123456789ABCDEF-1",
+        "0123456789abcde-1",
+        "0123456789abcdeg-1",
+        " 0123456789abcdef-1",
+        &format!("{}-1", "a".repeat(65)),
+    ] {
+        assert!(EventId::parse(text).is_none(), "{text}");
+    }
+    assert!(EventId::new("short", 1).is_none());
+}
+
+#[test]
+fn headers_of_a_stream() {
+    let mut headers = HeaderMap::new();
+    stream_headers(&mut headers);
+    assert_eq!(headers["content-type"], "text/event-stream");
+    assert_eq!(headers["cache-control"], "no-store");
+    assert_eq!(headers["x-accel-buffering"], "no");
+}
