@@ -2,6 +2,7 @@
 
 pub mod broker;
 pub mod call;
+pub mod front;
 pub mod id;
 pub mod job;
 pub mod protocol;

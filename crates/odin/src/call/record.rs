@@ -41,7 +41,7 @@ impl Default for Timing {
             lease: Duration::from_millis(1500),
             offer: Duration::from_secs(5),
             gate: Duration::from_secs(10),
-            start: Duration::from_secs(5),
+            start: Duration::from_secs(30),
             keep: Duration::from_secs(300),
             tombstone: Duration::from_secs(60),
             undelivered: Duration::from_millis(1000),

@@ -24,6 +24,7 @@ use crate::call::Timing;
 use crate::id::CallId;
 use crate::runner::Runner;
 
+pub(crate) use encode::event;
 pub use outbox::EventLimits;
 
 /// What a worker is called and how much it takes on.

@@ -1,0 +1,108 @@
+//! Who is believed.
+
+use http::{HeaderMap, Method};
+use identity::path::Endpoint;
+use identity::{AssertionKeys, Principal, Road};
+use sha2::{Digest, Sha256};
+
+use super::unix_seconds;
+use crate::protocol::{METHOD, NAME, Refusal, code, origin::HostRules};
+
+/// Who may ask.
+pub enum Access {
+    /// Only requests with a valid assertion of the gateway's filter. Whatever else arrives is not believed.
+    Gateway(AssertionKeys),
+    /// Anybody on this machine, as one local user: no gateway is in front. For development and tests.
+    Open(HostRules),
+}
+
+/// Who asks, and how.
+pub(super) struct Caller {
+    pub(super) principal: Principal,
+    pub(super) road: Road,
+    /// SHA-256 of the assertion in hexadecimal: what a hold request must prove. Empty without a gateway.
+    pub(super) assertion: String,
+}
+
+impl Access {
+    /// Judges a request by its headers.
+    pub(super) fn judge(
+        &self,
+        method: &Method,
+        path: &str,
+        endpoint: &Endpoint,
+        headers: &HeaderMap,
+    ) -> Result<Caller, Refusal> {
+        match self {
+            Self::Gateway(keys) => by_assertion(keys, method, path, endpoint, headers),
+            Self::Open(rules) => {
+                rules.check(headers, None)?;
+                Ok(Caller {
+                    principal: Principal {
+                        issuer: "local".into(),
+                        subject: "local".into(),
+                        organisation: endpoint.organisation.clone(),
+                        client: None,
+                        username: Some("local".into()),
+                        scopes: Vec::new(),
+                        roles: Vec::new(),
+                        groups: Vec::new(),
+                    },
+                    road: Road::Direct,
+                    assertion: String::new(),
+                })
+            }
+        }
+    }
+}
+
+fn by_assertion(
+    keys: &AssertionKeys,
+    method: &Method,
+    path: &str,
+    endpoint: &Endpoint,
+    headers: &HeaderMap,
+) -> Result<Caller, Refusal> {
+    let value = only(headers, identity::assertion::HEADER).ok_or_else(unauthenticated)?;
+    let assertion = keys.verify(value, identity::assertion::AUDIENCE, unix_seconds()).map_err(|error| {
+        tracing::warn!(%error, "an assertion is refused");
+        unauthenticated()
+    })?;
+    let same = |name: http::HeaderName, said: Option<&str>| {
+        let mut values = headers.get_all(name).iter();
+        let value = values.next().map(|value| value.to_str().ok());
+        values.next().is_none() && value.unwrap_or_default() == said && value != Some(None)
+    };
+    let fits = assertion.method == method.as_str()
+        && assertion.path == path
+        && assertion.principal.organisation == endpoint.organisation
+        && same(METHOD, assertion.mcp_method.as_deref())
+        && same(NAME, assertion.mcp_name.as_deref());
+    if !fits {
+        tracing::warn!("an assertion is for another request");
+        return Err(unauthenticated());
+    }
+    Ok(Caller { principal: assertion.principal, road: assertion.road, assertion: proof(value) })
+}
+
+/// The header's value, if it is there exactly once.
+pub(super) fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => value.to_str().ok(),
+        _ => None,
+    }
+}
+
+/// What proves that a hold request belongs to a call.
+pub(super) fn proof(assertion: &str) -> String {
+    Sha256::digest(assertion.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unauthenticated() -> Refusal {
+    Refusal::new(
+        http::StatusCode::UNAUTHORIZED,
+        code::INVALID_REQUEST,
+        "This server answers only to its gateway. Send the request there, with a bearer token.",
+    )
+}

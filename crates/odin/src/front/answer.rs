@@ -1,0 +1,308 @@
+//! From a request to its answer.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::StatusCode;
+use identity::{Principal, Road};
+use serde_json::value::{RawValue, to_raw_value};
+use tokio::time::Instant;
+
+use super::access::Caller;
+use super::waiting::Waiting;
+use super::{Counters, Front, Handover, hold, into_axum, refuse, stream};
+use crate::call::{Enqueue, Message, Offer, Order, Via};
+use crate::id::{CallId, Ticket};
+use crate::job::{Era, Job};
+use crate::protocol::{self, Refusal, Request, Revision, sse};
+
+/// How long to wait before the broker is asked again without a hint.
+const AGAIN: Duration = Duration::from_millis(250);
+/// How long a record may be missing before its call is given up: its worker registers it again after the
+/// broker lost its memory.
+const MISSING: Duration = Duration::from_secs(3);
+/// How long the broker may be silent before a request is given up.
+const SILENT: Duration = Duration::from_secs(4);
+
+/// What a call needs beside the client's message.
+pub(super) struct Context {
+    pub(super) caller: Caller,
+    pub(super) era: Era,
+    pub(super) revision: Revision,
+    /// Key of the session, and `params` of its `initialize`.
+    pub(super) session: Option<(String, Box<RawValue>)>,
+    pub(super) log_level: Option<String>,
+    /// Bytes of the request's body.
+    pub(super) body: usize,
+}
+
+impl Context {
+    fn via(&self, front: &Front) -> Via {
+        let limits = &front.config.limits;
+        let held = match self.caller.road {
+            Road::Hermod => self.body <= limits.held_body,
+            Road::Bifrost => front.config.handover != Handover::None && self.body <= limits.handover_body,
+            Road::Direct => false,
+        };
+        if held && front.publisher.is_some() { Via::Pushpin } else { Via::Backend }
+    }
+}
+
+/// How a call ended, for who wants one JSON document.
+pub(super) enum Outcome {
+    Answer(Message),
+    /// The client cancelled it: there is no answer.
+    Cancelled,
+    Refused(Refusal),
+}
+
+/// Runs a request and answers it in the best form that there is.
+pub(super) async fn answer(front: &Arc<Front>, context: Context, request: &Request<'_>) -> Response {
+    let via = context.via(front);
+    let revision = context.revision;
+    let refused = |refusal: Refusal| refuse(front, refusal.for_id(request.id));
+    let mut waiting = match begin(front, &context, request, via).await {
+        Ok(Some(waiting)) => waiting,
+        Ok(None) => return no_answer(),
+        Err(refusal) => return refused(refusal),
+    };
+    if via == Via::Backend {
+        return stream::answer(front, context.era, revision, waiting, request).await;
+    }
+    let ticket = Ticket::random(waiting.call.shard());
+    match wait(front, &mut waiting, Some(ticket)).await {
+        Waited::Answer(out) => json(front, revision, out),
+        Waited::Cancelled => no_answer(),
+        Waited::Refused(refusal) => refused(refusal),
+        Waited::Offered => {
+            Counters::count(&front.counters.held);
+            match context.caller.road {
+                Road::Hermod => match front.broker.hold(ticket, &context.caller.assertion).await {
+                    Ok(Some(held)) => hold::held_response(&held),
+                    _ => refused(Refusal::unavailable("The stream could not be held. Try again.", 1)),
+                },
+                _ => hold::handover_response(front.config.handover, ticket),
+            }
+        }
+    }
+}
+
+/// Runs a request and waits for its answer; no stream.
+pub(super) async fn outcome(front: &Arc<Front>, context: &Context, request: &Request<'_>) -> Outcome {
+    let mut waiting = match begin(front, context, request, Via::Pushpin).await {
+        Ok(Some(waiting)) => waiting,
+        Ok(None) => return Outcome::Cancelled,
+        Err(refusal) => return Outcome::Refused(refusal.for_id(request.id)),
+    };
+    match wait(front, &mut waiting, None).await {
+        Waited::Answer(out) => Outcome::Answer(out),
+        Waited::Cancelled | Waited::Offered => Outcome::Cancelled,
+        Waited::Refused(refusal) => Outcome::Refused(refusal.for_id(request.id)),
+    }
+}
+
+/// Puts a notification into the queue; nobody waits for it.
+pub(super) async fn notify(front: &Arc<Front>, context: &Context, message: &RawValue) -> Result<(), Refusal> {
+    let call = CallId::random(front.broker.shard(session_key(context)));
+    let order = order(front, context, call, message, None, None, Via::Backend, u64::MAX);
+    match front.broker.enqueue(call, order?).await {
+        Ok(Enqueue::Accepted | Enqueue::Cancelled) => Ok(()),
+        Ok(Enqueue::Full) => Err(full()),
+        Err(_) => Err(silent()),
+    }
+}
+
+/// One JSON document.
+pub(super) fn json(front: &Front, revision: Revision, out: Message) -> Response {
+    Counters::count(&front.counters.json);
+    let status = protocol::answer_status(revision, out.as_bytes());
+    into_axum(protocol::json_response(status, Bytes::copy_from_slice(out.as_bytes())))
+}
+
+/// The answer to a cancelled request: a stream that ends without a message.
+pub(super) fn no_answer() -> Response {
+    let mut response = StatusCode::OK.into_response();
+    sse::stream_headers(response.headers_mut());
+    response
+}
+
+fn session_key(context: &Context) -> Option<&str> {
+    context.session.as_ref().map(|(key, _)| key.as_str())
+}
+
+/// Counts the call, registers the request, and enqueues. `None`: the client's cancellation came first.
+async fn begin(
+    front: &Arc<Front>,
+    context: &Context,
+    request: &Request<'_>,
+    via: Via,
+) -> Result<Option<Waiting>, Refusal> {
+    let counted = count(front, &context.caller.principal)?;
+    let call = CallId::random(front.broker.shard(session_key(context)));
+    let mut waiting = Waiting::register(front, call, counted);
+    let tool = (request.method == "tools/call").then(|| request.params.name.as_deref().unwrap_or_default());
+    let order = order(front, context, call, request.raw, tool, Some(request), via, waiting.request)?;
+    match front.broker.enqueue(call, order).await {
+        Ok(Enqueue::Accepted) => Ok(Some(waiting)),
+        Ok(Enqueue::Cancelled) => {
+            waiting.settle();
+            Ok(None)
+        }
+        Ok(Enqueue::Full) => {
+            waiting.settle();
+            Err(full())
+        }
+        // It may have been accepted all the same: `waiting` gives it up when it is dropped.
+        Err(error) => {
+            tracing::warn!(%error, "a call can't be enqueued");
+            Err(silent())
+        }
+    }
+}
+
+fn full() -> Refusal {
+    Refusal::unavailable("The queue is full. Try again in a few seconds.", 5)
+}
+
+fn silent() -> Refusal {
+    Refusal::unavailable("The server's memory does not answer. Try again in a few seconds.", 2)
+}
+
+/// Counts a call for its principal and organisation.
+fn count(front: &Front, principal: &Principal) -> Result<Vec<String>, Refusal> {
+    let limits = &front.config.limits;
+    let own = principal.key();
+    let organisation = format!("{}|{}", principal.issuer, principal.organisation);
+    let mut in_flight = front.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+    let of = |key: &String| in_flight.get(key).copied().unwrap_or_default();
+    if of(&own) >= limits.calls_of_principal {
+        return Err(Refusal::too_many("You have too many calls in flight. Wait for some to end.", 1));
+    }
+    if of(&organisation) >= limits.calls_of_organisation {
+        return Err(Refusal::too_many("Your organisation has too many calls in flight.", 1));
+    }
+    let counted = vec![own, organisation];
+    for key in &counted {
+        *in_flight.entry(key.clone()).or_default() += 1;
+    }
+    Ok(counted)
+}
+
+#[expect(clippy::too_many_arguments, reason = "an order is made of all of these")]
+fn order(
+    front: &Front,
+    context: &Context,
+    call: CallId,
+    message: &RawValue,
+    tool: Option<&str>,
+    request: Option<&Request<'_>>,
+    via: Via,
+    number: u64,
+) -> Result<Order, Refusal> {
+    let job = Job {
+        call: call.to_string(),
+        server: front.config.server.clone(),
+        era: context.era,
+        protocol: context.revision.as_str().into(),
+        principal: context.caller.principal.clone(),
+        session: context.session.as_ref().map(|(key, _)| key.clone()),
+        peer: context.session.as_ref().map(|(_, peer)| peer.clone()),
+        log_level: context.log_level.clone(),
+        message: message.to_owned(),
+    };
+    let job = to_raw_value(&job).map_err(|_| Refusal::invalid("The message can't be stored."))?;
+    let id = request.map_or("null", |request| request.id.as_json());
+    Ok(Order {
+        server: front.config.server.clone(),
+        job: job.get().into(),
+        era: context.era,
+        via,
+        tool: tool.map(str::to_owned),
+        assertion: context.caller.assertion.clone(),
+        principal: context.caller.principal.key(),
+        session: session_key(context).map(str::to_owned),
+        request_id: request.map(|request| request.id.key().into_owned()),
+        lost: lost(id).into(),
+        node: front.config.node.clone(),
+        request: number,
+    })
+}
+
+/// The answer when nobody knows what became of the call.
+fn lost(id: &str) -> String {
+    format!(
+        "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"error\":{{\"code\":-32603,\"message\":\"The worker that ran \
+         this call was lost, so its outcome is unknown. Check whether it took effect before you ask \
+         again.\"}}}}"
+    )
+}
+
+enum Waited {
+    Answer(Message),
+    Offered,
+    Cancelled,
+    Refused(Refusal),
+}
+
+/// Waits until the call is answered, or, with a ticket, until the client is to be handed over.
+async fn wait(front: &Arc<Front>, waiting: &mut Waiting, ticket: Option<Ticket>) -> Waited {
+    let begun = Instant::now();
+    let mut look = begun + if ticket.is_some() { front.config.hold_after } else { AGAIN };
+    let mut heard = begun;
+    let mut missing: Option<Instant> = None;
+    loop {
+        tokio::select! {
+            () = waiting.hint() => {}
+            () = tokio::time::sleep_until(look) => {}
+        }
+        let may_hold = ticket.is_some() && front.can_hold();
+        let shown = ticket.unwrap_or_else(|| Ticket::random(waiting.call.shard()));
+        let reply =
+            front.broker.offer(waiting.call, &front.config.node, waiting.request, shown, may_hold).await;
+        let now = Instant::now();
+        look = now + AGAIN;
+        match reply {
+            Ok(Offer::Done(out)) => {
+                waiting.settle();
+                return Waited::Answer(out);
+            }
+            Ok(Offer::Offered) => {
+                waiting.settle();
+                return Waited::Offered;
+            }
+            Ok(Offer::Cancelled) => {
+                waiting.settle();
+                return Waited::Cancelled;
+            }
+            Ok(Offer::Wait) => {
+                heard = now;
+                missing = None;
+                // A call that has begun would have been offered: this one still waits in the queue.
+                if may_hold && now > begun + front.config.limits.queue_patience {
+                    return Waited::Refused(Refusal::unavailable(
+                        "No worker took the call in time. Try again; if it stays so, see whether workers run.",
+                        5,
+                    ));
+                }
+            }
+            Ok(Offer::Missing) => {
+                heard = now;
+                if now > *missing.get_or_insert(now) + MISSING {
+                    return Waited::Refused(Refusal::unavailable(
+                        "The call was lost, and its outcome is unknown. Check whether it took effect before \
+                         you ask again.",
+                        1,
+                    ));
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the broker is silent");
+                if now > heard + SILENT {
+                    return Waited::Refused(silent());
+                }
+            }
+        }
+    }
+}

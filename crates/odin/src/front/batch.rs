@@ -1,0 +1,71 @@
+//! Batches of revision 2025-03-26: several messages in one body, their answers in one array.
+
+use std::sync::Arc;
+
+use axum::response::Response;
+use bytes::Bytes;
+use futures::future::join_all;
+
+use super::answer::{self, Context, Outcome};
+use super::session::{self, Session};
+use super::{Front, into_axum, refuse};
+use crate::protocol::{self, Message};
+
+/// Serves all messages at once. With no request among them the answer is 202.
+pub(super) async fn serve(
+    front: &Arc<Front>,
+    context: Context,
+    session: &Session,
+    messages: &[Message<'_>],
+) -> Response {
+    let answers = join_all(messages.iter().map(|message| serve_one(front, &context, session, message))).await;
+    let answers: Vec<Bytes> = answers.into_iter().flatten().collect();
+    if !messages.iter().any(|message| matches!(message, Message::Request(_))) {
+        return into_axum(protocol::accepted());
+    }
+    if answers.is_empty() {
+        return answer::no_answer();
+    }
+    let mut body = vec![b'['];
+    for (number, answer) in answers.iter().enumerate() {
+        if number > 0 {
+            body.push(b',');
+        }
+        body.extend_from_slice(answer);
+    }
+    body.push(b']');
+    into_axum(protocol::json_response(http::StatusCode::OK, body.into()))
+}
+
+async fn serve_one(
+    front: &Arc<Front>,
+    context: &Context,
+    session: &Session,
+    message: &Message<'_>,
+) -> Option<Bytes> {
+    match message {
+        Message::Request(request) => match session::at_once(front, session, request).await {
+            Some(Ok(body)) => Some(body),
+            Some(Err(refusal)) => Some(refusal.body()),
+            None => match answer::outcome(front, context, request).await {
+                Outcome::Answer(out) => Some(Bytes::copy_from_slice(out.as_bytes())),
+                Outcome::Cancelled => None,
+                Outcome::Refused(refusal) => Some(refusal.body()),
+            },
+        },
+        Message::Notification(notification) => {
+            if let Err(refusal) = session::take_notification(front, context, session, notification).await {
+                tracing::warn!(%refusal, "a notification of a batch is lost");
+                drop(refuse(front, refusal));
+            }
+            None
+        }
+        Message::Reply(reply) => {
+            if let Err(refusal) = session::take_reply(front, session, reply).await {
+                tracing::warn!(%refusal, "an answer in a batch is lost");
+                drop(refuse(front, refusal));
+            }
+            None
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Streams that Pushpin holds: the hand-over, and the hold itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use grip::{Hold, KeepAlive};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+
+use super::access::{only, proof};
+use super::{Front, Handover, unix_seconds};
+use crate::broker::Held;
+use crate::id::Ticket;
+use crate::protocol::sse;
+
+/// How often Pushpin sends a comment on a silent stream.
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// The hold request of a client that was handed over: it came through Pushpin, with the ticket, and with the
+/// call's own assertion. Whatever is missing, the answer is the same 404.
+pub(super) async fn hold(
+    State(front): State<Arc<Front>>,
+    Path(ticket): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    let unknown = || StatusCode::NOT_FOUND.into_response();
+    let Ok(ticket) = ticket.parse::<Ticket>() else { return unknown() };
+    let Some((issuer, key)) = &front.config.grip else { return unknown() };
+    let signed = only(&headers, "grip-sig")
+        .is_some_and(|sig| grip::verify_grip_sig(sig, issuer, key, unix_seconds()).is_ok());
+    let Some(assertion) = only(&headers, identity::assertion::HEADER).filter(|_| signed) else {
+        return unknown();
+    };
+    match front.broker.hold(ticket, &proof(assertion)).await {
+        Ok(Some(held)) => held_response(&held),
+        Ok(None) => unknown(),
+        Err(error) => {
+            tracing::warn!(%error, "a stream can't be held");
+            StatusCode::SERVICE_UNAVAILABLE.into_response()
+        }
+    }
+}
+
+/// The answer that makes Pushpin hold the stream. Its body is empty: what went through a backend could die
+/// with it.
+pub(super) fn held_response(held: &Held) -> Response {
+    let hold = Hold::stream(held.channel.to_string()).keep_alive(KeepAlive::sse(KEEP_ALIVE));
+    let Ok(instruction) = hold.headers() else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
+    let mut response = StatusCode::OK.into_response();
+    sse::stream_headers(response.headers_mut());
+    response.headers_mut().extend(instruction);
+    response
+}
+
+/// The answer that only the gateway sees: it then goes to Pushpin with the ticket. Empty, or the gateway
+/// could not use the connection again.
+pub(super) fn handover_response(handover: Handover, ticket: Ticket) -> Response {
+    let headers = match handover {
+        Handover::Kong => vec![
+            (HeaderName::from_static("x-accel-redirect"), "@hermod".to_owned()),
+            (HeaderName::from_static("x-lease"), ticket.to_string()),
+        ],
+        Handover::Envoy | Handover::None => {
+            vec![(header::LOCATION, format!("http://hermod/_hermod/hold/{ticket}"))]
+        }
+    };
+    let status = if handover == Handover::Kong { StatusCode::OK } else { StatusCode::SEE_OTHER };
+    let mut response = status.into_response();
+    for (name, value) in headers {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    response
+}

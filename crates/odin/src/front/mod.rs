@@ -1,0 +1,247 @@
+//! The front end: MCP over HTTP on one side, the broker on the other.
+//!
+//! A request is judged ([`access`]), read ([`crate::protocol`]), put into the queue, and answered: as one JSON
+//! document when that is all there is, else as a stream, which Pushpin holds where there is one, so that this
+//! process can forget it.
+
+mod access;
+mod answer;
+mod batch;
+mod hold;
+mod request;
+mod session;
+mod stream;
+mod waiting;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use grip::Publisher;
+use http::StatusCode;
+
+pub use access::Access;
+
+use crate::broker::Broker;
+use crate::protocol::session::SessionKeys;
+use crate::protocol::{Limits, Refusal};
+use waiting::Waiters;
+
+/// How a client's connection is handed over to Pushpin on the bifrost road.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handover {
+    /// `X-Accel-Redirect` to the named location `@hermod`, for the nginx in Kong.
+    Kong,
+    /// A 303 to `http://hermod/_hermod/hold/{ticket}`, for Envoy's `internal_redirect_policy`.
+    Envoy,
+    /// Not at all: the backend streams by itself.
+    None,
+}
+
+impl std::str::FromStr for Handover {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "kong" => Ok(Self::Kong),
+            "envoy" => Ok(Self::Envoy),
+            "none" => Ok(Self::None),
+            other => Err(format!("{other:?} is no way to hand over: use kong, envoy or none")),
+        }
+    }
+}
+
+/// Bounds of what the front end takes on, each with an error of its own.
+#[derive(Debug, Clone)]
+pub struct FrontLimits {
+    /// Of a request's body and structure.
+    pub request: Limits,
+    /// Calls in flight for one principal on this node (429).
+    pub calls_of_principal: usize,
+    /// Calls in flight for one organisation on this node (429).
+    pub calls_of_organisation: usize,
+    /// Streams handed to Pushpin in a second. What is over it waits a little.
+    pub holds_per_second: u64,
+    /// Bytes of a body up to which a request can be held on the hermod road: Pushpin's own limit.
+    pub held_body: usize,
+    /// Bytes of a body up to which a request can be handed over: Envoy's default limit.
+    pub handover_body: usize,
+    /// How long a call may wait in the queue before the client is told that no worker took it (503).
+    pub queue_patience: Duration,
+}
+
+impl Default for FrontLimits {
+    fn default() -> Self {
+        Self {
+            request: Limits::default(),
+            calls_of_principal: 256,
+            calls_of_organisation: 4096,
+            holds_per_second: 1000,
+            held_body: grip::MAX_REQUEST_BODY,
+            handover_body: 1024 * 1024,
+            queue_patience: Duration::from_secs(20),
+        }
+    }
+}
+
+/// Configuration of a front end.
+pub struct FrontConfig {
+    /// Name of this node, unique among all that ever shared this broker: a restarted one needs a new one.
+    pub node: String,
+    /// Named server that requests are for.
+    pub server: String,
+    /// Who is believed.
+    pub access: Access,
+    /// How clients are handed over.
+    pub handover: Handover,
+    /// How long to wait for a result before the client is handed over.
+    pub hold_after: Duration,
+    /// Keys of session ids.
+    pub sessions: SessionKeys,
+    /// Issuer and key of `Grip-Sig`; none where no Pushpin is used.
+    pub grip: Option<(String, Vec<u8>)>,
+    /// Bounds.
+    pub limits: FrontLimits,
+    /// The lease of [`crate::call::Timing`].
+    pub lease: Duration,
+}
+
+/// The state of a front end.
+pub struct Front {
+    config: FrontConfig,
+    broker: Arc<dyn Broker>,
+    publisher: Option<Publisher>,
+    waiters: Arc<Waiters>,
+    in_flight: Mutex<HashMap<String, usize>>,
+    holds: HoldBudget,
+    /// Counters since the start.
+    counters: Counters,
+    /// When the broker last answered an announcement.
+    announced: Mutex<Option<Instant>>,
+}
+
+#[derive(Default)]
+struct Counters {
+    json: AtomicU64,
+    held: AtomicU64,
+    streamed: AtomicU64,
+    errors: AtomicU64,
+}
+
+impl Counters {
+    fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Streams handed to Pushpin in the current second.
+#[derive(Default)]
+struct HoldBudget {
+    second: AtomicU64,
+    used: AtomicU64,
+}
+
+impl HoldBudget {
+    fn take(&self, now: u64, most: u64) -> bool {
+        if self.second.swap(now, Ordering::Relaxed) != now {
+            self.used.store(0, Ordering::Relaxed);
+        }
+        self.used.fetch_add(1, Ordering::Relaxed) < most
+    }
+}
+
+impl Front {
+    /// Starts a front end in the current runtime. `publisher` tells whether the links to the Pushpins stand;
+    /// nothing is published here.
+    pub fn start(config: FrontConfig, broker: Arc<dyn Broker>, publisher: Option<Publisher>) -> Arc<Self> {
+        let front = Arc::new(Self {
+            waiters: Arc::default(),
+            config,
+            broker,
+            publisher,
+            in_flight: Mutex::default(),
+            holds: HoldBudget::default(),
+            counters: Counters::default(),
+            announced: Mutex::new(None),
+        });
+        tokio::spawn(waiting::announce(front.clone()));
+        tokio::spawn(waiting::heed(front.clone()));
+        front
+    }
+
+    /// The routes: MCP, holds, health.
+    pub fn router(self: &Arc<Self>) -> Router {
+        Router::new()
+            .route("/livez", get(|| async { StatusCode::OK }))
+            .route("/readyz", get(readyz))
+            .route("/statz", get(statz))
+            .route("/_hermod/hold/{ticket}", get(hold::hold))
+            .fallback(request::serve)
+            .with_state(self.clone())
+    }
+
+    /// Whether it can serve. The error says what is missing.
+    ///
+    /// # Errors
+    /// The reason, for people.
+    pub fn ready(&self) -> Result<(), String> {
+        let announced = *self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+        if announced.is_none_or(|at| at.elapsed() > self.config.lease) {
+            return Err("the broker does not answer: is Redis running?".into());
+        }
+        match &self.publisher {
+            Some(publisher) if !publisher.all_up() => Err("a link to Pushpin is down".into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a stream could be held now.
+    fn can_hold(&self) -> bool {
+        self.publisher.as_ref().is_some_and(Publisher::all_up)
+            && self.holds.take(unix_seconds(), self.config.limits.holds_per_second)
+    }
+}
+
+async fn readyz(State(front): State<Arc<Front>>) -> Response {
+    match front.ready() {
+        Ok(()) => StatusCode::OK.into_response(),
+        Err(reason) => {
+            let body = serde_json::json!({ "ready": false, "reason": reason }).to_string();
+            (StatusCode::SERVICE_UNAVAILABLE, [(http::header::CONTENT_TYPE, "application/json")], body)
+                .into_response()
+        }
+    }
+}
+
+/// How requests were answered since the start.
+async fn statz(State(front): State<Arc<Front>>) -> Response {
+    let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let counters = &front.counters;
+    let body = serde_json::json!({
+        "node": front.config.node,
+        "json": of(&counters.json),
+        "held": of(&counters.held),
+        "streamed": of(&counters.streamed),
+        "errors": of(&counters.errors),
+        "waiting": front.waiters.len(),
+    });
+    ([(http::header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
+fn refuse(front: &Front, refusal: Refusal) -> Response {
+    Counters::count(&front.counters.errors);
+    into_axum(refusal.into_response())
+}
+
+fn into_axum(response: http::Response<bytes::Bytes>) -> Response {
+    response.map(axum::body::Body::from)
+}

@@ -1,0 +1,96 @@
+//! A request to the MCP endpoint.
+
+use std::sync::Arc;
+
+use axum::extract::{Request as HttpRequest, State};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use identity::path::{self, EndpointKind};
+
+use super::answer::{self, Context};
+use super::session::{self, Session};
+use super::{Front, into_axum, refuse};
+use crate::job::Era;
+use crate::protocol::{self, Incoming, Message, NotificationRoute, Refusal, Route};
+
+/// Everything that is no health check and no hold.
+pub(super) async fn serve(State(front): State<Arc<Front>>, request: HttpRequest) -> Response {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path();
+    let endpoint = match path::parse(path) {
+        Ok(endpoint) if endpoint.kind == EndpointKind::Streamable => endpoint,
+        Ok(_) | Err(path::PathError::NotAnEndpoint | path::PathError::Reserved) => {
+            return StatusCode::NOT_FOUND.into_response();
+        }
+        Err(error) => return refuse(&front, Refusal::invalid(format!("{error}."))),
+    };
+    let caller = match front.config.access.judge(&parts.method, path, &endpoint, &parts.headers) {
+        Ok(caller) => caller,
+        Err(refusal) => return refuse(&front, refusal),
+    };
+    let limits = &front.config.limits.request;
+    let Ok(body) = axum::body::to_bytes(body, limits.body_bytes).await else {
+        return refuse(&front, Refusal::body_too_large(limits.body_bytes));
+    };
+    let incoming = match protocol::classify(&parts.method, &parts.headers, &body, limits) {
+        Ok(incoming) => incoming,
+        Err(refusal) => return refuse(&front, refusal),
+    };
+    match &incoming {
+        Incoming::Modern { revision, message } => {
+            let context = Context {
+                caller,
+                era: Era::Modern,
+                revision: *revision,
+                session: None,
+                log_level: None,
+                body: body.len(),
+            };
+            modern(&front, context, message).await
+        }
+        Incoming::Initialize { request, revision } => {
+            session::initialize(&front, caller, request, *revision, body.len()).await
+        }
+        Incoming::Session { session: id, body: messages, .. } => {
+            let session = match Session::open(&front, &caller, id).await {
+                Ok(session) => session,
+                Err(refusal) => return refuse(&front, refusal),
+            };
+            if let Err(refusal) = incoming.check_session(session.info.revision) {
+                return refuse(&front, refusal);
+            }
+            session::messages(&front, caller, &session, messages, body.len()).await
+        }
+        Incoming::Listen { session: id, .. } => match Session::open(&front, &caller, id).await {
+            Ok(_) => refuse(&front, Refusal::method_not_allowed("POST, DELETE")),
+            Err(refusal) => refuse(&front, refusal),
+        },
+        Incoming::End { session: id, .. } => match Session::open(&front, &caller, id).await {
+            Ok(session) => session::end(&front, &session).await,
+            Err(refusal) => refuse(&front, refusal),
+        },
+    }
+}
+
+async fn modern(front: &Arc<Front>, context: Context, message: &Message<'_>) -> Response {
+    let revision = context.revision;
+    match message {
+        Message::Request(request) => match Route::of(revision, &request.method) {
+            Route::Worker => answer::answer(front, context, request).await,
+            _ => refuse(front, Refusal::method_not_found(revision, &request.method).for_id(request.id)),
+        },
+        Message::Notification(notification) => {
+            if NotificationRoute::of(revision, &notification.method) == NotificationRoute::Worker
+                && let Err(refusal) = answer::notify(front, &context, notification.raw).await
+            {
+                return refuse(front, refusal);
+            }
+            into_axum(protocol::accepted())
+        }
+        Message::Reply(reply) => refuse(
+            front,
+            Refusal::invalid("A server of this revision sends no requests, so it takes no responses.")
+                .for_id(reply.id),
+        ),
+    }
+}

@@ -1,0 +1,229 @@
+//! The session eras: sessions live in their ids; what else there is lives in the broker.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::response::Response;
+use http::HeaderValue;
+
+use super::access::Caller;
+use super::answer::{self, Context, Outcome};
+use super::{Front, batch, into_axum, refuse, unix_seconds};
+use crate::id::CallId;
+use crate::job::Era;
+use crate::protocol::session::SessionInfo;
+use crate::protocol::{
+    self, Body, LOG_LEVELS, Message, Notification, NotificationRoute, Refusal, Reply, Request, Revision,
+    Route, SESSION_ID,
+};
+
+/// Field of a session: its lowest log level.
+const LOG_LEVEL: &str = "log_level";
+/// Field of a session: it was ended.
+const ENDED: &str = "ended";
+
+/// A session that was opened for a request.
+pub(super) struct Session {
+    pub(super) info: SessionInfo,
+    log_level: Option<String>,
+}
+
+impl Session {
+    /// Opens a session id for its caller. Ended, expired, made up, another's: all the same.
+    pub(super) async fn open(front: &Front, caller: &Caller, id: &str) -> Result<Self, Refusal> {
+        let info = front
+            .config
+            .sessions
+            .open(id, &caller.principal.key(), unix_seconds())
+            .map_err(|_| Refusal::unknown_session())?;
+        let mut fields = front
+            .broker
+            .recall(&info.key())
+            .await
+            .map_err(|_| Refusal::unavailable("The server's memory does not answer. Try again.", 2))?;
+        if fields.contains_key(ENDED) {
+            return Err(Refusal::unknown_session());
+        }
+        Ok(Self { info, log_level: fields.remove(LOG_LEVEL) })
+    }
+
+    /// The context of a call in this session.
+    pub(super) fn context(&self, caller: Caller, body: usize) -> Context {
+        Context {
+            caller,
+            era: Era::Session,
+            revision: self.info.revision,
+            session: Some((self.info.key(), self.info.initialize_params())),
+            log_level: self.log_level.clone(),
+            body,
+        }
+    }
+
+    async fn remember(&self, front: &Front, field: &str, value: &str) -> Result<(), Refusal> {
+        let live = Duration::from_secs(front.config.sessions.lifetime());
+        match front.broker.remember(&self.info.key(), field, value, live).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Refusal::too_many("The session keeps too much.", 1)),
+            Err(_) => Err(Refusal::unavailable("The server's memory does not answer. Try again.", 2)),
+        }
+    }
+}
+
+/// `initialize`: the worker negotiates; its answer begins a session.
+pub(super) async fn initialize(
+    front: &Arc<Front>,
+    caller: Caller,
+    request: &Request<'_>,
+    revision: Revision,
+    body: usize,
+) -> Response {
+    let principal = caller.principal.key();
+    let info = match SessionInfo::new(rand::random(), revision, request, unix_seconds()) {
+        Ok(info) => info,
+        Err(refusal) => return refuse(front, refusal.for_id(request.id)),
+    };
+    let context = Context { caller, era: Era::Session, revision, session: None, log_level: None, body };
+    match answer::outcome(front, &context, request).await {
+        Outcome::Answer(out) => {
+            let negotiated = negotiated(&out);
+            let mut response = answer::json(front, revision, out);
+            if let Some(revision) = negotiated {
+                let id = front.config.sessions.mint(&principal, &SessionInfo { revision, ..info });
+                if let Ok(id) = HeaderValue::try_from(id) {
+                    response.headers_mut().insert(SESSION_ID, id);
+                }
+            }
+            response
+        }
+        Outcome::Cancelled => answer::no_answer(),
+        Outcome::Refused(refusal) => refuse(front, refusal),
+    }
+}
+
+/// The revision that the server chose; none when it refused.
+fn negotiated(out: &str) -> Option<Revision> {
+    #[derive(serde::Deserialize)]
+    struct Answer {
+        result: Chosen,
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Chosen {
+        protocol_version: String,
+    }
+    let answer: Answer = serde_json::from_str(out).ok()?;
+    Revision::parse(&answer.result.protocol_version).filter(|revision| !revision.is_modern())
+}
+
+/// Messages of a session.
+pub(super) async fn messages(
+    front: &Arc<Front>,
+    caller: Caller,
+    session: &Session,
+    body: &Body<'_>,
+    size: usize,
+) -> Response {
+    match body {
+        Body::One(Message::Request(request)) => {
+            serve(front, session.context(caller, size), session, request).await
+        }
+        Body::One(Message::Notification(notification)) => {
+            match take_notification(front, &session.context(caller, size), session, notification).await {
+                Ok(()) => into_axum(protocol::accepted()),
+                Err(refusal) => refuse(front, refusal),
+            }
+        }
+        Body::One(Message::Reply(reply)) => match take_reply(front, session, reply).await {
+            Ok(()) => into_axum(protocol::accepted()),
+            Err(refusal) => refuse(front, refusal),
+        },
+        Body::Batch(messages) => batch::serve(front, session.context(caller, size), session, messages).await,
+    }
+}
+
+async fn serve(front: &Arc<Front>, context: Context, session: &Session, request: &Request<'_>) -> Response {
+    match at_once(front, session, request).await {
+        Some(Ok(body)) => into_axum(protocol::json_response(http::StatusCode::OK, body)),
+        Some(Err(refusal)) => refuse(front, refusal),
+        None => answer::answer(front, context, request).await,
+    }
+}
+
+/// What needs no worker.
+pub(super) async fn at_once(
+    front: &Arc<Front>,
+    session: &Session,
+    request: &Request<'_>,
+) -> Option<Result<bytes::Bytes, Refusal>> {
+    let revision = session.info.revision;
+    let done = || protocol::empty_result(request.id);
+    Some(match Route::of(revision, &request.method) {
+        Route::Ping => Ok(done()),
+        Route::SetLevel => {
+            let level = request.params.level.as_deref().filter(|level| LOG_LEVELS.contains(level));
+            match level {
+                Some(level) => session
+                    .remember(front, LOG_LEVEL, level)
+                    .await
+                    .map(|()| done())
+                    .map_err(|refusal| refusal.for_id(request.id)),
+                None => Err(Refusal::invalid_params(format!(
+                    "Invalid params: \"level\" must be one of {}.",
+                    LOG_LEVELS.join(", ")
+                ))
+                .for_id(request.id)),
+            }
+        }
+        Route::NotInRevision => Err(Refusal::method_not_found(revision, &request.method).for_id(request.id)),
+        _ => return None,
+    })
+}
+
+pub(super) async fn take_notification(
+    front: &Arc<Front>,
+    context: &Context,
+    session: &Session,
+    notification: &Notification<'_>,
+) -> Result<(), Refusal> {
+    let silent = || Refusal::unavailable("The server's memory does not answer. Try again.", 2);
+    match NotificationRoute::of(session.info.revision, &notification.method) {
+        NotificationRoute::Nothing => Ok(()),
+        NotificationRoute::Cancel => match notification.params.request_id {
+            Some(id) => front.broker.cancel(&session.info.key(), &id.key()).await.map_err(|_| silent()),
+            None => Ok(()),
+        },
+        NotificationRoute::Progress => {
+            let token = notification.params.progress_token.map(|token| token.get().trim_matches('"'));
+            post(front, session, token, notification.raw.get()).await
+        }
+        NotificationRoute::Worker => answer::notify(front, context, notification.raw).await,
+    }
+}
+
+/// The client's answer to a request of a running call. Its id begins with the call's.
+pub(super) async fn take_reply(
+    front: &Arc<Front>,
+    session: &Session,
+    reply: &Reply<'_>,
+) -> Result<(), Refusal> {
+    post(front, session, Some(reply.id.as_json().trim_matches('"')), reply.raw.get()).await
+}
+
+/// Hands a message to the call that its name begins with. What fits to no call of this session is taken and
+/// dropped: a call that has just ended is no fault of the client's, and ids must not be probed.
+async fn post(front: &Front, session: &Session, name: Option<&str>, message: &str) -> Result<(), Refusal> {
+    let call = name.and_then(|name| name.split_once(':')).and_then(|(call, _)| call.parse::<CallId>().ok());
+    let Some(call) = call else { return Ok(()) };
+    match front.broker.post(call, &session.info.key(), message.into()).await {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Refusal::unavailable("The server's memory does not answer. Try again.", 2)),
+    }
+}
+
+/// DELETE: the session ends. What still runs in it goes on to its end.
+pub(super) async fn end(front: &Arc<Front>, session: &Session) -> Response {
+    match session.remember(front, ENDED, "1").await {
+        Ok(()) => into_axum(protocol::json_response(http::StatusCode::OK, bytes::Bytes::from_static(b"{}"))),
+        Err(refusal) => refuse(front, refusal),
+    }
+}
