@@ -1,0 +1,154 @@
+//! The stock toolbox: a small MCP server over a real data set, with a tool for each kind of work that the
+//! worker runtime has to carry: quick and slow, with progress and quiet, harmless and not to be repeated,
+//! and one that asks the user.
+
+mod journal;
+mod notes;
+mod plan;
+mod run;
+mod tools;
+mod weather;
+
+use std::{collections::HashMap, env, io, path::PathBuf, sync::Mutex};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use rmcp::{
+    ErrorData, RoleServer, ServerHandler,
+    handler::server::{router::tool::ToolRouter, tool::ToolCallContext},
+    model::{
+        CallToolRequestParams, CallToolResponse, Implementation, RequestStateCodec, ServerCapabilities,
+        ServerConfig,
+    },
+    service::RequestContext,
+    tool_handler,
+};
+
+pub use journal::{Event, Journal};
+pub use notes::Note;
+pub use plan::Plan;
+pub use tools::{Counted, Echoed, Notes, Ranking, Report, Who};
+pub use weather::{Day, Group, GroupReport, Measure};
+
+use notes::Notebooks;
+use run::{Entered, Entry};
+
+/// Why the toolbox can't be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum ToolboxError {
+    /// The file that `ASGARD_JOURNAL` names can't be written.
+    #[error("the journal {path} can't be opened: {error}")]
+    Journal {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// `ASGARD_STATE_KEY` is no base64url text, or too short.
+    #[error("ASGARD_STATE_KEY must be at least 32 bytes in base64url without padding")]
+    StateKey,
+}
+
+/// How a toolbox is set up.
+#[derive(Clone, Default)]
+pub struct Config {
+    /// Directory for what the tools keep (notebooks). Without one, those tools say that it is missing.
+    pub data: Option<PathBuf>,
+    /// File that each start, step and end of a tool is appended to, as a JSON line.
+    pub journal: Option<PathBuf>,
+    /// Key that seals what a client carries between the rounds of a dialogue (2026-07-28), at least 32
+    /// bytes. All workers of one server need the same; without one it is random, and a dialogue must come
+    /// back to the worker where it began.
+    pub state_key: Option<Vec<u8>>,
+}
+
+impl Config {
+    /// From `ASGARD_DATA`, `ASGARD_JOURNAL` and `ASGARD_STATE_KEY` (base64url).
+    ///
+    /// # Errors
+    /// [`ToolboxError::StateKey`] when the key is not base64url.
+    pub fn from_env() -> Result<Self, ToolboxError> {
+        let path = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let state_key = match env::var("ASGARD_STATE_KEY") {
+            Ok(key) if !key.is_empty() => {
+                Some(URL_SAFE_NO_PAD.decode(key.trim_end_matches('=')).map_err(|_| ToolboxError::StateKey)?)
+            }
+            _ => None,
+        };
+        Ok(Self { data: path("ASGARD_DATA"), journal: path("ASGARD_JOURNAL"), state_key })
+    }
+}
+
+/// The stock toolbox.
+pub struct Toolbox {
+    tool_router: ToolRouter<Self>,
+    journal: Journal,
+    notebooks: Notebooks,
+    state: RequestStateCodec,
+    /// What `slow_count` counts, by organisation.
+    counters: Mutex<HashMap<String, u64>>,
+}
+
+impl Toolbox {
+    /// A toolbox as the environment sets it up: see [`Config::from_env`].
+    ///
+    /// # Errors
+    /// See [`ToolboxError`].
+    pub fn from_env() -> Result<Self, ToolboxError> {
+        Self::new(Config::from_env()?)
+    }
+
+    /// A toolbox.
+    ///
+    /// # Errors
+    /// See [`ToolboxError`].
+    pub fn new(config: Config) -> Result<Self, ToolboxError> {
+        let journal = match config.journal {
+            Some(path) => Journal::open(&path).map_err(|error| ToolboxError::Journal { path, error })?,
+            None => Journal::default(),
+        };
+        let key = config.state_key.unwrap_or_else(|| {
+            tracing::info!("no ASGARD_STATE_KEY: a dialogue must come back to this worker");
+            rand::random::<[u8; RequestStateCodec::MIN_KEY_LENGTH]>().to_vec()
+        });
+        Ok(Self {
+            tool_router: Self::tools() + Self::plan_tools(),
+            journal,
+            notebooks: Notebooks::new(config.data.as_deref()),
+            state: RequestStateCodec::try_new(key).map_err(|_| ToolboxError::StateKey)?,
+            counters: Mutex::default(),
+        })
+    }
+}
+
+#[tool_handler(router = self.tool_router)]
+impl ServerHandler for Toolbox {
+    fn get_info(&self) -> ServerConfig {
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+            .with_server_info(
+                Implementation::new("asgard-toolbox", env!("CARGO_PKG_VERSION")).with_title("Asgard toolbox"),
+            )
+            .with_instructions(
+                "Daily weather at Seattle, 2012 to 2015: look up a day, rank days, compute a report with \
+                 confidence intervals, plan an outing. Also a notebook for your organisation.",
+            )
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        mut context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let entry = Entry { tool: request.name.clone().into_owned(), journal: self.journal.clone() };
+        // A name that is no tool's has no place in the journal.
+        let entered = self
+            .tool_router
+            .has_route(&request.name)
+            .then(|| Entered::start(run::call_id(&context), entry.clone()));
+        context.extensions.insert(entry);
+        let answered = self.tool_router.call(ToolCallContext::new(self, request, context)).await;
+        if let Some(entered) = entered {
+            entered.end();
+        }
+        answered
+    }
+}

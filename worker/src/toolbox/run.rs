@@ -1,0 +1,105 @@
+//! What every tool needs while it runs: its place in the journal, progress for the client, and an ear for
+//! the client's cancelling.
+
+use std::time::Duration;
+
+use odin::runner::CallContext;
+use rmcp::{
+    ErrorData, RoleServer,
+    handler::server::{common::AsRequestContext, common::FromContextPart},
+    model::{ProgressNotificationParam, ProgressToken},
+    service::{Peer, RequestContext},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::journal::{Event, Journal};
+
+/// A running tool; a tool takes it as an argument.
+pub(crate) struct Run {
+    call: String,
+    tool: String,
+    journal: Journal,
+    peer: Peer<RoleServer>,
+    progress: Option<ProgressToken>,
+    cancelled: CancellationToken,
+}
+
+/// The client has cancelled, or takes nothing any more.
+#[derive(Debug, thiserror::Error)]
+#[error("the call was cancelled")]
+pub(crate) struct Cancelled;
+
+/// What the toolbox puts into a call's extensions for [`Run`].
+#[derive(Clone)]
+pub(crate) struct Entry {
+    pub(crate) tool: String,
+    pub(crate) journal: Journal,
+}
+
+impl Run {
+    /// Reports step `step` of `total`, to the journal and (if the client asked for it) to the client.
+    pub(crate) async fn step(&self, step: u64, total: u64, message: String) -> Result<(), Cancelled> {
+        self.journal.write(&self.call, &self.tool, Event::Step, Some(step));
+        let Some(token) = &self.progress else { return Ok(()) };
+        let progress = ProgressNotificationParam::new(token.clone(), step as f64)
+            .with_total(total as f64)
+            .with_message(message);
+        self.peer.notify_progress(progress).await.map_err(|_| Cancelled)
+    }
+
+    /// Sleeps; wakes up at once when the client cancels.
+    pub(crate) async fn sleep(&self, duration: Duration) -> Result<(), Cancelled> {
+        tokio::select! {
+            biased;
+            () = self.cancelled.cancelled() => Err(Cancelled),
+            () = tokio::time::sleep(duration) => Ok(()),
+        }
+    }
+}
+
+impl<C: AsRequestContext> FromContextPart<C> for Run {
+    fn from_context_part(context: &mut C) -> Result<Self, ErrorData> {
+        let context = context.as_request_context();
+        let entry = context.extensions.get::<Entry>().cloned();
+        let entry = entry
+            .ok_or_else(|| ErrorData::internal_error("the tool was called without its toolbox", None))?;
+        Ok(Self {
+            call: call_id(context),
+            tool: entry.tool,
+            journal: entry.journal,
+            peer: context.peer.clone(),
+            progress: context.meta.get_progress_token(),
+            cancelled: context.ct.clone(),
+        })
+    }
+}
+
+/// The id of the call; empty outside the worker runtime.
+pub(crate) fn call_id(context: &RequestContext<RoleServer>) -> String {
+    context.extensions.get::<CallContext>().map(|call| call.id.clone()).unwrap_or_default()
+}
+
+/// Writes a tool's start, and at its drop its end.
+pub(crate) struct Entered {
+    call: String,
+    entry: Entry,
+    ended: bool,
+}
+
+impl Entered {
+    pub(crate) fn start(call: String, entry: Entry) -> Self {
+        entry.journal.write(&call, &entry.tool, Event::Start, None);
+        Self { call, entry, ended: false }
+    }
+
+    pub(crate) fn end(mut self) {
+        self.ended = true;
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let event = if self.ended { Event::End } else { Event::Dropped };
+        self.entry.journal.write(&self.call, &self.entry.tool, event, None);
+    }
+}
