@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use super::refusal::{Refusal, code};
 use super::{Limits, structure};
+use crate::id::CallId;
 
 /// Bytes that a method's name may have.
 const METHOD_BYTES: usize = 256;
@@ -53,9 +54,15 @@ impl<'a> Id<'a> {
         }
     }
 
-    /// The id's value if it is a string, as the ids are that a server gives to its own requests.
+    /// The id's value if it is a string.
     pub fn text(&self) -> Option<Cow<'a, str>> {
         text(self.0)
+    }
+
+    /// The call that this id names, if this server made it: requests of a running call to its client, and the
+    /// progress tokens in them, are `{call}:{number}`. So a client's reply or progress finds its worker.
+    pub fn call(&self) -> Option<CallId> {
+        self.text()?.split_once(':')?.0.parse().ok()
     }
 }
 
@@ -101,8 +108,8 @@ pub struct Params<'a> {
     pub arguments: Option<&'a RawValue>,
     /// `requestId`, if it can be an id: of `notifications/cancelled`.
     pub request_id: Option<Id<'a>>,
-    /// `progressToken`, any JSON: of `notifications/progress`.
-    pub progress_token: Option<&'a RawValue>,
+    /// `progressToken`, if it can be an id: of `notifications/progress`.
+    pub progress_token: Option<Id<'a>>,
     /// `_meta`.
     pub meta: Meta<'a>,
 }
@@ -162,7 +169,7 @@ pub struct Notification<'a> {
 pub struct Reply<'a> {
     /// The whole message, exactly as it was sent.
     pub raw: &'a RawValue,
-    /// The id of the server's request.
+    /// The id of the server's request; [`Id::call`] says which call waits for it.
     pub id: Id<'a>,
     /// An error, not a result.
     pub is_error: bool,
@@ -382,6 +389,7 @@ fn params<'a>(raw: &'a RawValue, limits: &Limits) -> Result<Params<'a>, Refusal>
         .then(|| serde_json::from_str(raw.get()).ok())
         .flatten()
         .ok_or_else(|| Refusal::invalid_params("Invalid params: \"params\" must be a JSON object."))?;
+    let id = |raw: &'a RawValue| Id::parse(raw, limits).ok();
     Ok(Params {
         raw: Some(raw),
         name: members.name.and_then(text),
@@ -392,8 +400,8 @@ fn params<'a>(raw: &'a RawValue, limits: &Limits) -> Result<Params<'a>, Refusal>
         client_info: members.client_info,
         capabilities: members.capabilities,
         arguments: members.arguments,
-        request_id: members.request_id.and_then(|id| Id::parse(id, limits).ok()),
-        progress_token: members.progress_token,
+        request_id: members.request_id.and_then(id),
+        progress_token: members.progress_token.and_then(id),
         meta: members.meta.map_or_else(|| Ok(Meta::default()), meta)?,
     })
 }

@@ -91,7 +91,7 @@ pub enum NotificationRoute {
     /// The call with id `params.requestId` of this session is to be cancelled. (In the modern era over
     /// HTTP closing the stream cancels, so there it is accepted and has no effect.)
     Cancel,
-    /// Goes to the running call that waits for it, by `params.progressToken`.
+    /// Goes to the running call that `params.progressToken` names (see [`Id::call`](super::Id::call)).
     Progress,
     /// A worker.
     Worker,

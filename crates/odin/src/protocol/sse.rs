@@ -3,9 +3,12 @@
 //! Format: HTML standard, "Server-sent events".
 
 use std::fmt;
+use std::str::FromStr;
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::id::{CallId, InvalidId};
 
 /// A comment, to be sent when nothing else was for a while: keeps proxies from closing the connection.
 pub const KEEP_ALIVE: &[u8] = b":\n\n";
@@ -16,17 +19,18 @@ const TYPE_BYTES: usize = 64;
 /// One event of a stream.
 ///
 /// ```
+/// use odin::id::CallId;
 /// use odin::protocol::sse::{Event, EventId};
 ///
-/// let id = EventId::new("0123456789abcdef0123456789abcdef", 2).unwrap();
+/// let id = EventId { call: CallId::from_parts(1, [0xab; 16]), number: 2 };
 /// let mut out = Vec::new();
 /// Event::message(r#"{"jsonrpc":"2.0"}"#).with_id(id).write(&mut out, 1_000).unwrap();
-/// assert_eq!(out, b"id: 0123456789abcdef0123456789abcdef-2\ndata: {\"jsonrpc\":\"2.0\"}\n\n");
+/// assert_eq!(out, b"id: 01abababababababababababababababab-2\ndata: {\"jsonrpc\":\"2.0\"}\n\n");
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Event<'a> {
     /// `id`: the client repeats it in `Last-Event-ID` when it takes the stream up again.
-    pub id: Option<EventId<'a>>,
+    pub id: Option<EventId>,
     /// `event`: the type. MCP needs none on Streamable HTTP; HTTP+SSE has `endpoint` and `message`.
     pub event: Option<&'a str>,
     /// `retry`: milliseconds that the client waits before it connects again.
@@ -58,12 +62,12 @@ impl<'a> Event<'a> {
     }
 
     /// The event with which a stream of 2025-11-25 begins: an id and no message.
-    pub fn prime(id: EventId<'a>) -> Self {
+    pub fn prime(id: EventId) -> Self {
         Self { id: Some(id), data: Some(""), ..Self::default() }
     }
 
     /// The same event with an id.
-    pub fn with_id(self, id: EventId<'a>) -> Self {
+    pub fn with_id(self, id: EventId) -> Self {
         Self { id: Some(id), ..self }
     }
 
@@ -144,42 +148,30 @@ fn line(out: &mut Vec<u8>, field: &[u8], value: &str) {
 /// node it arrives. It proves nothing: the record says which session and principal the call belongs to, and
 /// another's is answered as if there were none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct EventId<'a> {
-    call: &'a str,
-    number: u64,
+pub struct EventId {
+    /// The call.
+    pub call: CallId,
+    /// The event's number on the call's stream. 0 is the event that begins the stream (see [`Event::prime`]).
+    pub number: u32,
 }
 
-impl<'a> EventId<'a> {
-    /// `None` unless `call` is 16 to 64 lower-case hexadecimal digits.
-    pub fn new(call: &'a str, number: u64) -> Option<Self> {
-        let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        ((16..=64).contains(&call.len()) && call.bytes().all(hex)).then_some(Self { call, number })
-    }
-
-    /// Reads the form on the wire; `None` for anything but exactly what [`EventId`] prints.
-    pub fn parse(text: &'a str) -> Option<Self> {
-        let (call, number) = text.split_once('-')?;
-        let canonical = number == "0" || !number.starts_with('0');
-        if !canonical || !number.bytes().all(|b| b.is_ascii_digit()) {
-            return None;
-        }
-        Self::new(call, number.parse().ok()?)
-    }
-
-    /// The call's id.
-    pub fn call(&self) -> &'a str {
-        self.call
-    }
-
-    /// The event's number on the call's stream.
-    pub fn number(&self) -> u64 {
-        self.number
-    }
-}
-
-impl fmt::Display for EventId<'_> {
+impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.call, self.number)
+    }
+}
+
+/// Takes exactly what [`EventId`] prints.
+impl FromStr for EventId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let (call, number) = text.split_once('-').ok_or(InvalidId)?;
+        let canonical = number == "0" || !number.starts_with('0');
+        if !canonical || !number.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(InvalidId);
+        }
+        Ok(Self { call: call.parse()?, number: number.parse().map_err(|_| InvalidId)? })
     }
 }
 

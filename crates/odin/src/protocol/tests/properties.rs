@@ -2,9 +2,11 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use proptest::prelude::*;
+use rmcp::model::{ClientJsonRpcMessage, ClientRequest, GetMeta};
 use serde_json::Value;
 
 use super::sse::read;
+use crate::id::CallId;
 use crate::protocol::origin::HostRules;
 use crate::protocol::session::{SessionInfo, SessionKeys};
 use crate::protocol::sse::{Event, EventId};
@@ -61,6 +63,47 @@ fn header_map() -> impl Strategy<Value = HeaderMap> {
             headers
         },
     )
+}
+
+/// Headers of a request that is right but for at most two of them, with or without a session.
+fn near_headers() -> impl Strategy<Value = HeaderMap> {
+    let version = proptest::sample::select(vec!["2026-07-28", "2026-07-28", "2025-11-25", "2025-03-26", ""]);
+    let called = proptest::sample::select(vec!["tools/call", "tools/list", "initialize", "ping", "x"]);
+    let extra = proptest::option::weighted(0.2, (proptest::sample::select(HEADERS.to_vec()), header_value()));
+    (version, called, any::<bool>(), any::<bool>(), extra).prop_map(
+        |(version, called, name, session, extra)| {
+            let mut headers = super::headers(&[("mcp-method", called)]);
+            let mut set = |name: &'static str, value: &[u8]| {
+                headers.insert(HeaderName::from_static(name), HeaderValue::from_bytes(value).unwrap());
+            };
+            if !version.is_empty() {
+                set("mcp-protocol-version", version.as_bytes());
+            }
+            if name {
+                set("mcp-name", b"a");
+            }
+            if session {
+                set("mcp-session-id", b"s");
+            }
+            if let Some((name, value)) = extra {
+                set(name, &value);
+            }
+            headers
+        },
+    )
+}
+
+/// A message that is right but for what its arguments hold; every kind and era.
+fn good_message() -> impl Strategy<Value = String> {
+    let method = proptest::sample::select(vec!["tools/call", "tools/list", "initialize", "ping", "x"]);
+    let id = proptest::sample::select(vec!["\"id\":1,", "\"id\":\"\\u0061\",", ""]);
+    (method, id, json(3), any::<bool>(), any::<bool>()).prop_map(|(method, id, arguments, modern, batch)| {
+        let meta = if modern { format!(",{}", super::META) } else { String::new() };
+        let message = format!(
+            r#"{{"jsonrpc":"2.0",{id}"method":"{method}","params":{{"name":"\u0061","protocolVersion":"2025-06-18","capabilities":{{}},"clientInfo":{{"name":"c","version":"1"}},"arguments":{arguments}{meta}}}}}"#
+        );
+        if batch && !modern { format!("[{message}]") } else { message }
+    })
 }
 
 fn method() -> impl Strategy<Value = Method> {
@@ -183,7 +226,11 @@ proptest! {
     }
 
     #[test]
-    fn any_json_is_answered(method in method(), headers in header_map(), body in prop_oneof![json(4), near_message()]) {
+    fn any_json_is_answered(
+        method in method(),
+        headers in prop_oneof![1 => header_map(), 4 => near_headers()],
+        body in prop_oneof![1 => json(4), 1 => near_message(), 4 => good_message()],
+    ) {
         match classify(&method, &headers, body.as_bytes(), &Limits::default()) {
             Err(refusal) => assert_sound(&refusal)?,
             Ok(Incoming::Modern { message, .. }) => {
@@ -208,12 +255,44 @@ proptest! {
     }
 
     #[test]
-    fn the_scan_reads_what_the_worker_reads(body in prop_oneof![json(5), near_message()]) {
+    fn the_scan_reads_what_a_full_parse_reads(body in prop_oneof![json(5), near_message(), good_message()]) {
         match read_body(body.as_bytes(), &Limits::default()) {
             Err(refusal) => assert_sound(&refusal)?,
             Ok(body) => for message in messages(&body) {
                 assert_same(message)?;
             },
+        }
+    }
+
+    #[test]
+    fn the_scan_reads_what_the_worker_reads(body in good_message()) {
+        let Ok(Body::One(Message::Request(request))) = read_body(body.as_bytes(), &Limits::default()) else {
+            return Ok(());
+        };
+        // What rmcp can't read the worker refuses; what it reads has to be the same.
+        let Ok(ClientJsonRpcMessage::Request(read)) = serde_json::from_str(request.raw.get()) else {
+            return Ok(());
+        };
+        let id = serde_json::to_value(&read.id).unwrap();
+        prop_assert_eq!(id, serde_json::from_str::<Value>(request.id.as_json()).unwrap());
+        prop_assert_eq!(read.request.method(), &*request.method);
+        let version = read.request.get_meta().protocol_version().map(|version| version.to_string());
+        let own = request.params.meta.protocol_version.map(|raw| serde_json::from_str::<String>(raw.get()).unwrap());
+        prop_assert_eq!(version, own);
+        match read.request {
+            ClientRequest::CallToolRequest(call) => {
+                prop_assert_eq!(&*call.params.name, request.params.name.as_deref().unwrap());
+                let arguments = request.params.arguments.map(|raw| serde_json::from_str::<Value>(raw.get()).unwrap());
+                let read = call.params.arguments.map(Value::Object);
+                prop_assert_eq!(read, arguments.filter(|arguments| !arguments.is_null()));
+            }
+            ClientRequest::InitializeRequest(initialize) => {
+                prop_assert_eq!(
+                    initialize.params.protocol_version.as_str(),
+                    request.params.protocol_version.as_deref().unwrap()
+                );
+            }
+            _ => {}
         }
     }
 
@@ -264,11 +343,11 @@ proptest! {
     }
 
     #[test]
-    fn events_come_back(datas in proptest::collection::vec(("[a-z:\n\r {}\u{2028}é]{0,30}", any::<u64>(), any::<Option<u32>>()), 0..5)) {
-        let call = "0123456789abcdef";
+    fn events_come_back(datas in proptest::collection::vec(("[a-z:\n\r {}\u{2028}é]{0,30}", any::<u32>(), any::<Option<u32>>()), 0..5)) {
+        let call = CallId::from_parts(9, [1; 16]);
         let mut out = Vec::new();
         for (data, number, retry) in &datas {
-            let event = Event { retry: *retry, ..Event::message(data).with_id(EventId::new(call, *number).unwrap()) };
+            let event = Event { retry: *retry, ..Event::message(data).with_id(EventId { call, number: *number }) };
             event.write(&mut out, 1_000).unwrap();
         }
         let events = read(&String::from_utf8(out).unwrap());
@@ -281,8 +360,8 @@ proptest! {
     }
 
     #[test]
-    fn event_ids_come_back(text in prop_oneof!["[0-9a-f]{14,66}-[0-9]{1,21}", ".{0,40}"]) {
-        if let Some(id) = EventId::parse(&text) {
+    fn event_ids_come_back(text in prop_oneof!["[0-9a-f]{34}-[0-9]{1,11}", ".{0,40}"]) {
+        if let Ok(id) = text.parse::<EventId>() {
             prop_assert_eq!(id.to_string(), text);
         }
     }

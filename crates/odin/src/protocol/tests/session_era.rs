@@ -1,6 +1,7 @@
 use http::{Method, StatusCode};
 
 use super::{assert_code, assert_refused, headers, post};
+use crate::id::CallId;
 use crate::protocol::{Body, Incoming, Limits, Message, Refusal, Revision, accepted, classify, empty_result};
 
 const LIST: &str = r#"{"jsonrpc":"2.0","id":9,"method":"tools/list"}"#;
@@ -52,11 +53,29 @@ fn messages_of_a_session() {
         panic!()
     };
     assert_eq!(notification.params.request_id.unwrap().key(), r#""ab""#);
-    let reply = r#"{"jsonrpc":"2.0","id":"00ff:0","error":{"code":-1,"message":"no"}}"#;
-    let Ok(Incoming::Session { body: Body::One(Message::Reply(reply)), .. }) = post(&headers, reply) else {
+    let call = CallId::from_parts(1, [0xab; 16]);
+    let reply = format!(r#"{{"jsonrpc":"2.0","id":"{call}:0","error":{{"code":-1,"message":"no"}}}}"#);
+    let Ok(Incoming::Session { body: Body::One(Message::Reply(reply)), .. }) = post(&headers, &reply) else {
         panic!()
     };
-    assert_eq!((reply.id.text().as_deref(), reply.is_error), (Some("00ff:0"), true));
+    assert_eq!((reply.id.call(), reply.is_error), (Some(call), true));
+    let progress = format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":"{call}:1","progress":1}}}}"#
+    );
+    let Ok(Incoming::Session { body: Body::One(Message::Notification(notification)), .. }) =
+        post(&headers, &progress)
+    else {
+        panic!()
+    };
+    assert_eq!(notification.params.progress_token.unwrap().call(), Some(call));
+    for foreign in ["7", r#""7""#, r#""x:0""#, &format!(r#""{call}""#)] {
+        let reply = format!(r#"{{"jsonrpc":"2.0","id":{foreign},"result":{{}}}}"#);
+        let Ok(Incoming::Session { body: Body::One(Message::Reply(reply)), .. }) = post(&headers, &reply)
+        else {
+            panic!()
+        };
+        assert_eq!(reply.id.call(), None);
+    }
 }
 
 #[test]
