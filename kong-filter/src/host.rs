@@ -1,0 +1,196 @@
+//! The only file that talks to the gateway, by the proxy-wasm ABI 0.2.1 (Kong, Envoy).
+//!
+//! Nothing here decides. Host calls whose answer the SDK would unwrap are made through its lower layer,
+//! and what can't be read is taken as absent: a trap in here would take a gateway's worker down, or let
+//! requests pass unseen.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use proxy_wasm::hostcalls;
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::{Action, BufferType, ContextType, LogLevel, MapType};
+
+use crate::filter::{Fetch, Forward, Service, Step};
+use crate::jwks;
+use crate::reply::Reply;
+use crate::request::Request;
+
+type Shared = Rc<RefCell<Service>>;
+
+/// One configuration of the filter in one worker, with its caches.
+pub struct Root {
+    service: Shared,
+}
+
+impl Root {
+    /// Without a configuration: it refuses everything until there is one.
+    pub fn new() -> Self {
+        Self { service: shared(Service::Refusing("configuration: there is none".into())) }
+    }
+}
+
+impl Default for Root {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn shared(service: Service) -> Shared {
+    Rc::new(RefCell::new(service))
+}
+
+impl Context for Root {}
+
+impl RootContext for Root {
+    fn on_configure(&mut self, _size: usize) -> bool {
+        let configuration = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, usize::MAX);
+        let service = Service::new(&configuration.ok().flatten().unwrap_or_default());
+        if let Service::Refusing(why) = &service {
+            log(LogLevel::Critical, &format!("reason=misconfigured, every request is refused: {why}"));
+        }
+        // Requests under way keep the old one.
+        self.service = shared(service);
+        // Never false: Kong then passes requests on without any filter.
+        true
+    }
+
+    fn create_http_context(&self, _id: u32) -> Option<Box<dyn HttpContext>> {
+        Some(Box::new(Http { service: self.service.clone(), paused: None }))
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+}
+
+/// One request.
+struct Http {
+    service: Shared,
+    /// The request that waits for the keys of an issuer.
+    paused: Option<(Request, usize)>,
+}
+
+impl Context for Http {
+    fn on_http_call_response(&mut self, _token: u32, _headers: usize, body_size: usize, _trailers: usize) {
+        let Some((request, issuer)) = self.paused.take() else {
+            return;
+        };
+        let status =
+            hostcalls::get_map_value_bytes(MapType::HttpCallResponseHeaders, ":status").ok().flatten();
+        let status = status.and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok());
+        // One byte more than is read tells "too large" apart.
+        let body = match body_size.min(jwks::MAX_BODY.saturating_add(1)) {
+            0 => None,
+            size => hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, size).ok().flatten(),
+        };
+        self.fetched(issuer, status, &body.unwrap_or_default());
+        if self.judge(request, false) == Action::Continue {
+            let _ = hostcalls::resume_http_request();
+        }
+    }
+}
+
+impl HttpContext for Http {
+    fn on_http_request_headers(&mut self, _count: usize, _end: bool) -> Action {
+        let headers = hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default();
+        let pseudo = |wanted: &str| {
+            let value = headers.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone());
+            value.and_then(|value| String::from_utf8(value).ok())
+        };
+        let method = pseudo(":method").unwrap_or_default();
+        // Kong's `:path` is normalised already; what the backend gets is the raw one.
+        let raw = if self.service.borrow().in_kong() { property(&["request", "path"]) } else { None };
+        let target = raw.or_else(|| pseudo(":path")).unwrap_or_default();
+        self.judge(Request { method, target, headers }, true)
+    }
+}
+
+impl Http {
+    fn judge(&mut self, request: Request, may_fetch: bool) -> Action {
+        let step = match self.service.try_borrow_mut() {
+            Ok(mut service) => service.judge(&request, now(), may_fetch),
+            Err(_) => Step::Reply(Reply::empty(503)),
+        };
+        match step {
+            Step::Reply(reply) => answer(&request, &reply),
+            Step::Forward(forward) => pass(&request, &forward),
+            Step::Fetch(fetch) => {
+                if dispatch(&fetch) {
+                    self.paused = Some((request, fetch.issuer));
+                    return Action::Pause;
+                }
+                // No such upstream: as good as no answer.
+                self.fetched(fetch.issuer, None, &[]);
+                self.judge(request, false)
+            }
+        }
+    }
+
+    fn fetched(&self, issuer: usize, status: Option<u16>, body: &[u8]) {
+        if let Ok(mut service) = self.service.try_borrow_mut()
+            && let Err(error) = service.fetched(issuer, status, body, now())
+        {
+            log(LogLevel::Error, &error);
+        }
+    }
+}
+
+fn dispatch(fetch: &Fetch) -> bool {
+    let headers = fetch.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let timeout = Duration::from_millis(fetch.timeout_ms);
+    hostcalls::dispatch_http_call(&fetch.upstream, headers, None, Vec::new(), timeout).is_ok()
+}
+
+fn answer(request: &Request, reply: &Reply) -> Action {
+    if let Some(reason) = reply.reason {
+        let level = if reply.status >= 500 { LogLevel::Error } else { LogLevel::Warn };
+        let id = request.id().unwrap_or("-");
+        log(level, &format!("refused status={} reason={reason} request={id}", reply.status));
+    }
+    let headers = reply.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let body = (!reply.body.is_empty()).then_some(reply.body.as_bytes());
+    let _ = hostcalls::send_http_response(u32::from(reply.status), headers, body);
+    Action::Pause
+}
+
+fn pass(request: &Request, forward: &Forward) -> Action {
+    let set = |name: &str, value: &str| {
+        hostcalls::set_map_value_bytes(MapType::HttpRequestHeaders, name, Some(value.as_bytes())).is_ok()
+    };
+    // Kong can't remove a header, it can empty one.
+    let mut done = set("authorization", "");
+    done &= set("x-userinfo", &forward.userinfo);
+    done &= set(identity::assertion::HEADER, &forward.identity);
+    if let Some(upstream) = &forward.upstream {
+        done &= hostcalls::set_property(vec!["kong.service.target"], Some(upstream.as_bytes())).is_ok();
+    }
+    if !done {
+        let mut reply = Reply::empty(503);
+        reply.reason = Some("host_refused");
+        return answer(request, &reply);
+    }
+    if let Some(rule) = &forward.would_refuse {
+        let id = request.id().unwrap_or("-");
+        log(
+            LogLevel::Warn,
+            &format!("dry run: would refuse reason=policy_denied rule={rule:?} request={id}"),
+        );
+    }
+    Action::Continue
+}
+
+fn property(path: &[&str]) -> Option<String> {
+    let value = hostcalls::get_property(path.to_vec()).ok().flatten()?;
+    String::from_utf8(value).ok()
+}
+
+fn now() -> u64 {
+    let time = hostcalls::get_current_time().unwrap_or(UNIX_EPOCH);
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+fn log(level: LogLevel, message: &str) {
+    let _ = hostcalls::log(level, &format!("asgard: {message}"));
+}

@@ -1,0 +1,133 @@
+//! Answers that the filter gives itself: refusals with their challenges (RFC 6750 section 3, RFC 9728
+//! section 5, the MCP authorization specification), metadata, preflights.
+
+use serde_json::json;
+
+/// An answer of the filter's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// HTTP status.
+    pub status: u16,
+    /// Headers; no name comes twice.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body: JSON, or empty.
+    pub body: String,
+    /// For a refusal: its reason code, for the log.
+    pub reason: Option<&'static str>,
+}
+
+impl Reply {
+    /// A JSON document.
+    pub fn json(status: u16, body: &serde_json::Value) -> Self {
+        let headers = vec![("content-type", "application/json".to_owned())];
+        Self { status, headers, body: body.to_string(), reason: None }
+    }
+
+    /// No content.
+    pub fn empty(status: u16) -> Self {
+        Self { status, headers: Vec::new(), body: String::new(), reason: None }
+    }
+
+    /// The same with one more header.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+}
+
+/// A refusal, before it is put into words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// HTTP status.
+    pub status: u16,
+    /// Error code: in the challenge one of RFC 6750 section 3.1, in the body also others.
+    pub error: &'static str,
+    /// Reason code: stable, finer than the error.
+    pub reason: &'static str,
+    /// One sentence for people. Never anything that the client sent.
+    pub message: String,
+    /// Whether a `WWW-Authenticate` goes with it.
+    pub challenge: Challenge,
+}
+
+/// What a challenge asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Challenge {
+    /// No challenge.
+    None,
+    /// A token; the client sent none, so that there is no error to name.
+    Token,
+    /// A better token, or a better request.
+    Error,
+    /// A token with these scopes, all of them.
+    Scopes(Vec<String>),
+}
+
+impl Refusal {
+    /// 401: no token.
+    pub fn no_token() -> Self {
+        Self {
+            status: 401,
+            error: "missing_token",
+            reason: "token_missing",
+            message: "send an access token in the Authorization header, as a bearer token".into(),
+            challenge: Challenge::Token,
+        }
+    }
+
+    /// 401: a token that is not accepted.
+    pub fn token(reason: &'static str, message: impl ToString) -> Self {
+        let message = message.to_string();
+        Self { status: 401, error: "invalid_token", reason, message, challenge: Challenge::Error }
+    }
+
+    /// 403: a token that does not suffice.
+    pub fn scope(reason: &'static str, message: impl ToString, scopes: Vec<String>) -> Self {
+        let challenge = Challenge::Scopes(scopes);
+        Self { status: 403, error: "insufficient_scope", reason, message: message.to_string(), challenge }
+    }
+
+    /// 400: a malformed authorization.
+    pub fn request(reason: &'static str, message: impl ToString) -> Self {
+        let message = message.to_string();
+        Self { status: 400, error: "invalid_request", reason, message, challenge: Challenge::Error }
+    }
+
+    /// Anything without a challenge.
+    pub fn plain(status: u16, error: &'static str, reason: &'static str, message: impl ToString) -> Self {
+        Self { status, error, reason, message: message.to_string(), challenge: Challenge::None }
+    }
+
+    /// Puts it into words. `metadata` is the URL of the protected resource metadata, `advertised` the
+    /// scopes that clients are told to ask for, `id` the gateway's id of the request.
+    pub fn reply(self, metadata: &str, advertised: &[String], id: Option<&str>) -> Reply {
+        let mut body = json!({ "error": self.error, "reason": self.reason, "message": self.message });
+        if let (Some(id), Some(members)) = (id, body.as_object_mut()) {
+            members.insert("request_id".into(), id.into());
+        }
+        let mut reply = Reply::json(self.status, &body).with("cache-control", "no-store");
+        let scopes = match &self.challenge {
+            Challenge::None => None,
+            Challenge::Scopes(scopes) if !scopes.is_empty() => Some(scopes.as_slice()),
+            _ => Some(advertised),
+        };
+        if let Some(scopes) = scopes {
+            // Configuration admits neither quotes nor backslashes in any of these, so nothing to escape.
+            let mut value = format!("Bearer resource_metadata=\"{metadata}\"");
+            if self.challenge != Challenge::Token {
+                value
+                    .push_str(&format!(", error=\"{}\", error_description=\"{}\"", self.error, self.message));
+            }
+            if !scopes.is_empty() {
+                value.push_str(&format!(", scope=\"{}\"", scopes.join(" ")));
+            }
+            reply = reply.with("www-authenticate", value);
+        }
+        if self.status == 503 {
+            reply = reply.with("retry-after", "2");
+        }
+        reply.reason = Some(self.reason);
+        reply
+    }
+}

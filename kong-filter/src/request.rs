@@ -1,0 +1,161 @@
+//! A request as the gateway received it.
+
+/// Method, target and headers of a request, as far as the filter looks at them.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// HTTP method.
+    pub method: String,
+    /// Request target as received: path and query.
+    pub target: String,
+    /// Names and values; HTTP/2 pseudo-headers may be among them.
+    pub headers: Vec<(String, Vec<u8>)>,
+}
+
+/// Why a header that may come once is not usable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeaderError {
+    /// It comes more than once.
+    Twice,
+    /// Its value is not visible ASCII, or too long.
+    Malformed,
+}
+
+impl Request {
+    /// All values of a header; the name in lower case.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        self.headers
+            .iter()
+            .filter(move |(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_slice())
+    }
+
+    /// Whether there is such a header.
+    pub fn has(&self, name: &str) -> bool {
+        self.all(name).next().is_some()
+    }
+
+    /// The value of a header that may come once, of at most `max` characters, all visible ASCII or spaces.
+    ///
+    /// # Errors
+    /// [`HeaderError`].
+    pub fn one<'a>(&'a self, name: &'a str, max: usize) -> Result<Option<&'a str>, HeaderError> {
+        let mut values = self.all(name);
+        let Some(value) = values.next() else {
+            return Ok(None);
+        };
+        if values.next().is_some() {
+            return Err(HeaderError::Twice);
+        }
+        match std::str::from_utf8(value) {
+            Ok(text) if text.len() <= max && text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) => {
+                Ok(Some(text.trim_matches(' ')))
+            }
+            _ => Err(HeaderError::Malformed),
+        }
+    }
+
+    /// The name of a header that only this filter may set, in any spelling that some server behind it
+    /// might take for it: `X_Userinfo` is `X-Userinfo` to everything that speaks CGI.
+    pub fn forged_identity(&self) -> Option<&'static str> {
+        const OURS: [&str; 2] = [identity::assertion::HEADER, "x-userinfo"];
+        let same = |name: &str, ours: &str| {
+            name.len() == ours.len()
+                && name.bytes().zip(ours.bytes()).all(|(byte, own)| {
+                    let byte = if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+                    byte == own
+                })
+        };
+        self.headers.iter().find_map(|(name, _)| OURS.into_iter().find(|ours| same(name, ours)))
+    }
+
+    /// Whether the query has an access token (RFC 6750 section 2.3), which is never read.
+    pub fn token_in_query(&self) -> bool {
+        self.target.split_once('?').is_some_and(|(_, query)| {
+            query.split(['&', ';']).any(|pair| pair.split('=').next() == Some("access_token"))
+        })
+    }
+
+    /// The gateway's id of this request, for the log, if it has one that is harmless there.
+    pub fn id(&self) -> Option<&str> {
+        let id = self.one("x-request-id", 64).ok()??;
+        id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-').then_some(id)
+    }
+}
+
+/// The value of an `Mcp-Name` header: the specification writes what is not plain ASCII as
+/// `=?base64?…?=`. `None` when that form is broken.
+pub fn decode_name(value: &str) -> Option<String> {
+    use base64::Engine as _;
+    let Some(rest) = value.strip_prefix("=?base64?") else {
+        return Some(value.to_owned());
+    };
+    let encoded = rest.strip_suffix("?=")?;
+    let bytes = base64::engine::general_purpose::STANDARD.decode(encoded).ok()?;
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(headers: &[(&str, &str)]) -> Request {
+        let headers =
+            headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect();
+        Request { headers, ..Request::default() }
+    }
+
+    #[test]
+    fn identity_headers_in_any_spelling() {
+        for name in [
+            "x-userinfo",
+            "X-USERINFO",
+            "x_userinfo",
+            "X-Asgard-Identity",
+            "x_asgard_identity",
+            "x-asgard_identity",
+        ] {
+            assert!(request(&[("a", "b"), (name, "x")]).forged_identity().is_some(), "{name}");
+        }
+        for name in ["x-userinfo2", "userinfo", "x-asgard-identit"] {
+            assert_eq!(request(&[(name, "x")]).forged_identity(), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn one_value_or_an_error() {
+        let twice = request(&[("Authorization", "a"), ("authorization", "b")]);
+        assert_eq!(twice.one("authorization", 9), Err(HeaderError::Twice));
+        assert_eq!(request(&[("a", "é")]).one("a", 9), Err(HeaderError::Malformed));
+        assert_eq!(request(&[("a", "x\n")]).one("a", 9), Err(HeaderError::Malformed));
+        assert_eq!(request(&[("a", "0123456789")]).one("a", 9), Err(HeaderError::Malformed));
+        assert_eq!(request(&[("A", " v ")]).one("a", 9), Ok(Some("v")));
+        assert_eq!(request(&[]).one("a", 9), Ok(None));
+    }
+
+    #[test]
+    fn tokens_in_the_query_are_seen() {
+        for (target, found) in [
+            ("/a?access_token=x", true),
+            ("/a?b=c&access_token=x", true),
+            ("/a?access_token", true),
+            ("/a?my_access_token=x", false),
+            ("/access_token=", false),
+            ("/a", false),
+        ] {
+            assert_eq!(
+                Request { target: target.into(), ..Request::default() }.token_in_query(),
+                found,
+                "{target}"
+            );
+        }
+    }
+
+    #[test]
+    fn names_are_decoded() {
+        assert_eq!(decode_name("report").as_deref(), Some("report"));
+        assert_eq!(decode_name("=?base64?w6k=?=").as_deref(), Some("é"));
+        assert_eq!(decode_name("=?base64?!!?="), None);
+        assert_eq!(decode_name("=?base64?w6k="), None);
+        assert_eq!(decode_name("=?base64?/w==?="), None);
+    }
+}
