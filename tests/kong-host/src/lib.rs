@@ -1,0 +1,3 @@
+//! A stand-in for Kong Gateway 3.9.
+
+pub mod template;
