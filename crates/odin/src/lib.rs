@@ -5,6 +5,7 @@ pub mod call;
 pub mod front;
 pub mod id;
 pub mod job;
+pub mod node;
 pub mod protocol;
 pub mod runner;
 pub mod worker;

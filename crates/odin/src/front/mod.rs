@@ -23,11 +23,11 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use grip::Publisher;
-use http::StatusCode;
 
 pub use access::Access;
 
 use crate::broker::Broker;
+use crate::node::health_routes;
 use crate::protocol::session::SessionKeys;
 use crate::protocol::{Limits, Refusal};
 use waiting::Waiters;
@@ -176,9 +176,9 @@ impl Front {
 
     /// The routes: MCP, holds, health.
     pub fn router(self: &Arc<Self>) -> Router {
+        let front = self.clone();
         Router::new()
-            .route("/livez", get(|| async { StatusCode::OK }))
-            .route("/readyz", get(readyz))
+            .merge(health_routes(move || front.ready()))
             .route("/statz", get(statz))
             .route("/_hermod/hold/{ticket}", get(hold::hold))
             .fallback(request::serve)
@@ -204,17 +204,6 @@ impl Front {
     fn can_hold(&self) -> bool {
         self.publisher.as_ref().is_some_and(Publisher::all_up)
             && self.holds.take(unix_seconds(), self.config.limits.holds_per_second)
-    }
-}
-
-async fn readyz(State(front): State<Arc<Front>>) -> Response {
-    match front.ready() {
-        Ok(()) => StatusCode::OK.into_response(),
-        Err(reason) => {
-            let body = serde_json::json!({ "ready": false, "reason": reason }).to_string();
-            (StatusCode::SERVICE_UNAVAILABLE, [(http::header::CONTENT_TYPE, "application/json")], body)
-                .into_response()
-        }
     }
 }
 

@@ -193,7 +193,7 @@ pub(super) async fn take_notification(
             None => Ok(()),
         },
         NotificationRoute::Progress => {
-            let token = notification.params.progress_token.map(|token| token.get().trim_matches('"'));
+            let token = notification.params.progress_token.map(|token| token.as_json().trim_matches('"'));
             post(front, session, token, notification.raw.get()).await
         }
         NotificationRoute::Worker => answer::notify(front, context, notification.raw).await,

@@ -1,0 +1,106 @@
+//! What backend and worker programs share: settings from the environment, broker, Pushpins, shutdown.
+
+use std::sync::Arc;
+
+use grip::{Endpoint, Event, Publisher, PublisherOptions};
+use tokio::sync::mpsc;
+
+/// The Pushpins of a comma-separated list such as `tcp://127.0.0.1:5562`. Empty text: none.
+///
+/// # Errors
+/// The entry that is no endpoint, and why.
+pub fn pushpins(list: &str) -> Result<Vec<Endpoint>, String> {
+    let entries = list.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+    entries
+        .map(|entry| entry.parse().map_err(|error| format!("{entry:?} is no address of a Pushpin: {error}")))
+        .collect()
+}
+
+/// Links to the Pushpins; `None` without any.
+pub fn publisher(endpoints: Vec<Endpoint>) -> Option<(Publisher, mpsc::Receiver<Event>)> {
+    (!endpoints.is_empty()).then(|| Publisher::start(endpoints, PublisherOptions::default()))
+}
+
+/// Waits until the process is asked to stop: SIGTERM or Ctrl-C.
+pub async fn stop_signal() {
+    let terminate = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = terminate => {}
+        result = tokio::signal::ctrl_c() => drop(result),
+    }
+}
+
+/// A name that no other node or worker ever had.
+pub fn unique_name(kind: &str) -> String {
+    format!("{kind}-{:016x}", rand::random::<u64>())
+}
+
+/// Listens with `TCP_NODELAY` on every connection: without it small answers wait for tens of milliseconds.
+///
+/// # Errors
+/// When the address can't be listened on.
+pub async fn listen(address: &str) -> std::io::Result<NoDelay> {
+    Ok(NoDelay(tokio::net::TcpListener::bind(address).await?))
+}
+
+/// A listener whose connections have `TCP_NODELAY`.
+pub struct NoDelay(tokio::net::TcpListener);
+
+impl NoDelay {
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// As [`tokio::net::TcpListener::local_addr`].
+    pub fn local_addr(&self) -> std::io::Result<std::net::SocketAddr> {
+        self.0.local_addr()
+    }
+}
+
+impl axum::serve::Listener for NoDelay {
+    type Io = tokio::net::TcpStream;
+    type Addr = std::net::SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        let (stream, address) = axum::serve::Listener::accept(&mut self.0).await;
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY can't be set");
+        }
+        (stream, address)
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.0.local_addr()
+    }
+}
+
+/// Routes that say whether a program lives and can serve. `ready` gives the reason when it can't.
+pub fn health_routes(ready: impl Fn() -> Result<(), String> + Send + Sync + 'static) -> axum::Router {
+    use axum::response::IntoResponse;
+    let ready = Arc::new(ready);
+    let readyz = move || {
+        let ready = ready.clone();
+        async move { readiness(ready()).into_response() }
+    };
+    axum::Router::new()
+        .route("/livez", axum::routing::get(|| async { http::StatusCode::OK }))
+        .route("/readyz", axum::routing::get(readyz))
+}
+
+fn readiness(ready: Result<(), String>) -> axum::response::Response {
+    use axum::response::IntoResponse;
+    match ready {
+        Ok(()) => http::StatusCode::OK.into_response(),
+        Err(reason) => {
+            let body = serde_json::json!({ "ready": false, "reason": reason }).to_string();
+            let json = [(http::header::CONTENT_TYPE, "application/json")];
+            (http::StatusCode::SERVICE_UNAVAILABLE, json, body).into_response()
+        }
+    }
+}
