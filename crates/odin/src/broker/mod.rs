@@ -5,10 +5,12 @@
 //! side are nudges only: whoever is nudged reads the record.
 
 mod memory;
+mod redis;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
+pub use self::redis::{InvalidUrl, RedisBroker};
 pub use memory::{Clock, MemoryBroker};
 
 use crate::call::{Claim, Enqueue, Gone, Message, Offer, Order, Read, Resume, Snapshot, State};
