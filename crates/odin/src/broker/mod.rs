@@ -5,6 +5,7 @@
 //! side are nudges only: whoever is nudged reads the record.
 
 mod memory;
+mod redis;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
+pub use self::redis::{InvalidUrl, RedisBroker};
 pub use memory::{Clock, MemoryBroker};
 
 use crate::call::{Claim, Enqueue, Gone, Message, Offer, Order, Read, Resume, Snapshot, State};

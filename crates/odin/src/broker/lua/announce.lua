@@ -1,0 +1,2 @@
+-- A backend lives: node
+announce(ARGV[1])

@@ -1,0 +1,24 @@
+-- BEAT: worker, fresh generation, then call, epoch, subscribed for each
+local worker = ARGV[1]
+
+local function beat(call, epoch, subscribed)
+  local r, gone = owned(call, epoch)
+  if not r then return gone end
+  own(r, worker)
+  if redis.call('PTTL', r.key) < LIFE / 2 then live(r) end
+  drop_dead_node(r)
+  local late = (r.reach == 'offered' and now >= r.since + OFFER)
+    or (r.reach == 'held' and not subscribed and now >= r.since + GATE)
+    -- A backend asks again within a second. This one has its answer, and the broker forgot that.
+    or (r.reach == 'node' and r.run == 'done' and now >= r.finished + OFFER)
+  if late then put(r, 'reach', 'none') end
+  return state(r)
+end
+
+local reply = { generation(ARGV[2]) }
+for i = 3, #ARGV, 3 do
+  -- A record that can't be worked on must not stand in the way of the others.
+  local valid, view = pcall(beat, ARGV[i], ARGV[i + 1], ARGV[i + 2] == '1')
+  table.insert(reply, valid and view or 'missing')
+end
+return reply

@@ -1,0 +1,5 @@
+-- GATE: call, epoch, channel
+local r, gone = owned(ARGV[1], ARGV[2])
+if not r then return gone end
+if r.reach == 'held' and r.channel == tonumber(ARGV[3]) then put(r, 'gate', '1') end
+return state(r)

@@ -1,0 +1,159 @@
+-- What all scripts share. The transitions are those of call/record.rs, under the same names; a test drives
+-- both with the same commands and compares every reply.
+--
+-- Rust puts the site's constants in front: LEASE, OFFER, GATE, START, KEEP, TOMBSTONE, UNDELIVERED,
+-- CANCEL_AHEAD, LIFE (milliseconds), QUEUE, INBOX (counts), and `now` (milliseconds of Redis' clock).
+--
+-- KEYS[1] is the root of one shard, `asgard:{s}:`. Every key begins with it, so that a script stays within
+-- one slot of a Redis Cluster:
+--   call:C    hash    the record          log:C    list  its kept events     inbox:C  list  for its worker
+--   q:SERVER  stream  the queue           leases:SERVER  zset  call -> end of its lease
+--   ticket:T  "C until"                   node:A  until   liveness of a backend
+--   ids:I     set     calls of (session, request id)      cancel:I  until   a cancellation ahead of its call
+--   generation        names this memory
+local root = KEYS[1]
+local GROUP = 'workers'
+
+local FIELDS = {
+  'run', 'epoch', 'hi', 'channels', 'enqueued', 'era', 'via', 'server', 'reach', 'at_node', 'at_request',
+  'ticket', 'since', 'channel', 'from', 'gate', 'owner', 'rerun', 'cancel', 'closed', 'expires', 'session',
+  'ids', 'finished', 'node', 'request',
+}
+
+local function key(kind, name)
+  return root .. kind .. ':' .. name
+end
+
+-- The record without its long texts. A key of another kind, or a record without its numbers, is none.
+local function record(call)
+  local at = key('call', call)
+  local values = redis.pcall('HMGET', at, unpack(FIELDS))
+  if values.err then return nil end
+  local r = { call = call, key = at }
+  for i, field in ipairs(FIELDS) do r[field] = values[i] end
+  for _, field in ipairs({ 'epoch', 'hi', 'channels', 'enqueued' }) do
+    r[field] = tonumber(r[field])
+    if not r[field] then return nil end
+  end
+  for _, field in ipairs({ 'since', 'channel', 'from', 'finished' }) do r[field] = tonumber(r[field]) or 0 end
+  local expires = tonumber(r.expires)
+  if expires and now >= expires then return nil end
+  return r
+end
+
+-- Changes fields: put(r, 'run', 'done', 'out', out).
+local function put(r, ...)
+  redis.call('HSET', r.key, ...)
+  for i = 1, select('#', ...), 2 do r[select(i, ...)] = select(i + 1, ...) end
+end
+
+local function out(r)
+  return redis.call('HGET', r.key, 'out')
+end
+
+local function log(r, from)
+  return redis.call('LRANGE', key('log', r.call), from, -1)
+end
+
+local function keeps_log(r)
+  return r.era == 'session' or r.via == 'backend'
+end
+
+local function state(r)
+  return { r.hi, r.cancel, r.reach, r.at_node, r.at_request, r.ticket, r.since, r.channel, r.from, r.gate }
+end
+
+local function snapshot(r)
+  return { state(r), redis.call('HGETALL', r.key), log(r, 0) }
+end
+
+-- The record for its owner; else nothing, and why.
+local function owned(call, epoch)
+  local r = record(call)
+  if not r or r.closed == '1' then return nil, 'missing' end
+  if r.epoch ~= tonumber(epoch) then return nil, 'fenced' end
+  return r
+end
+
+local function is_at(r, node, request)
+  return r.reach == 'node' and r.at_node == node and r.at_request == request
+end
+
+local function is_alive(node)
+  local ends = tonumber(redis.call('GET', key('node', node)))
+  return ends and now < ends
+end
+
+local function announce(node)
+  redis.call('SET', key('node', node), now + LEASE, 'PX', LEASE + SLACK)
+end
+
+local function drop_dead_node(r)
+  if r.reach == 'node' and not is_alive(r.at_node) then put(r, 'reach', 'none') end
+end
+
+local function own(r, worker)
+  if r.owner ~= worker then put(r, 'owner', worker) end
+  redis.call('ZADD', key('leases', r.server), now + LEASE, r.call)
+end
+
+-- Nothing outlives its parts by more than LIFE, whoever dies; who is at work renews it.
+local function live(r)
+  redis.call('PEXPIRE', r.key, LIFE)
+  redis.call('PEXPIRE', key('log', r.call), LIFE)
+  redis.call('PEXPIRE', key('inbox', r.call), LIFE)
+  redis.call('PEXPIRE', key('leases', r.server), LIFE)
+  if r.ids then redis.call('PEXPIRE', key('ids', r.ids), LIFE) end
+end
+
+local function close(r, ...)
+  redis.call('ZREM', key('leases', r.server), r.call)
+  redis.call('DEL', key('inbox', r.call))
+  put(r, 'closed', '1', 'owner', '', 'reach', 'none', 'job', '', ...)
+end
+
+local function expire(r, time)
+  put(r, 'expires', now + time)
+  redis.call('PEXPIRE', r.key, time + SLACK)
+  redis.call('PEXPIRE', key('log', r.call), time + SLACK)
+end
+
+-- The call is over. Only a session can ask for it again.
+local function finish(r)
+  if r.era == 'session' and redis.call('HEXISTS', r.key, 'out') == 1 then
+    close(r)
+    expire(r, KEEP)
+  else
+    redis.call('ZREM', key('leases', r.server), r.call)
+    redis.call('DEL', r.key, key('log', r.call), key('inbox', r.call))
+    if r.ids then redis.call('SREM', key('ids', r.ids), r.call) end
+    r.closed, r.reach = '1', 'none'
+  end
+end
+
+local function close_cancelled(r)
+  close(r, 'run', 'cancelled')
+  redis.call('HDEL', r.key, 'out')
+  redis.call('DEL', key('log', r.call))
+  expire(r, TOMBSTONE)
+end
+
+-- Nudges: hints, never the truth.
+local function nudge_node(node, request)
+  redis.call('PUBLISH', 'asgard:node:' .. node, request)
+end
+
+local function nudge_waiting(r)
+  if r.reach == 'node' then nudge_node(r.at_node, r.at_request) end
+end
+
+local function nudge_owner(r)
+  if r.owner and r.owner ~= '' then redis.call('PUBLISH', 'asgard:worker:' .. r.owner, r.call) end
+end
+
+-- Names this memory; `fresh` is random.
+local function generation(fresh)
+  local at = root .. 'generation'
+  redis.call('SETNX', at, fresh)
+  return redis.call('GET', at)
+end

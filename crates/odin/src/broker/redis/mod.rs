@@ -1,0 +1,464 @@
+//! The broker of a site: the records of calls in Redis.
+//!
+//! Each transition is one Lua script of `broker/lua/`. All keys of a script are in one shard, whose number is
+//! the hash tag of a Redis Cluster. Everything but the name of the memory expires or is deleted.
+
+mod codec;
+mod link;
+mod nudges;
+mod queue;
+mod scripts;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::future::try_join_all;
+use redis::io::tcp::TcpSettings;
+use redis::{Client, IntoConnectionInfo, Script, ScriptInvocation, Value, cmd};
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+
+use self::codec::Field;
+use self::link::{Link, unavailable};
+use self::queue::Reader;
+use self::scripts::{Clock, Scripts};
+use super::{
+    Beat, Beaten, Broker, BrokerLimits, Claimed, Entry, Held, NodeNudge, Result, Stray, Taken, Unavailable,
+    WorkerNudge,
+};
+use crate::call::{Enqueue, Gone, Message, Offer, Order, Read, Resume, Snapshot, State, Timing};
+use crate::id::{CallChannel, CallId, Ticket};
+use crate::runner::Rerun;
+
+/// How long a command may take to be answered.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a record, a queue or a message outlives everybody who could renew it.
+const LIFE: Duration = Duration::from_secs(3600);
+/// Beats in one script, so that none of them blocks Redis for long.
+const BEATS: usize = 256;
+
+/// The URL of Redis can't be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a usable Redis URL: {0}")]
+pub struct InvalidUrl(String);
+
+/// Records in Redis, shared by all nodes of a site. Needs Redis 6.2 or later.
+///
+/// A Redis that is gone is [`Unavailable`] within about a second; the connections come back by themselves.
+pub struct RedisBroker {
+    client: Client,
+    link: Link,
+    scripts: Scripts,
+    shards: u8,
+    readers: Mutex<HashMap<(String, String), Arc<Reader>>>,
+    /// The last known name of each shard's memory.
+    generations: Mutex<Vec<Option<String>>>,
+}
+
+impl RedisBroker {
+    /// A broker over the Redis at a URL (`redis://[[user]:password@]host[:port][/db]`, or
+    /// `redis+unix:///path`). Redis need not be up yet.
+    ///
+    /// `timing`, `limits` and `shards` (at least 1) must be the same on all nodes of the site.
+    ///
+    /// # Errors
+    /// [`InvalidUrl`] when the URL is none.
+    pub fn connect(
+        url: &str,
+        timing: Timing,
+        limits: BrokerLimits,
+        shards: u8,
+    ) -> std::result::Result<Self, InvalidUrl> {
+        let scripts = Scripts::new(&timing, &limits, LIFE, Clock::Redis);
+        Self::with_scripts(url, scripts, shards)
+    }
+
+    fn with_scripts(url: &str, scripts: Scripts, shards: u8) -> std::result::Result<Self, InvalidUrl> {
+        let invalid = |error: redis::RedisError| InvalidUrl(error.to_string());
+        let info = url.into_connection_info().map_err(invalid)?;
+        let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
+        let client = Client::open(info).map_err(invalid)?;
+        let shards = shards.max(1);
+        Ok(Self {
+            link: Link::new(client.clone(), PATIENCE),
+            client,
+            scripts,
+            shards,
+            readers: Mutex::default(),
+            generations: Mutex::new(vec![None; usize::from(shards)]),
+        })
+    }
+
+    /// Whether Redis answers.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when it does not, within about a second.
+    pub async fn ping(&self) -> Result<()> {
+        self.link.command(&cmd("PING")).await.map(drop).map_err(unavailable)
+    }
+
+    fn reader(&self, server: &str, worker: &str) -> Arc<Reader> {
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        let reader = readers.entry((server.to_owned(), worker.to_owned())).or_insert_with(|| {
+            let queues = (0..self.shards).map(|shard| format!("{}q:{server}", root(shard))).collect();
+            Arc::new(Reader::new(self.client.clone(), worker, queues))
+        });
+        Arc::clone(reader)
+    }
+
+    async fn call(&self, script: &Script, call: CallId, args: &[&str]) -> Result<Value> {
+        self.invoke(script, call.shard(), |invocation| {
+            invocation.arg(call.to_string()).arg(args);
+        })
+        .await
+    }
+
+    async fn invoke(
+        &self,
+        script: &Script,
+        shard: u8,
+        arguments: impl FnOnce(&mut ScriptInvocation<'_>),
+    ) -> Result<Value> {
+        let mut invocation = script.key(root(shard));
+        arguments(&mut invocation);
+        self.link.invoke(&invocation).await
+    }
+
+    fn generations(&self) -> MutexGuard<'_, Vec<Option<String>>> {
+        self.generations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes the name of a shard's memory.
+    fn note(&self, shard: u8, generation: Value) -> Result<()> {
+        let generation = codec::text(generation)?;
+        if let Some(known) = self.generations().get_mut(usize::from(shard)) {
+            *known = Some(generation);
+        }
+        Ok(())
+    }
+
+    /// The name of all shards' memory together.
+    async fn generation(&self) -> Result<String> {
+        let unknown: Vec<u8> = (0..self.shards)
+            .zip(self.generations().iter())
+            .filter_map(|(shard, known)| known.is_none().then_some(shard))
+            .collect();
+        try_join_all(unknown.into_iter().map(|shard| self.beat_shard(shard, "", Vec::new()))).await?;
+        let generations = self.generations();
+        Ok(generations.iter().map(|known| known.as_deref().unwrap_or_default()).collect::<Vec<_>>().join("."))
+    }
+
+    /// Beats for one shard's calls: the place of each in the worker's list with its answer.
+    async fn beat_shard(
+        &self,
+        shard: u8,
+        worker: &str,
+        beats: Vec<(usize, Beat)>,
+    ) -> Result<Vec<(usize, std::result::Result<State, Gone>)>> {
+        let reply = self
+            .invoke(&self.scripts.beat, shard, |invocation| {
+                invocation.arg(worker).arg(fresh());
+                for (_, beat) in &beats {
+                    invocation.arg(beat.call.to_string()).arg(beat.epoch).arg(codec::digit(beat.subscribed));
+                }
+            })
+            .await?;
+        let mut reply = codec::items(reply)?.into_iter();
+        self.note(shard, reply.next().unwrap_or_default())?;
+        beats.into_iter().zip(reply).map(|((place, _), view)| Ok((place, codec::view(view)?))).collect()
+    }
+}
+
+/// The root of a shard's keys.
+fn root(shard: u8) -> String {
+    format!("asgard:{{{shard}}}:")
+}
+
+/// A random name for a memory without one.
+fn fresh() -> String {
+    format!("{:016x}", rand::random::<u64>())
+}
+
+/// The name of (session, request id) in keys; of one length, whatever the client chose.
+fn request_key(session: &str, request_id: &str) -> String {
+    let mut hash = Sha256::new();
+    hash.update(session.len().to_be_bytes());
+    hash.update(session);
+    hash.update(request_id);
+    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn order_key(order: &Order) -> Option<String> {
+    Some(request_key(order.session.as_deref()?, order.request_id.as_deref()?))
+}
+
+fn add_fields(invocation: &mut ScriptInvocation<'_>, fields: &[Field<'_>]) {
+    for (name, value) in fields {
+        invocation.arg(*name).arg(value.as_ref());
+    }
+}
+
+#[async_trait]
+impl Broker for RedisBroker {
+    fn shard(&self, session: Option<&str>) -> u8 {
+        let number = match session {
+            Some(session) => {
+                let hash: [u8; 32] = Sha256::digest(session).into();
+                let [a, b, c, d, ..] = hash;
+                u32::from_be_bytes([a, b, c, d])
+            }
+            None => rand::random(),
+        };
+        u8::try_from(number % u32::from(self.shards)).unwrap_or_default()
+    }
+
+    async fn announce(&self, node: &str) -> Result<()> {
+        let announce = |shard| {
+            self.invoke(&self.scripts.announce, shard, |invocation| {
+                invocation.arg(node);
+            })
+        };
+        try_join_all((0..self.shards).map(announce)).await?;
+        Ok(())
+    }
+
+    async fn node_nudges(&self, node: &str) -> Result<mpsc::Receiver<NodeNudge>> {
+        let parse = |text: &[u8]| Some(NodeNudge::Request(std::str::from_utf8(text).ok()?.parse().ok()?));
+        let channel = format!("asgard:node:{node}");
+        Ok(nudges::follow(self.client.clone(), channel, NodeNudge::All, parse))
+    }
+
+    async fn worker_nudges(&self, worker: &str) -> Result<mpsc::Receiver<WorkerNudge>> {
+        let parse = |text: &[u8]| Some(WorkerNudge::Call(std::str::from_utf8(text).ok()?.parse().ok()?));
+        let channel = format!("asgard:worker:{worker}");
+        Ok(nudges::follow(self.client.clone(), channel, WorkerNudge::All, parse))
+    }
+
+    async fn enqueue(&self, call: CallId, order: Order) -> Result<Enqueue> {
+        if call.shard() >= self.shards {
+            return Err(Unavailable(format!("there is no shard {}", call.shard())));
+        }
+        let key = order_key(&order);
+        let mut line: Vec<Field<'_>> = vec![("call", call.to_string().into())];
+        line.extend(order.tool.as_deref().map(|tool| ("tool", tool.into())));
+        let mut fields = codec::order(&order);
+        fields.extend(codec::node(&order.node, order.request));
+        fields.extend(key.as_deref().map(|key| ("ids", key.into())));
+        let reply = self
+            .invoke(&self.scripts.enqueue, call.shard(), |invocation| {
+                invocation.arg(call.to_string()).arg(&order.server).arg(key.as_deref().unwrap_or_default());
+                invocation.arg(line.len() * 2);
+                add_fields(invocation, &line);
+                add_fields(invocation, &fields);
+            })
+            .await?;
+        match codec::text(reply)?.as_str() {
+            "accepted" => Ok(Enqueue::Accepted),
+            "full" => Ok(Enqueue::Full),
+            "cancelled" => Ok(Enqueue::Cancelled),
+            reply => Err(Unavailable(format!("unexpected reply {reply}"))),
+        }
+    }
+
+    async fn offer(
+        &self,
+        call: CallId,
+        node: &str,
+        request: u64,
+        ticket: Ticket,
+        may_hold: bool,
+    ) -> Result<Offer> {
+        let args = [node, &request.to_string(), &ticket.to_string(), codec::digit(may_hold)];
+        codec::offer(self.call(&self.scripts.offer, call, &args).await?)
+    }
+
+    async fn hold(&self, ticket: Ticket, assertion: &str) -> Result<Option<Held>> {
+        let reply = self
+            .invoke(&self.scripts.hold, ticket.shard(), |invocation| {
+                invocation.arg(ticket.to_string()).arg(assertion);
+            })
+            .await?;
+        codec::held(reply)
+    }
+
+    async fn read(&self, call: CallId, node: &str, request: u64, from: u32) -> Result<Read> {
+        let args = [node, &request.to_string(), &from.to_string()];
+        codec::read(self.call(&self.scripts.read, call, &args).await?)
+    }
+
+    async fn abandon(&self, call: CallId, node: &str, request: u64) -> Result<()> {
+        self.call(&self.scripts.abandon, call, &[node, &request.to_string()]).await.map(drop)
+    }
+
+    async fn resume(&self, call: CallId, session: &str, last: u32) -> Result<Resume> {
+        codec::resume(self.call(&self.scripts.resume, call, &[session, &last.to_string()]).await?)
+    }
+
+    async fn cancel(&self, session: &str, request_id: &str) -> Result<()> {
+        self.invoke(&self.scripts.cancel, self.shard(Some(session)), |invocation| {
+            invocation.arg(request_key(session, request_id));
+        })
+        .await
+        .map(drop)
+    }
+
+    async fn post(&self, call: CallId, session: &str, message: Message) -> Result<bool> {
+        let reply = self.call(&self.scripts.post, call, &[session, &message]).await?;
+        Ok(codec::number::<u8>(reply)? == 1)
+    }
+
+    async fn next(&self, server: &str, worker: &str, most: usize) -> Result<Vec<Entry>> {
+        self.reader(server, worker).next(most).await
+    }
+
+    async fn undelivered(&self, server: &str, worker: &str, most: usize) -> Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for shard in 0..self.shards {
+            if entries.len() >= most {
+                break;
+            }
+            let reply = self
+                .invoke(&self.scripts.undelivered, shard, |invocation| {
+                    invocation.arg(server).arg(worker).arg(most - entries.len());
+                })
+                .await?;
+            entries.extend(queue::entries(reply)?);
+        }
+        Ok(entries)
+    }
+
+    async fn take(&self, server: &str, worker: &str, entry: &Entry, rerun: Rerun) -> Result<Option<Taken>> {
+        let args = [server, worker, &entry.receipt, codec::rerun(rerun), &fresh()];
+        let reply = self.call(&self.scripts.take, entry.call, &args).await?;
+        if reply == Value::Nil {
+            return Ok(None);
+        }
+        let [generation, snapshot] = codec::fixed(reply)?;
+        self.note(entry.call.shard(), generation)?;
+        Ok(Some(Taken { snapshot: codec::snapshot(snapshot)?, generation: self.generation().await? }))
+    }
+
+    async fn inbox(&self, call: CallId, epoch: u32) -> Result<Vec<Message>> {
+        codec::messages(self.call(&self.scripts.inbox, call, &[&epoch.to_string()]).await?)
+    }
+
+    async fn emit(
+        &self,
+        call: CallId,
+        epoch: u32,
+        first: u32,
+        events: &[Message],
+    ) -> Result<std::result::Result<State, Gone>> {
+        let reply = self
+            .invoke(&self.scripts.emit, call.shard(), |invocation| {
+                invocation.arg(call.to_string()).arg(epoch).arg(first);
+                for event in events {
+                    invocation.arg(&**event);
+                }
+            })
+            .await?;
+        codec::view(reply)
+    }
+
+    async fn finish(
+        &self,
+        call: CallId,
+        epoch: u32,
+        out: &Message,
+    ) -> Result<std::result::Result<State, Gone>> {
+        codec::view(self.call(&self.scripts.finish, call, &[&epoch.to_string(), out]).await?)
+    }
+
+    async fn gate(&self, call: CallId, epoch: u32, channel: u32) -> Result<std::result::Result<State, Gone>> {
+        let args = [&*epoch.to_string(), &*channel.to_string()];
+        codec::view(self.call(&self.scripts.gate, call, &args).await?)
+    }
+
+    async fn lost(&self, call: CallId, epoch: u32, channel: u32) -> Result<std::result::Result<State, Gone>> {
+        let args = [&*epoch.to_string(), &*channel.to_string()];
+        codec::view(self.call(&self.scripts.lost, call, &args).await?)
+    }
+
+    async fn published(&self, call: CallId, epoch: u32) -> Result<std::result::Result<(), Gone>> {
+        let reply = self.call(&self.scripts.published, call, &[&epoch.to_string()]).await?;
+        Ok(codec::owned(reply)?.map(drop))
+    }
+
+    async fn drop_work(&self, call: CallId, epoch: u32) -> Result<std::result::Result<Option<State>, Gone>> {
+        codec::dropped(self.call(&self.scripts.drop_work, call, &[&epoch.to_string()]).await?)
+    }
+
+    async fn beat(&self, worker: &str, beats: &[Beat]) -> Result<Beaten> {
+        let shard_beats = (0..self.shards).flat_map(|shard| {
+            let own: Vec<(usize, Beat)> =
+                beats.iter().copied().enumerate().filter(|(_, beat)| beat.call.shard() == shard).collect();
+            let chunks: Vec<Vec<(usize, Beat)>> = match own.is_empty() {
+                // The shard's memory may be lost all the same.
+                true => vec![Vec::new()],
+                false => own.chunks(BEATS).map(<[_]>::to_vec).collect(),
+            };
+            chunks.into_iter().map(move |chunk| (shard, chunk))
+        });
+        let replies =
+            try_join_all(shard_beats.map(|(shard, chunk)| self.beat_shard(shard, worker, chunk))).await?;
+        let mut views = vec![Err(Gone::Missing); beats.len()];
+        for (place, view) in replies.into_iter().flatten() {
+            if let Some(slot) = views.get_mut(place) {
+                *slot = view;
+            }
+        }
+        Ok(Beaten { views, generation: self.generation().await? })
+    }
+
+    async fn claim(&self, server: &str, worker: &str, most: usize) -> Result<Vec<Claimed>> {
+        let mut claimed = Vec::new();
+        for shard in 0..self.shards {
+            if claimed.len() >= most {
+                break;
+            }
+            let reply = self
+                .invoke(&self.scripts.claim, shard, |invocation| {
+                    invocation.arg(server).arg(worker).arg(most - claimed.len());
+                })
+                .await?;
+            for item in codec::items(reply)? {
+                match codec::claimed(item) {
+                    Ok(item) => claimed.push(item),
+                    // It must not stand in the way of the others.
+                    Err(error) => tracing::warn!(server, %error, "a record that can't be read"),
+                }
+            }
+        }
+        Ok(claimed)
+    }
+
+    async fn restore(
+        &self,
+        call: CallId,
+        worker: &str,
+        snapshot: Snapshot,
+    ) -> Result<std::result::Result<State, Gone>> {
+        let key = order_key(&snapshot.order);
+        let mut fields = codec::restored(&snapshot);
+        fields.extend(key.as_deref().map(|key| ("ids", key.into())));
+        let reply = self
+            .invoke(&self.scripts.restore, call.shard(), |invocation| {
+                invocation.arg(call.to_string()).arg(worker).arg(snapshot.epoch).arg(fields.len() * 2);
+                add_fields(invocation, &fields);
+                for event in &snapshot.log {
+                    invocation.arg(&**event);
+                }
+            })
+            .await?;
+        codec::view(reply)
+    }
+
+    async fn stray(&self, channel: CallChannel) -> Result<Option<Stray>> {
+        let args = [&*channel.number.to_string()];
+        codec::stray(self.call(&self.scripts.stray, channel.call, &args).await?)
+    }
+}

@@ -1,0 +1,27 @@
+//! Tests against a real redis-server.
+
+mod live;
+#[allow(dead_code, unreachable_pub)]
+#[path = "../../../../tests/support/redis_server.rs"]
+mod redis_server;
+
+use crate::call::{Order, Via};
+use crate::job::Era;
+
+/// An order of backend `node` for server `s`.
+fn order(era: Era, node: &str, request: u64) -> Order {
+    Order {
+        server: "s".into(),
+        job: "{}".into(),
+        era,
+        via: Via::Pushpin,
+        tool: Some("report".into()),
+        assertion: "a1".into(),
+        principal: "p".into(),
+        session: (era == Era::Session).then(|| "session".into()),
+        request_id: (era == Era::Session).then(|| "1".into()),
+        lost: "lost".into(),
+        node: node.into(),
+        request,
+    }
+}
