@@ -29,6 +29,9 @@ struct Settings {
     /// Redis that backends and workers share.
     #[arg(long, env = "ASGARD_REDIS_URL", default_value = "redis://127.0.0.1:6380")]
     redis_url: String,
+    /// Shards of the records in Redis; the same on every node.
+    #[arg(long, env = "ASGARD_SHARDS", default_value_t = 1)]
+    shards: u8,
     /// Pushpins that hold streams, comma-separated. Empty: streams go through this process.
     #[arg(long, env = "ASGARD_PUSHPINS", default_value = "")]
     pushpins: String,
@@ -96,7 +99,8 @@ async fn run(settings: Settings) -> Result<(), String> {
     let broker: Arc<dyn Broker> = if settings.embedded_worker {
         Arc::new(MemoryBroker::new(timing, BrokerLimits::default()))
     } else {
-        let redis = RedisBroker::connect(&settings.redis_url, timing, BrokerLimits::default());
+        let redis =
+            RedisBroker::connect(&settings.redis_url, timing, BrokerLimits::default(), settings.shards);
         Arc::new(redis.map_err(|error| format!("ASGARD_REDIS_URL: {error}"))?)
     };
     let pushpins = node::pushpins(&settings.pushpins).map_err(|error| format!("ASGARD_PUSHPINS: {error}"))?;
@@ -109,7 +113,8 @@ async fn run(settings: Settings) -> Result<(), String> {
     let worker = if settings.embedded_worker {
         let toolbox = Toolbox::from_env().map_err(|error| error.to_string())?;
         let runner = Arc::new(RmcpRunner::new(Arc::new(toolbox)));
-        let config = WorkerConfig { name: node::unique_name("worker"), ..WorkerConfig::new(&settings.server) };
+        let config =
+            WorkerConfig { name: node::unique_name("worker"), ..WorkerConfig::new(&settings.server) };
         let beats = broker.clone();
         let worker = Worker::start(config, broker.clone(), Box::new(move || beats), runner, worker_pushpins);
         Some(worker.map_err(|error| format!("the embedded worker can't start: {error}"))?)
@@ -117,9 +122,9 @@ async fn run(settings: Settings) -> Result<(), String> {
         None
     };
     let front = Front::start(config, broker, front_publisher);
-    let listener = node::listen(&settings.listen)
-        .await
-        .map_err(|error| format!("can't listen on {}: {error}. Is another process there?", settings.listen))?;
+    let listener = node::listen(&settings.listen).await.map_err(|error| {
+        format!("can't listen on {}: {error}. Is another process there?", settings.listen)
+    })?;
     tracing::info!(address = %settings.listen, "listening");
     axum::serve(listener, front.router())
         .with_graceful_shutdown(node::stop_signal())

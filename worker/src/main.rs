@@ -26,6 +26,9 @@ struct Settings {
     /// Redis that backends and workers share.
     #[arg(long, env = "ASGARD_REDIS_URL", default_value = "redis://127.0.0.1:6380")]
     redis_url: String,
+    /// Shards of the records in Redis; the same on every node.
+    #[arg(long, env = "ASGARD_SHARDS", default_value_t = 1)]
+    shards: u8,
     /// Pushpins that hold streams, comma-separated.
     #[arg(long, env = "ASGARD_PUSHPINS", default_value = "")]
     pushpins: String,
@@ -61,8 +64,8 @@ async fn main() -> ExitCode {
 
 async fn run(settings: Settings) -> Result<(), String> {
     let connect = {
-        let url = settings.redis_url.clone();
-        move || RedisBroker::connect(&url, Timing::default(), BrokerLimits::default())
+        let (url, shards) = (settings.redis_url.clone(), settings.shards);
+        move || RedisBroker::connect(&url, Timing::default(), BrokerLimits::default(), shards)
     };
     let broker: Arc<dyn Broker> = Arc::new(connect().map_err(|error| format!("ASGARD_REDIS_URL: {error}"))?);
     let pushpins = node::pushpins(&settings.pushpins).map_err(|error| format!("ASGARD_PUSHPINS: {error}"))?;
@@ -78,9 +81,9 @@ async fn run(settings: Settings) -> Result<(), String> {
     let runner = Arc::new(RmcpRunner::new(Arc::new(toolbox)));
     let worker = Worker::start(config, broker, Box::new(beats), runner, node::publisher(pushpins))
         .map_err(|error| format!("the worker can't start: {error}"))?;
-    let listener = node::listen(&settings.listen)
-        .await
-        .map_err(|error| format!("can't listen on {}: {error}. Is another process there?", settings.listen))?;
+    let listener = node::listen(&settings.listen).await.map_err(|error| {
+        format!("can't listen on {}: {error}. Is another process there?", settings.listen)
+    })?;
     tracing::info!(address = %settings.listen, "serving");
     let ready = worker.clone();
     axum::serve(listener, node::health_routes(move || ready.ready()))

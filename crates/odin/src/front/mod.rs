@@ -177,12 +177,13 @@ impl Front {
     /// The routes: MCP, holds, health.
     pub fn router(self: &Arc<Self>) -> Router {
         let front = self.clone();
+        let health = health_routes(move || front.ready());
         Router::new()
-            .merge(health_routes(move || front.ready()))
             .route("/statz", get(statz))
             .route("/_hermod/hold/{ticket}", get(hold::hold))
             .fallback(request::serve)
             .with_state(self.clone())
+            .merge(health)
     }
 
     /// Whether it can serve. The error says what is missing.

@@ -11,7 +11,7 @@ mod scripts;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -309,6 +309,22 @@ impl Broker for RedisBroker {
     async fn post(&self, call: CallId, session: &str, message: Message) -> Result<bool> {
         let reply = self.call(&self.scripts.post, call, &[session, &message]).await?;
         Ok(codec::number::<u8>(reply)? == 1)
+    }
+
+    async fn remember(&self, session: &str, field: &str, value: &str, live: Duration) -> Result<bool> {
+        let life = live.as_millis().clamp(1, 1 << 40).to_string();
+        let reply = self
+            .invoke(&self.scripts.remember, self.shard(Some(session)), |invocation| {
+                invocation.arg(session).arg(field).arg(value).arg(life);
+            })
+            .await?;
+        Ok(codec::number::<u8>(reply)? == 1)
+    }
+
+    async fn recall(&self, session: &str) -> Result<BTreeMap<String, String>> {
+        let at = format!("{}session:{session}", root(self.shard(Some(session))));
+        let reply = self.link.command(cmd("HGETALL").arg(at)).await.map_err(unavailable)?;
+        redis::from_redis_value(reply).map_err(|error| Unavailable(error.to_string()))
     }
 
     async fn next(&self, server: &str, worker: &str, most: usize) -> Result<Vec<Entry>> {

@@ -49,6 +49,7 @@ pub(super) struct Scripts {
     pub(super) claim: Script,
     pub(super) restore: Script,
     pub(super) stray: Script,
+    pub(super) remember: Script,
 }
 
 macro_rules! script {
@@ -84,6 +85,7 @@ impl Scripts {
             claim: script!(head, "claim"),
             restore: script!(head, "restore"),
             stray: script!(head, "stray"),
+            remember: script!(head, "remember"),
         }
     }
 }
@@ -115,6 +117,7 @@ fn head(timing: &Timing, limits: &BrokerLimits, life: Duration, clock: Clock) ->
         ("SLACK", millis(slack)),
         ("QUEUE", limits.queue as u64),
         ("INBOX", limits.inbox as u64),
+        ("SESSION_FIELDS", limits.session_fields as u64),
     ];
     let mut head: String =
         constants.iter().map(|(name, value)| format!("local {name} = {value}\n")).collect();
