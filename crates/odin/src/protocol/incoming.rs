@@ -5,8 +5,7 @@ use serde_json::value::RawValue;
 
 use super::Limits;
 use super::headers::{
-    HeaderFault, LAST_EVENT_ID, PROTOCOL_VERSION, SESSION_ID, check_accept, check_content_type, decode_value,
-    mirrored, only,
+    HeaderFault, LAST_EVENT_ID, SESSION_ID, check_accept, check_content_type, decode_value, mirrored, only,
 };
 use super::message::{Body, LOG_LEVELS, Message, Params, Request, is_object, read_body, text};
 use super::refusal::{Refusal, excerpt};
@@ -353,7 +352,6 @@ fn version(headers: &HeaderMap) -> Result<Option<Revision>, Refusal> {
 
 /// The version header of a GET or DELETE, which only session revisions have.
 fn session_version(headers: &HeaderMap) -> Result<Option<Revision>, Refusal> {
-    debug_assert_eq!(PROTOCOL_VERSION.as_str(), "mcp-protocol-version");
     match version(headers)? {
         Some(revision) if revision.is_modern() => Err(Refusal::method_not_allowed("POST")),
         other => Ok(other),

@@ -42,6 +42,24 @@
 //! In the modern era `Mcp-Session-Id` and `Last-Event-ID` are ignored. A version that this server does not
 //! speak is refused with -32022 in either era.
 //!
+//! # What the front end does with each
+//! - [`Incoming::Modern`] request: [`Route::of`] says who answers (only [`Route::Worker`] and
+//!   [`Route::Listen`] are left). For `tools/call`, [`ParamRules::check`] compares `Mcp-Param-*` with the
+//!   tool's schema. `raw.to_owned()` is the job's message. When the answer goes out as one JSON document,
+//!   [`answer_status`] is its status. Notification: [`accepted`].
+//! - [`Incoming::Initialize`]: a worker answers. With a result (not with an error)
+//!   [`session::SessionInfo::new`] and [`session::SessionKeys::mint`] make the id for the answer's
+//!   `Mcp-Session-Id`; set `revision` to the one in the result, if the server chose another.
+//! - [`Incoming::Session`], [`Incoming::Listen`], [`Incoming::End`]: [`session::SessionKeys::open`] the id, else
+//!   [`Refusal::unknown_session`]; look up under [`session::SessionInfo::key`] whether the session was ended; then
+//!   [`Incoming::check_session`]. For each message by kind: requests by [`Route::of`] the session's revision
+//!   ([`empty_result`] for `ping`; [`Refusal::method_not_found`] for [`Route::NotInRevision`]), notifications by
+//!   [`NotificationRoute::of`], replies to the call that [`Id::call`] names. A body without any request is
+//!   [`accepted`].
+//! - A refusal of a message whose id is known gets it with [`Refusal::for_id`]; those of [`classify`] have it.
+//! - Event ids ([`sse::EventId`]) and the ids in replies name calls; they prove nothing. The call's record says
+//!   whose it is.
+//!
 //! # One meaning
 //! A body is refused when an object in it, at any depth, has two members of one name, when it is nested deeper
 //! than [`Limits::depth`], or when it has a member name that serde_json keeps for itself. So the scan here and
