@@ -1,0 +1,160 @@
+//! Which route a request takes (Kong's router, flavour `traditional_compatible`).
+
+use std::cmp::Reverse;
+
+use regex::Regex;
+
+use crate::config::{Config, ConfigError, Route};
+
+/// A route that fits.
+#[derive(Debug, Clone)]
+pub struct Match {
+    /// Index of the Service in the configuration.
+    pub service: usize,
+    /// Index of the route in the Service.
+    pub route: usize,
+    /// Named groups of the expression.
+    pub captures: Vec<(String, String)>,
+}
+
+enum Pattern {
+    Prefix(String),
+    Regex(Regex),
+}
+
+struct Entry {
+    /// Number of criteria, whether a regular expression, its priority, length: the greater is asked first.
+    rank: (usize, bool, u32, usize),
+    pattern: Pattern,
+    service: usize,
+    route: usize,
+}
+
+/// All routes in the order in which they are asked.
+pub struct Router {
+    entries: Vec<Entry>,
+}
+
+impl Router {
+    /// Sorts the routes of a configuration.
+    ///
+    /// # Errors
+    /// When an expression can't be read or a path is not normalised.
+    pub fn new(config: &Config) -> Result<Self, ConfigError> {
+        let mut entries = Vec::new();
+        for (service, s) in config.services.iter().enumerate() {
+            for (route, r) in s.routes.iter().enumerate() {
+                for path in &r.paths {
+                    let pattern =
+                        pattern(path).map_err(|why| ConfigError(format!("route {}: {why}", r.name)))?;
+                    entries.push(Entry { rank: rank(r, &pattern), pattern, service, route });
+                }
+            }
+        }
+        entries.sort_by_key(|e| Reverse(e.rank));
+        Ok(Self { entries })
+    }
+
+    /// The route of a request. `path` is normalised, without the query.
+    pub fn find(&self, config: &Config, method: &str, path: &str) -> Option<Match> {
+        self.entries.iter().find_map(|entry| {
+            let route = config.services.get(entry.service)?.routes.get(entry.route)?;
+            if !route.methods.is_empty() && !route.methods.contains(method) {
+                return None;
+            }
+            let captures = match &entry.pattern {
+                Pattern::Prefix(prefix) => path.starts_with(prefix.as_str()).then(Vec::new)?,
+                Pattern::Regex(regex) => {
+                    let found = regex.captures(path)?;
+                    let names = regex.capture_names().flatten();
+                    let value = |n: &str| found.name(n).map(|m| m.as_str().to_owned());
+                    names.filter_map(|n| Some((n.to_owned(), value(n)?))).collect()
+                }
+            };
+            Some(Match { service: entry.service, route: entry.route, captures })
+        })
+    }
+}
+
+fn pattern(path: &str) -> Result<Pattern, String> {
+    match path.strip_prefix('~') {
+        Some(regex) => {
+            Regex::new(&format!("^{regex}")).map(Pattern::Regex).map_err(|e| format!("{path:?}: {e}"))
+        }
+        None if path.starts_with('/') && normalise(path) == path => Ok(Pattern::Prefix(path.to_owned())),
+        None => Err(format!("path {path:?} is not normalised")),
+    }
+}
+
+fn rank(route: &Route, pattern: &Pattern) -> (usize, bool, u32, usize) {
+    let criteria = 1 + usize::from(!route.methods.is_empty());
+    match pattern {
+        Pattern::Prefix(prefix) => (criteria, false, 0, prefix.len()),
+        Pattern::Regex(_) => (criteria, true, route.regex_priority, 0),
+    }
+}
+
+/// The path as Kong's router sees it: dot segments and double slashes gone, unreserved characters decoded.
+pub fn normalise(path: &str) -> String {
+    let decoded = decode_unreserved(path);
+    let mut out: Vec<&str> = Vec::new();
+    let segments: Vec<&str> = decoded.split('/').collect();
+    let last = segments.len().saturating_sub(1);
+    for (i, segment) in segments.iter().enumerate() {
+        match *segment {
+            "." | ".." => {
+                if *segment == ".." {
+                    out.pop();
+                }
+                if i == last {
+                    out.push("");
+                }
+            }
+            "" if i != last => {}
+            other => out.push(other),
+        }
+    }
+    format!("/{}", out.join("/"))
+}
+
+fn decode_unreserved(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((before, after)) = rest.split_once('%') {
+        out.push_str(before);
+        let byte = after.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match byte {
+            Some(b) if b.is_ascii_alphanumeric() || b"-._~".contains(&b) => {
+                out.push(char::from(b));
+                rest = after.get(2..).unwrap_or("");
+            }
+            _ => {
+                out.push('%');
+                rest = after;
+            }
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_normalised() {
+        for (raw, normal) in [
+            ("/a//b", "/a/b"),
+            ("/a/./b/../c", "/a/c"),
+            ("/../a", "/a"),
+            ("/a/..", "/"),
+            ("/a/", "/a/"),
+            ("/%61%2fb", "/a%2fb"),
+            ("/a/%2e%2e/b", "/b"),
+            ("/", "/"),
+        ] {
+            assert_eq!(normalise(raw), normal, "{raw}");
+        }
+    }
+}
