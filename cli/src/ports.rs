@@ -25,6 +25,8 @@ pub struct Ports {
     pub pushpin_command: u16,
     /// Pushpin's statistics.
     pub pushpin_stats: u16,
+    /// Pushpin's counters for Prometheus.
+    pub pushpin_metrics: u16,
     /// Keycloak.
     pub keycloak: u16,
     /// Keycloak's health checks.
@@ -55,6 +57,7 @@ impl Default for Ports {
             pushpin_sub: 5562,
             pushpin_command: 5563,
             pushpin_stats: 5564,
+            pushpin_metrics: 5565,
             keycloak: 8080,
             keycloak_management: 9000,
             redis: 6380,
@@ -83,6 +86,7 @@ impl Ports {
             pushpin_sub: base.saturating_add(4),
             pushpin_command: base.saturating_add(9),
             pushpin_stats: base.saturating_add(5),
+            pushpin_metrics: base.saturating_add(14),
             keycloak: base.saturating_add(6),
             keycloak_management: base.saturating_add(7),
             redis: base.saturating_add(8),
@@ -129,6 +133,7 @@ impl Ports {
             ("pushpin_sub", self.pushpin_sub),
             ("pushpin_command", self.pushpin_command),
             ("pushpin_stats", self.pushpin_stats),
+            ("pushpin_metrics", self.pushpin_metrics),
             ("keycloak", self.keycloak),
             ("keycloak_management", self.keycloak_management),
             ("redis", self.redis),

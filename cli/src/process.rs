@@ -1,9 +1,10 @@
 //! Child processes that never outlive the supervisor, and what can be known about other processes.
 //!
-//! Each part is the leader of its own process group, so that its own children end with it, and runs under
-//! `setpriv --pdeathsig` (util-linux), so that the kernel ends it when the supervisor dies unasked. The
-//! supervisor must spawn from a thread that lives as long as it does (it runs on the main thread): the
-//! kernel takes the end of the spawning thread for the end of the parent.
+//! Each part is the leader of its own session (`setsid`), so that its children can be found and ended with
+//! it, whatever process groups they make (Pushpin's do), and runs under `setpriv --pdeathsig`, so that the
+//! kernel ends it when the supervisor dies unasked. Both are programs of util-linux. The supervisor must spawn
+//! from a thread that lives as long as it does (it runs on the main thread): the kernel takes the end of the
+//! spawning thread for the end of the parent.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -28,7 +29,7 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
 /// A process that can be recognised later: ids are used again, start times are not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    /// Process id; also that of its group.
+    /// Process id; also that of its session.
     pub pid: u32,
     /// Start, in clock ticks after boot.
     pub start: u64,
@@ -49,11 +50,11 @@ impl Identity {
         self.boot == boot_id() && start_time(self.pid) == Some(self.start)
     }
 
-    /// Kills what is left of this process's group. Does nothing when the id belongs to somebody else by now.
+    /// Kills what is left of this process's session. Does nothing when the id belongs to somebody else by now.
     pub fn kill_leftovers(&self) {
         let someone_else = start_time(self.pid).is_some_and(|start| start != self.start);
         if self.boot == boot_id() && !someone_else {
-            signal_group(self.pid, Signal::SIGKILL);
+            kill_session(self.pid);
         }
     }
 }
@@ -63,6 +64,32 @@ pub fn signal_group(pid: u32, signal: Signal) {
     if let Some(pid) = pid_of(pid) {
         let _ = killpg(pid, signal);
     }
+}
+
+/// Kills every process of a session.
+pub fn kill_session(session: u32) {
+    if pid_of(session).is_none() {
+        return;
+    }
+    // Again until nobody is left: one may have forked meanwhile.
+    for _ in 0..5 {
+        let members = session_members(session);
+        if members.is_empty() {
+            return;
+        }
+        members.into_iter().for_each(|pid| signal_process(pid, Signal::SIGKILL));
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+}
+
+fn session_members(session: u32) -> Vec<u32> {
+    std::fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|pid| stat(*pid).is_some_and(|stat| stat.session == session && stat.lives()))
+        .collect()
 }
 
 /// Sends a signal to one process; nothing happens when it has ended.
@@ -75,7 +102,7 @@ pub fn signal_process(pid: u32, signal: Signal) {
 /// Whether the process exists and is no zombie.
 #[must_use]
 pub fn is_alive(pid: u32) -> bool {
-    stat(pid).is_some_and(|(state, _)| state != 'Z' && state != 'X')
+    stat(pid).is_some_and(|stat| stat.lives())
 }
 
 /// How a process ended, in words: `signal 9`, `exit code 1`.
@@ -115,27 +142,48 @@ fn boot_id() -> String {
 }
 
 fn start_time(pid: u32) -> Option<u64> {
-    stat(pid).filter(|(state, _)| *state != 'Z' && *state != 'X').map(|(_, start)| start)
+    stat(pid).filter(Stat::lives).map(|stat| stat.start)
 }
 
-/// State and start time from `/proc/PID/stat` (proc(5)); the name in parentheses may contain anything.
-fn stat(pid: u32) -> Option<(char, u64)> {
+struct Stat {
+    state: char,
+    session: u32,
+    start: u64,
+}
+
+impl Stat {
+    fn lives(&self) -> bool {
+        self.state != 'Z' && self.state != 'X'
+    }
+}
+
+/// Some of `/proc/PID/stat` (proc(5)); the name in parentheses may contain anything.
+fn stat(pid: u32) -> Option<Stat> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, rest) = text.rsplit_once(") ")?;
     let mut fields = rest.split_whitespace();
     let state = fields.next()?.chars().next()?;
-    let start = fields.nth(18)?.parse().ok()?;
-    Some((state, start))
+    let session = fields.nth(2)?.parse().ok()?;
+    let start = fields.nth(15)?.parse().ok()?;
+    Some(Stat { state, session, start })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::process::CommandExt;
 
     #[test]
-    fn a_process_is_recognised_and_its_group_killed() {
-        let mut child = std::process::Command::new("sleep").arg("60").process_group(0).spawn().unwrap();
+    fn a_process_is_recognised_and_its_session_killed() {
+        // A child in a process group of its own, as Pushpin's are.
+        let script = "set -m; sleep 60 & echo $!; wait";
+        let mut child = std::process::Command::new("setsid")
+            .args(["sh", "-c", script])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+        let grandchild: u32 = line.trim().parse().unwrap();
         let identity = Identity::of(child.id()).unwrap();
         assert!(identity.is_alive());
         let other = Identity { start: identity.start + 1, ..identity.clone() };
@@ -146,6 +194,7 @@ mod tests {
         let status = child.wait().unwrap();
         assert_eq!(ending(status), "signal 9");
         assert!(!identity.is_alive());
+        assert!(!is_alive(grandchild));
     }
 
     #[test]

@@ -191,7 +191,8 @@ async fn detach(paths: &Paths, state: &State, up: &Up, gateway: Gateway, begun: 
                 return Err(Problem::new("interrupted; everything is stopped"));
             }
             () = tokio::time::sleep(Duration::from_millis(100)) => {
-                let Some(reply) = control::ask(paths, &Request::Status).await? else { continue };
+                // A supervisor that fails ends, and the end of the process says why.
+                let Ok(Some(reply)) = control::ask(paths, &Request::Status).await else { continue };
                 supervise::show_progress(&step, &reply.parts);
                 if reply.up {
                     break;

@@ -114,7 +114,8 @@ pub(super) fn ensure_keycloak(paths: &Paths, state: &State) -> Result<()> {
                 }
             });
             let mut command = Command::new(&mvn);
-            command.args(["-q", "-B", "dependency:unpack"]).args([
+            // Without a project Maven leaves its markers where it runs.
+            command.current_dir(part).args(["-q", "-B", "dependency:unpack"]).args([
                 format!("-Dmaven.repo.local={}", repository.display()),
                 format!("-Dartifact=org.keycloak:keycloak-quarkus-dist:{version}:zip"),
                 format!("-DoutputDirectory={}", unpacked.display()),
@@ -126,7 +127,7 @@ pub(super) fn ensure_keycloak(paths: &Paths, state: &State) -> Result<()> {
         step.done();
         let _ = std::fs::remove_dir_all(&repository);
         let tree = unpacked.join(format!("keycloak-{version}"));
-        std::fs::remove_dir(part)
+        std::fs::remove_dir_all(part)
             .and_then(|()| std::fs::rename(&tree, part))
             .map_err(|e| Problem::io("move", &tree, &e))?;
         let _ = std::fs::remove_dir_all(&unpacked);

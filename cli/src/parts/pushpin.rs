@@ -30,6 +30,7 @@ pub(super) fn part(plan: &Plan) -> Result<PartSpec> {
         ("PUSHPIN_PUBLISH_PORT", ports.pushpin_http.to_string()),
         ("PUSHPIN_COMMAND", format!("tcp://{}", Plan::local(ports.pushpin_command))),
         ("PUSHPIN_STATS", format!("tcp://{}", Plan::local(ports.pushpin_stats))),
+        ("PUSHPIN_METRICS", Plan::local(ports.pushpin_metrics)),
         ("GRIP_ISS", "pushpin".to_owned()),
         ("GRIP_KEY_BASE64", plan.state.secrets.grip_key_standard()?),
         ("BACKENDS", plan.backend_addresses().join(" ")),

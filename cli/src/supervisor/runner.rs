@@ -108,7 +108,7 @@ impl Runner {
             self.state.send_modify(|s| *s = PartState { pid: Some(pid), ..PartState::default() });
             let end = self.attend(&mut child, pid).await;
             // Its own children must not hold its ports, nor outlive it.
-            process::signal_group(pid, Signal::SIGKILL);
+            process::kill_session(pid);
             self.ledger.change(|all| all.retain(|one| Some(one) != identity.as_ref()));
             let stopped = matches!(end, End::Stopped);
             self.state.send_modify(|s| *s = PartState { stopped, ..PartState::default() });
@@ -146,15 +146,14 @@ impl Runner {
             .open(&self.log)
             .map_err(|e| Problem::io("write", &self.log, &e))?;
         let errors = log.try_clone().map_err(|e| Problem::io("write", &self.log, &e))?;
-        let mut command = match process::find_program("setpriv") {
-            Some(setpriv) => {
-                let mut command = Command::new(setpriv);
+        let mut command = match (process::find_program("setsid"), process::find_program("setpriv")) {
+            (Some(setsid), Some(setpriv)) => {
+                let mut command = Command::new(setsid);
                 let signal = self.spec.orphan_signal.as_str().trim_start_matches("SIG");
-                command.args(["--pdeathsig", signal, "--"]).arg(&self.spec.program);
+                command.arg(setpriv).args(["--pdeathsig", signal, "--"]).arg(&self.spec.program);
                 command
             }
-            // Without util-linux the ledger alone finds what a killed supervisor left.
-            None => Command::new(&self.spec.program),
+            _ => return Err(Problem::new("setsid and setpriv are missing").mend("install util-linux")),
         };
         for (name, _) in std::env::vars_os() {
             let foreign = name.to_str().is_none_or(|n| ["ASGARD_", "KC_", "KONG_"].iter().any(|p| n.starts_with(p)));
@@ -169,7 +168,6 @@ impl Runner {
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(errors)
-            .process_group(0)
             .spawn()
             .map_err(|e| Problem::io("start", &self.spec.program, &e))
     }
@@ -234,7 +232,7 @@ impl Runner {
         // The whole group: Kong's launcher does not pass signals on to its nginx.
         process::signal_group(pid, Signal::SIGTERM);
         if tokio::time::timeout(self.spec.stop_timeout, child.wait()).await.is_err() {
-            process::signal_group(pid, Signal::SIGKILL);
+            process::kill_session(pid);
             let _ = child.wait().await;
         }
     }
