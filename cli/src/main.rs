@@ -1,3 +1,5 @@
-//! Entry point.
+//! The `asgard` command. Everything is in the library.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    asgard::commands::main()
+}

@@ -1,0 +1,197 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::parts::Gateway;
+
+/// Asgard: MCP servers for an organisation, behind one gateway with single sign-on.
+#[derive(Debug, Parser)]
+#[command(name = "asgard", version, about, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Install what is missing and start all parts; Ctrl-C stops them
+    Up(Up),
+    /// Stop all parts
+    Down,
+    /// Show the parts; exit code 0 when all are ready
+    Status {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the log of a part, or the last lines of all
+    Logs {
+        /// A part, such as backend-1
+        part: Option<String>,
+        /// Show new lines as they come
+        #[arg(short, long)]
+        follow: bool,
+        /// How many lines
+        #[arg(short = 'n', long, default_value_t = 100)]
+        lines: usize,
+    },
+    /// Log in as a sample user and print the access token alone
+    Token {
+        /// A user, such as thor (the password is the name)
+        user: String,
+        /// The organisation; default: the user's first
+        #[arg(long)]
+        org: Option<String>,
+    },
+    /// Call a tool as a sample user and show its progress and result
+    Call(Call),
+    /// Look for what is missing or wrong, and say how to mend it
+    Doctor,
+    /// Run the tests, all or the named ones
+    Test {
+        /// Suites; none: all
+        names: Vec<String>,
+        /// List the suites
+        #[arg(long)]
+        list: bool,
+    },
+    /// Run the supervisor (what `up -d` starts)
+    #[command(hide = true)]
+    Supervise(Up),
+    /// Stop one part until `start`
+    #[command(hide = true)]
+    Stop {
+        /// The part
+        part: String,
+    },
+    /// Start a part that was stopped or given up
+    #[command(hide = true)]
+    Start {
+        /// The part
+        part: String,
+    },
+}
+
+/// How to start.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Up {
+    /// Run in the background; return when all is ready
+    #[arg(short, long)]
+    pub detach: bool,
+    /// The gateway; default: a kong 3.9 found on PATH, else Envoy
+    #[arg(long, value_enum)]
+    pub gateway: Option<Gateway>,
+    /// How many workers (default: the state file's, 2)
+    #[arg(long, value_name = "N")]
+    pub workers: Option<u16>,
+    /// How many backends (default: the state file's, 2)
+    #[arg(long, value_name = "N")]
+    pub backends: Option<u16>,
+    /// Start natively even where a container engine is
+    #[arg(long)]
+    pub native: bool,
+    /// Leave the MCP Inspector out
+    #[arg(long)]
+    pub no_inspector: bool,
+    /// At first use: ports from this one on, or `free` for some free ones (default: 8000 and so on)
+    #[arg(long, value_name = "BASE|free")]
+    pub ports: Option<String>,
+    /// Build nothing: take the programs as they are
+    #[arg(long, hide = true)]
+    pub no_build: bool,
+    /// Only these parts
+    #[arg(long, hide = true, value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// End when this process ends
+    #[arg(long, hide = true, value_name = "PID")]
+    pub parent: Option<u32>,
+}
+
+impl Up {
+    /// The arguments that a detached supervisor gets.
+    #[must_use]
+    pub fn for_supervisor(&self, gateway: Gateway) -> Vec<String> {
+        let mut args = vec!["supervise".to_owned(), "--gateway".to_owned(), gateway.name().to_owned()];
+        let mut option = |name: &str, value: Option<String>| {
+            if let Some(value) = value {
+                args.extend([name.to_owned(), value]);
+            }
+        };
+        option("--workers", self.workers.map(|n| n.to_string()));
+        option("--backends", self.backends.map(|n| n.to_string()));
+        option("--parent", self.parent.map(|n| n.to_string()));
+        option("--only", (!self.only.is_empty()).then(|| self.only.join(",")));
+        if self.no_inspector {
+            args.push("--no-inspector".to_owned());
+        }
+        args
+    }
+}
+
+/// What to call.
+#[derive(Debug, Clone, Args)]
+pub struct Call {
+    /// The tool
+    pub tool: String,
+    /// An argument; the value is read as the tool's schema says
+    #[arg(long = "arg", value_name = "NAME=VALUE")]
+    pub args: Vec<String>,
+    /// The user
+    #[arg(long, default_value = "thor")]
+    pub user: String,
+    /// The organisation; default: the user's first
+    #[arg(long)]
+    pub org: Option<String>,
+    /// Print the result as JSON and nothing else
+    #[arg(long)]
+    pub json: bool,
+    /// Which road: through the gateway, or through Pushpin first
+    #[arg(long, value_enum, default_value_t = Road::Bifrost)]
+    pub road: Road,
+}
+
+/// The two roads in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Road {
+    /// The gateway is the edge.
+    Bifrost,
+    /// Pushpin is the edge.
+    Hermod,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+        let cli = Cli::try_parse_from(["asgard", "call", "report", "--arg", "steps=3", "--user", "freya"]).unwrap();
+        assert!(matches!(cli.command, Command::Call(call) if call.user == "freya" && call.args == ["steps=3"]));
+    }
+
+    #[test]
+    fn a_detached_supervisor_gets_the_same_arguments() {
+        let Command::Up(up) = Cli::try_parse_from([
+            "asgard", "up", "-d", "--workers", "3", "--only", "redis,pushpin", "--no-inspector", "--parent", "7",
+        ])
+        .unwrap()
+        .command
+        else {
+            panic!("not up")
+        };
+        let args = up.for_supervisor(Gateway::Envoy);
+        let Command::Supervise(again) =
+            Cli::try_parse_from(std::iter::once("asgard".to_owned()).chain(args)).unwrap().command
+        else {
+            panic!("not supervise")
+        };
+        assert_eq!(
+            (again.workers, again.only.len(), again.no_inspector, again.parent, again.gateway),
+            (Some(3), 2, true, Some(7), Some(Gateway::Envoy))
+        );
+    }
+}

@@ -1,0 +1,43 @@
+//! `asgard status`.
+
+use std::process::ExitCode;
+
+use crate::compose;
+use crate::paths::Paths;
+use crate::problem::Result;
+use crate::supervisor::control::{self, Reply, Request};
+
+/// Prints how the parts are. Exit code 0 when there are some and all are ready.
+///
+/// # Errors
+/// When the supervisor runs but does not answer.
+pub async fn run(paths: &Paths, json: bool) -> Result<ExitCode> {
+    let reply = if compose::is_up(paths) {
+        Reply { parts: compose::status(paths).await?, up: true, ..Reply::default() }
+    } else {
+        control::ask(paths, &Request::Status).await?.unwrap_or_default()
+    };
+    if json {
+        println!("{}", serde_json::json!({"parts": reply.parts}));
+    } else {
+        print(&reply);
+    }
+    let ready = !reply.parts.is_empty() && reply.parts.iter().all(|part| part.ready);
+    Ok(if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn print(reply: &Reply) {
+    if reply.parts.is_empty() {
+        println!("nothing is running; ./asgard up starts it");
+        return;
+    }
+    println!("{:<12} {:<10} {:>8}  {:<22} ready", "part", "kind", "pid", "address");
+    for part in &reply.parts {
+        let pid = part.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+        let ready = if part.ready { "yes" } else { "no" };
+        println!("{:<12} {:<10} {pid:>8}  {:<22} {ready}", part.name, part.kind.name(), part.address);
+    }
+    for note in &reply.notes {
+        println!("  {note}");
+    }
+}

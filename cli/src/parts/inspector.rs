@@ -1,0 +1,70 @@
+//! MCP Inspector (Loki): what a person looks with.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use super::Plan;
+use crate::health::Probe;
+use crate::paths::{private_dir, write_private};
+use crate::problem::{Problem, Result};
+use crate::supervisor::part::{Kind, PartSpec};
+
+pub(super) fn part(plan: &Plan) -> Result<PartSpec> {
+    let (Some(node), Some(script)) = (plan.tools.node.clone(), plan.tools.inspector.clone()) else {
+        return Err(Problem::new("the Inspector is not installed").mend("run ./asgard up without --no-inspector"));
+    };
+    let folder = plan.folder("inspector")?;
+    let storage = plan.paths.data().join("inspector");
+    private_dir(&storage)?;
+    let catalog = storage.join("servers.json");
+    // The page can change its servers, so a file that is there stays, unless the address has changed.
+    let servers = json!({"mcpServers": {"asgard org-1": server(plan, "org-1"), "asgard org-2": server(plan, "org-2")}});
+    let stays = std::fs::read_to_string(&catalog).is_ok_and(|text| text.contains(&plan.state.resource("org-1")));
+    if !stays {
+        write_private(&catalog, format!("{servers:#}\n").as_bytes())?;
+    }
+    let ports = &plan.state.ports;
+    let address = Plan::local(ports.inspector);
+    let env = [
+        ("HOST", "127.0.0.1".to_owned()),
+        ("CLIENT_PORT", ports.inspector.to_string()),
+        ("MCP_SANDBOX_PORT", ports.inspector_sandbox.to_string()),
+        ("MCP_APP_ORIGIN_PORT", ports.inspector_apps.to_string()),
+        ("MCP_INSPECTOR_API_TOKEN", plan.state.secrets.inspector_token.clone()),
+        ("MCP_INSPECTOR_SECRET_STORE", "memory".to_owned()),
+        ("MCP_AUTO_OPEN_ENABLED", "false".to_owned()),
+        ("MCP_STORAGE_DIR", storage.display().to_string()),
+    ];
+    Ok(PartSpec {
+        name: "inspector".to_owned(),
+        kind: Kind::Inspector,
+        address: address.clone(),
+        program: node,
+        args: vec![
+            script.display().to_string(),
+            "--web".to_owned(),
+            "--catalog".to_owned(),
+            catalog.display().to_string(),
+        ],
+        env: env.map(|(name, value)| (name.to_owned(), value)).into(),
+        folder,
+        after: Vec::new(),
+        probe: Probe::Tcp(vec![address]),
+        start_timeout: Duration::from_secs(60),
+        stop_timeout: Duration::from_secs(2),
+        orphan_signal: Signal::SIGTERM,
+        stop_wave: 0,
+    })
+}
+
+fn server(plan: &Plan, organisation: &str) -> serde_json::Value {
+    json!({
+        "type": "streamable-http",
+        "url": plan.state.resource(organisation),
+        "protocolEra": "modern",
+        "headers": {},
+        "oauth": {"clientId": "inspector", "scopes": format!("openid mcp:tools organization:{organisation}")},
+    })
+}

@@ -1,0 +1,168 @@
+//! Keycloak (Heimdall): users, organisations, tokens.
+//!
+//! The built distribution is shared by all stacks of the repository; each stack has a home of its own whose
+//! folders point there, with a database file in `data/`. The realm is imported once; when the realm's file
+//! changes (another port, another secret, an edited template) the database is made anew.
+//!
+//! Java is started directly, as `kc.sh` would: so the part's process is Keycloak itself, not a shell.
+
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::Plan;
+use crate::health::Probe;
+use crate::paths::{Paths, private_dir, short_hash, write_private};
+use crate::problem::{Problem, Result};
+use crate::render::{Values, render};
+use crate::supervisor::part::{Kind, PartSpec};
+
+/// Options of `kc.sh build`. A tree that was built with others is built again.
+pub const BUILD_OPTIONS: [&str; 5] = [
+    "--db=dev-file",
+    "--health-enabled=true",
+    "--http-relative-path=/heimdall",
+    "--http-management-relative-path=/",
+    "--features=resource-indicators,cimd",
+];
+
+/// What `kc.sh` gives to Java, but for the compiler: C1 alone halves the time to start.
+const JAVA_OPTIONS: [&str; 17] = [
+    "-XX:TieredStopAtLevel=1",
+    "-XX:+UseSerialGC",
+    "-XX:MetaspaceSize=96M",
+    "-XX:MaxMetaspaceSize=256m",
+    "-Xms64m",
+    "-Xmx512m",
+    "-XX:+ExitOnOutOfMemoryError",
+    "-Dfile.encoding=UTF-8",
+    "-Duser.language=en",
+    "-Duser.country=US",
+    "-Djava.security.egd=file:/dev/urandom",
+    "-Djava.util.logging.manager=org.jboss.logmanager.LogManager",
+    "-Djava.util.concurrent.ForkJoinPool.common.threadFactory=io.quarkus.bootstrap.forkjoin.QuarkusForkJoinWorkerThreadFactory",
+    "-Dpicocli.disable.closures=true",
+    "-Dquarkus-log-max-startup-records=10000",
+    "--add-opens=java.base/java.lang=ALL-UNNAMED",
+    "--enable-native-access=ALL-UNNAMED",
+];
+const OPENED: [&str; 3] = ["java.util", "java.util.concurrent", "java.security"];
+
+/// Arguments of `java` that run Keycloak's own entry point with this home.
+#[must_use]
+pub fn java_arguments(home: &Path) -> Vec<String> {
+    let mut args: Vec<String> = JAVA_OPTIONS.map(str::to_owned).into();
+    args.extend(OPENED.map(|package| format!("--add-opens=java.base/{package}=ALL-UNNAMED")));
+    args.push(format!("-Dkc.home.dir={}", home.display()));
+    args.push(format!("-Djboss.server.config.dir={}", home.join("conf").display()));
+    args.extend(["-cp".to_owned(), home.join("lib/quarkus-run.jar").display().to_string()]);
+    args.push("io.quarkus.bootstrap.runner.QuarkusEntryPoint".to_owned());
+    args
+}
+
+pub(super) fn part(plan: &Plan) -> Result<PartSpec> {
+    let ports = &plan.state.ports;
+    let home = home(&plan.paths);
+    let import = prepare(plan, &home)?;
+    let mut args = java_arguments(&home);
+    args.extend(["start".to_owned(), "--optimized".to_owned()]);
+    if import {
+        args.push("--import-realm".to_owned());
+    }
+    args.extend([
+        // Not at build: there it is ignored, and JGroups would listen beyond loopback.
+        "--cache=local".to_owned(),
+        "--http-enabled=true".to_owned(),
+        "--http-host=127.0.0.1".to_owned(),
+        format!("--http-port={}", ports.keycloak),
+        "--http-management-host=127.0.0.1".to_owned(),
+        format!("--http-management-port={}", ports.keycloak_management),
+        format!("--hostname={}/heimdall", plan.state.public_url),
+        "--hostname-backchannel-dynamic=true".to_owned(),
+        "--proxy-headers=xforwarded".to_owned(),
+    ]);
+    let env = [
+        ("KC_BOOTSTRAP_ADMIN_USERNAME", plan.state.secrets.admin_user.clone()),
+        ("KC_BOOTSTRAP_ADMIN_PASSWORD", plan.state.secrets.admin_password.clone()),
+    ];
+    Ok(PartSpec {
+        name: "keycloak".to_owned(),
+        kind: Kind::Keycloak,
+        address: Plan::local(ports.keycloak),
+        program: plan.tools.java.clone(),
+        args,
+        env: env.map(|(name, value)| (name.to_owned(), value)).into(),
+        folder: home,
+        after: Vec::new(),
+        probe: Probe::Http(format!("http://{}/health/ready", Plan::local(ports.keycloak_management))),
+        start_timeout: Duration::from_secs(240),
+        stop_timeout: Duration::from_secs(10),
+        orphan_signal: Signal::SIGKILL,
+        stop_wave: 0,
+    })
+}
+
+/// The home of this stack's Keycloak.
+#[must_use]
+pub fn home(paths: &Paths) -> PathBuf {
+    paths.data().join("keycloak")
+}
+
+/// Notes that the import is done; until then a next start makes the database anew.
+pub fn imported(paths: &Paths) {
+    let home = home(paths);
+    let _ = std::fs::rename(home.join("importing"), home.join("imported"));
+}
+
+/// Makes the home. True: the realm is to be imported.
+fn prepare(plan: &Plan, home: &Path) -> Result<bool> {
+    private_dir(&home.join("data/import"))?;
+    for folder in ["lib", "conf", "providers", "themes"] {
+        let (link, target) = (home.join(folder), plan.tools.keycloak.join(folder));
+        if std::fs::read_link(&link).ok().as_deref() != Some(target.as_path()) {
+            let _ = std::fs::remove_file(&link);
+            symlink(&target, &link).map_err(|e| Problem::io("link", &link, &e))?;
+        }
+    }
+    let realm = realm(plan)?;
+    let secrets = &plan.state.secrets;
+    // The administrator is made at the first start alone, so it belongs to what a database is made of.
+    let made_of = [realm.as_str(), &secrets.admin_user, &secrets.admin_password, &plan.state.versions.keycloak];
+    let made_of = short_hash(made_of.join("\n").as_bytes());
+    let done = home.join("imported");
+    if std::fs::read_to_string(&done).is_ok_and(|hash| hash == made_of) {
+        return Ok(false);
+    }
+    if done.exists() {
+        crate::ui::say("  the realm's template or settings changed: Keycloak's database is made anew");
+    }
+    let _ = std::fs::remove_file(&done);
+    for leftover in ["data/h2", "data/tmp", "data/transaction-logs"] {
+        let leftover = home.join(leftover);
+        if leftover.exists() {
+            std::fs::remove_dir_all(&leftover).map_err(|e| Problem::io("remove", &leftover, &e))?;
+        }
+    }
+    write_private(&home.join("data/import/asgard-realm.json"), realm.as_bytes())?;
+    write_private(&home.join("importing"), made_of.as_bytes())?;
+    Ok(true)
+}
+
+fn realm(plan: &Plan) -> Result<String> {
+    let values: Values = [
+        ("PUBLIC_URL", plan.state.public_url.clone()),
+        ("INSPECTOR_PORT", plan.state.ports.inspector.to_string()),
+        ("TESTS_CLIENT_SECRET", plan.state.secrets.tests_client.clone()),
+        ("GATEWAY_CLIENT_SECRET", plan.state.secrets.gateway_client.clone()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into();
+    let template = plan.paths.root.join("keycloak/realm.json.in");
+    let text = std::fs::read_to_string(&template).map_err(|e| Problem::io("read", &template, &e))?;
+    let realm = render(&text, &values)?;
+    serde_json::from_str::<serde::de::IgnoredAny>(&realm)
+        .map_err(|e| Problem::new(format!("{} is no JSON once filled in: {e}", template.display())))?;
+    Ok(realm)
+}

