@@ -169,14 +169,26 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
-        let cli = Cli::try_parse_from(["asgard", "call", "report", "--arg", "steps=3", "--user", "freya"]).unwrap();
-        assert!(matches!(cli.command, Command::Call(call) if call.user == "freya" && call.args == ["steps=3"]));
+        let cli =
+            Cli::try_parse_from(["asgard", "call", "report", "--arg", "steps=3", "--user", "freya"]).unwrap();
+        assert!(
+            matches!(cli.command, Command::Call(call) if call.user == "freya" && call.args == ["steps=3"])
+        );
     }
 
     #[test]
     fn a_detached_supervisor_gets_the_same_arguments() {
         let Command::Up(up) = Cli::try_parse_from([
-            "asgard", "up", "-d", "--workers", "3", "--only", "redis,pushpin", "--no-inspector", "--parent", "7",
+            "asgard",
+            "up",
+            "-d",
+            "--workers",
+            "3",
+            "--only",
+            "redis,pushpin",
+            "--no-inspector",
+            "--parent",
+            "7",
         ])
         .unwrap()
         .command

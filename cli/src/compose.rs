@@ -32,7 +32,8 @@ pub fn is_up(paths: &Paths) -> bool {
 /// When the preparation or compose fails.
 pub async fn up(paths: &Paths, state: &State, detach: bool) -> Result<ExitCode> {
     say("  a container engine is here: starting the compose file (./asgard up --native does without)");
-    demand(paths, Command::new(paths.root.join("setup.sh")), "prepare the configuration (./setup.sh)").await?;
+    demand(paths, Command::new(paths.root.join("setup.sh")), "prepare the configuration (./setup.sh)")
+        .await?;
     write_private(&marker(paths), b"compose\n")?;
     demand(paths, compose(paths, &["up", "-d", "--build"]).await?, "start the containers").await?;
     wait_healthy(paths).await?;
@@ -139,7 +140,8 @@ async fn wait_healthy(paths: &Paths) -> Result<()> {
             return Ok(());
         }
         if begun.elapsed() > Duration::from_secs(300) {
-            let late: Vec<String> = parts.into_iter().filter(|part| !part.ready).map(|part| part.name).collect();
+            let late: Vec<String> =
+                parts.into_iter().filter(|part| !part.ready).map(|part| part.name).collect();
             return Err(Problem::new(format!("not healthy after 300 s: {}", late.join(", ")))
                 .mend("see ./asgard logs PART, then ./asgard down"));
         }
@@ -172,7 +174,8 @@ async fn command() -> Option<Vec<&'static str>> {
 
 async fn compose(paths: &Paths, args: &[&str]) -> Result<Command> {
     let words = command().await.ok_or_else(|| Problem::new("docker compose is not installed"))?;
-    let (program, first) = words.split_first().ok_or_else(|| Problem::new("docker compose is not installed"))?;
+    let (program, first) =
+        words.split_first().ok_or_else(|| Problem::new("docker compose is not installed"))?;
     let mut command = Command::new(program);
     command.args(first).args(args).current_dir(&paths.root);
     Ok(command)

@@ -66,7 +66,8 @@ async fn http(url: &str) -> Result<(), String> {
         return Ok(());
     }
     let body = response.bytes().await.unwrap_or_default();
-    let reason: String = String::from_utf8_lossy(&body).chars().filter(|c| !c.is_control()).take(160).collect();
+    let reason: String =
+        String::from_utf8_lossy(&body).chars().filter(|c| !c.is_control()).take(160).collect();
     Err(format!("{url} answers {} {reason}", status.as_u16()))
 }
 

@@ -88,7 +88,8 @@ impl Paths {
             return run.join("control.sock");
         }
         let uid = nix::unistd::getuid();
-        std::env::temp_dir().join(format!("asgard-{uid}-{}.sock", short_hash(run.as_os_str().as_encoded_bytes())))
+        std::env::temp_dir()
+            .join(format!("asgard-{uid}-{}.sock", short_hash(run.as_os_str().as_encoded_bytes())))
     }
 
     /// Where cargo puts what it builds.
@@ -100,7 +101,8 @@ impl Paths {
     /// A path as a person would type it: relative to the current folder if it is inside.
     #[must_use]
     pub fn shown(&self, path: &Path) -> String {
-        let shown = std::env::current_dir().ok().and_then(|cwd| path.strip_prefix(cwd).ok().map(Path::to_owned));
+        let shown =
+            std::env::current_dir().ok().and_then(|cwd| path.strip_prefix(cwd).ok().map(Path::to_owned));
         shown.unwrap_or_else(|| path.to_owned()).display().to_string()
     }
 }

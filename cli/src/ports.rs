@@ -109,7 +109,10 @@ impl Ports {
         }
         match text.parse::<u16>() {
             Ok(base) if (1024..=u16::MAX - BLOCK).contains(&base) => Ok(Self::from_base(base)),
-            _ => Err(Problem::new(format!("--ports wants a first port from 1024 to {} or `free`", u16::MAX - BLOCK))),
+            _ => Err(Problem::new(format!(
+                "--ports wants a first port from 1024 to {} or `free`",
+                u16::MAX - BLOCK
+            ))),
         }
     }
 
@@ -192,7 +195,9 @@ pub fn demand_free(address: IpAddr, port: u16, name: &str, state_file: &str) -> 
             return Err(Problem::new(format!("port {port} ({name}) needs more rights"))
                 .mend(format!("choose a port over 1023 in {state_file}")));
         }
-        (_, Some(holder)) => format!("port {port} ({name}) is taken by pid {} ({})", holder.pid, holder.program),
+        (_, Some(holder)) => {
+            format!("port {port} ({name}) is taken by pid {} ({})", holder.pid, holder.program)
+        }
         (_, None) => format!("port {port} ({name}) is taken by a program of another user"),
     };
     Err(Problem::new(what).mend(mend))
@@ -214,21 +219,26 @@ pub fn holder(port: u16) -> Option<Holder> {
     let inodes: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
         .filter_map(|table| std::fs::read_to_string(table).ok())
-        .flat_map(|table| table.lines().skip(1).filter_map(|line| listening_inode(line, port)).collect::<Vec<_>>())
+        .flat_map(|table| {
+            table.lines().skip(1).filter_map(|line| listening_inode(line, port)).collect::<Vec<_>>()
+        })
         .map(|inode| format!("socket:[{inode}]"))
         .collect();
     if inodes.is_empty() {
         return None;
     }
     for entry in std::fs::read_dir("/proc").ok()?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
         let Ok(open) = std::fs::read_dir(entry.path().join("fd")) else { continue };
         let holds = open
             .flatten()
             .filter_map(|fd| std::fs::read_link(fd.path()).ok())
             .any(|link| inodes.iter().any(|inode| link.as_os_str() == inode.as_str()));
         if holds {
-            let program = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default().trim().to_owned();
+            let program =
+                std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default().trim().to_owned();
             return Some(Holder { pid, program });
         }
     }
@@ -273,7 +283,10 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         assert_eq!(holder(port).unwrap().pid, std::process::id());
         let problem = demand_free(LOOPBACK, port, "gateway", ".asgard/asgard.toml").unwrap_err().to_string();
-        assert!(problem.contains(&format!("port {port} (gateway) is taken by pid {}", std::process::id())), "{problem}");
+        assert!(
+            problem.contains(&format!("port {port} (gateway) is taken by pid {}", std::process::id())),
+            "{problem}"
+        );
         drop(listener);
         demand_free(LOOPBACK, port, "gateway", "f").unwrap();
         assert_eq!(holder(port), None);

@@ -182,7 +182,8 @@ mod tests {
             .spawn()
             .unwrap();
         let mut line = String::new();
-        std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line)
+            .unwrap();
         let grandchild: u32 = line.trim().parse().unwrap();
         let identity = Identity::of(child.id()).unwrap();
         assert!(identity.is_alive());

@@ -56,8 +56,8 @@ pub fn render_file(template: &Path, target: &Path, values: &Values) -> Result<()
         return Err(Problem::new(format!("{} is larger than {MAX_TEMPLATE} bytes", template.display())));
     }
     let text = std::fs::read_to_string(template).map_err(|e| Problem::io("read", template, &e))?;
-    let rendered =
-        render(&text, values).map_err(|p| Problem { what: format!("{}: {}", template.display(), p.what), ..p })?;
+    let rendered = render(&text, values)
+        .map_err(|p| Problem { what: format!("{}: {}", template.display(), p.what), ..p })?;
     crate::paths::write_private(target, rendered.as_bytes())
 }
 

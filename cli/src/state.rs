@@ -17,7 +17,8 @@ use crate::problem::{Problem, Result};
 /// Most backends, and most workers, of one stack.
 pub const MAX_COPIES: u16 = 9;
 
-const HEAD: &str = "# Asgard: ports, versions and secrets of this stack. `asgard up` wrote this file at its first start and
+const HEAD: &str =
+    "# Asgard: ports, versions and secrets of this stack. `asgard up` wrote this file at its first start and
 # only reads it since. Edit it while the stack is down. Keep it to yourself: it holds secrets.
 # Without this file the next `asgard up` starts afresh: other secrets, the ports of the first day.
 
@@ -72,7 +73,12 @@ pub struct Versions {
 impl Default for Versions {
     fn default() -> Self {
         let text = str::to_owned;
-        Self { keycloak: text("26.7.3"), envoy: text("1.40.0"), node: text("24.19.0"), inspector: text("2.12.0") }
+        Self {
+            keycloak: text("26.7.3"),
+            envoy: text("1.40.0"),
+            node: text("24.19.0"),
+            inspector: text("2.12.0"),
+        }
     }
 }
 
@@ -177,7 +183,8 @@ impl State {
     /// As [`State::load`], and when there is no file.
     pub fn existing(paths: &Paths) -> Result<Self> {
         Self::load(paths)?.ok_or_else(|| {
-            Problem::new(format!("there is no {}", paths.shown(&paths.state_file()))).mend("run ./asgard up first")
+            Problem::new(format!("there is no {}", paths.shown(&paths.state_file())))
+                .mend("run ./asgard up first")
         })
     }
 
@@ -189,23 +196,27 @@ impl State {
     }
 
     fn check(&self) -> Result<()> {
-        let url = reqwest::Url::parse(&self.public_url)
-            .map_err(|e| Problem::new(format!("public_url: {e}")).mend("write it like http://localhost:8000"))?;
+        let url = reqwest::Url::parse(&self.public_url).map_err(|e| {
+            Problem::new(format!("public_url: {e}")).mend("write it like http://localhost:8000")
+        })?;
         if !matches!(url.scheme(), "http" | "https") || self.public_url.ends_with('/') || url.path() != "/" {
-            return Err(Problem::new("public_url must be scheme, host and port alone, without a slash at its end"));
+            return Err(Problem::new(
+                "public_url must be scheme, host and port alone, without a slash at its end",
+            ));
         }
         self.listen.parse::<std::net::IpAddr>().map_err(|_| Problem::new("listen must be an IP address"))?;
         self.size.check()?;
         self.ports.check()?;
-        for (name, key) in [("session_key", &self.secrets.session_key), ("grip_key", &self.secrets.grip_key)] {
+        for (name, key) in [("session_key", &self.secrets.session_key), ("grip_key", &self.secrets.grip_key)]
+        {
             if decode(name, key)?.len() < 32 {
                 return Err(Problem::new(format!("secrets.{name} is shorter than 32 bytes")));
             }
         }
         for pair in self.secrets.assertion_keys.split(',') {
-            let (_, key) = pair
-                .split_once(':')
-                .ok_or_else(|| Problem::new("secrets.assertion_keys must be kid:base64url[,kid:base64url]"))?;
+            let (_, key) = pair.split_once(':').ok_or_else(|| {
+                Problem::new("secrets.assertion_keys must be kid:base64url[,kid:base64url]")
+            })?;
             if decode("assertion_keys", key)?.len() < 32 {
                 return Err(Problem::new("a key in secrets.assertion_keys is shorter than 32 bytes"));
             }
@@ -231,7 +242,9 @@ impl State {
         let host = reqwest::Url::parse(&self.public_url).ok().and_then(|u| u.host_str().map(str::to_owned));
         let named_loopback = match host.as_deref() {
             Some("localhost") => true,
-            Some(host) => host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()),
+            Some(host) => {
+                host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+            }
             None => false,
         };
         named_loopback && self.listen.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
@@ -259,7 +272,9 @@ fn random_key() -> String {
 }
 
 fn decode(name: &str, value: &str) -> Result<Vec<u8>> {
-    URL_SAFE_NO_PAD.decode(value).map_err(|_| Problem::new(format!("secrets.{name} is not base64url without padding")))
+    URL_SAFE_NO_PAD
+        .decode(value)
+        .map_err(|_| Problem::new(format!("secrets.{name} is not base64url without padding")))
 }
 
 #[cfg(test)]

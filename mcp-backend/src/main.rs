@@ -44,7 +44,7 @@ struct Settings {
     /// Named server that requests are for.
     #[arg(long, env = "ASGARD_SERVER", default_value = "default")]
     server: String,
-    /// Name of this node; random if unset. Must be unique among all that ever shared this Redis.
+    /// What this node is called; a random part is added, as a restarted node is another one.
     #[arg(long, env = "ASGARD_NODE")]
     node: Option<String>,
     /// Issuer of Pushpin's Grip-Sig.
@@ -174,7 +174,7 @@ fn front_config(settings: &Settings, timing: &Timing) -> Result<FrontConfig, Str
         None => None,
     };
     Ok(FrontConfig {
-        node: settings.node.clone().unwrap_or_else(|| node::unique_name("backend")),
+        node: node::unique_name(settings.node.as_deref().unwrap_or("backend")),
         server: settings.server.clone(),
         access,
         handover: settings.handover,

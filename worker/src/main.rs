@@ -35,7 +35,7 @@ struct Settings {
     /// Named server that it serves.
     #[arg(long, env = "ASGARD_SERVER", default_value = "default")]
     server: String,
-    /// Name of this worker; random if unset. Must be unique among all that ever shared this Redis.
+    /// What this worker is called; a random part is added, as a restarted worker is another one.
     #[arg(long, env = "ASGARD_WORKER")]
     worker: Option<String>,
     /// Calls that run at once.
@@ -71,7 +71,7 @@ async fn run(settings: Settings) -> Result<(), String> {
     let pushpins = node::pushpins(&settings.pushpins).map_err(|error| format!("ASGARD_PUSHPINS: {error}"))?;
     let toolbox = Toolbox::from_env().map_err(|error| error.to_string())?;
     let config = WorkerConfig {
-        name: settings.worker.unwrap_or_else(|| node::unique_name("worker")),
+        name: node::unique_name(settings.worker.as_deref().unwrap_or("worker")),
         concurrency: settings.concurrency.max(1),
         ..WorkerConfig::new(&settings.server)
     };

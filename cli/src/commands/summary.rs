@@ -43,7 +43,8 @@ fn text(paths: &Paths, state: &State) -> String {
 ",
         pushpin = ports.pushpin,
         user = admin.admin_user,
-        password = if admin.admin_password == "adminpassword" { "adminpassword" } else { "(in the state file)" },
+        password =
+            if admin.admin_password == "adminpassword" { "adminpassword" } else { "(in the state file)" },
         users = users.join(", "),
         home = paths.shown(&paths.home),
     );

@@ -25,7 +25,11 @@ use crate::ui::{Step, say, seconds};
 pub async fn run(paths: &Paths, up: Up) -> Result<ExitCode> {
     let begun = Instant::now();
     let state = state(paths, up.ports.as_deref())?;
-    if !up.native && up.gateway != Some(Gateway::Envoy) && up.only.is_empty() && compose::is_usable(paths).await {
+    if !up.native
+        && up.gateway != Some(Gateway::Envoy)
+        && up.only.is_empty()
+        && compose::is_usable(paths).await
+    {
         return compose::up(paths, &state, up.detach).await;
     }
     if !Lock::is_free(paths) {
@@ -161,8 +165,11 @@ fn kong_version(text: &str) -> Option<(u32, u32)> {
 async fn detach(paths: &Paths, state: &State, up: &Up, gateway: Gateway, begun: Instant) -> Result<ExitCode> {
     let log = paths.log("supervisor");
     let _ = std::fs::rename(&log, log.with_extension("log.1"));
-    let open = || OpenOptions::new().create(true).append(true).open(&log).map_err(|e| Problem::io("write", &log, &e));
-    let program = std::env::current_exe().map_err(|e| Problem::new(format!("cannot find the asgard program: {e}")))?;
+    let open = || {
+        OpenOptions::new().create(true).append(true).open(&log).map_err(|e| Problem::io("write", &log, &e))
+    };
+    let program =
+        std::env::current_exe().map_err(|e| Problem::new(format!("cannot find the asgard program: {e}")))?;
     let mut child = tokio::process::Command::new(&program)
         .args(up.for_supervisor(gateway))
         .env("ASGARD_ROOT", &paths.root)

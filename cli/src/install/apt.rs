@@ -40,8 +40,10 @@ pub(super) fn ensure(paths: &Paths, state: &State, needs: Needs) -> Result<()> {
     let list = missing.join(" ");
     let by_hand = format!("install by hand: {list}");
     if find_program("apt-get").is_none() {
-        return Err(Problem::new(format!("these Debian packages (or your system's like) are missing: {list}"))
-            .mend("install them with your package manager, or use a container engine"));
+        return Err(Problem::new(format!(
+            "these Debian packages (or your system's like) are missing: {list}"
+        ))
+        .mend("install them with your package manager, or use a container engine"));
     }
     let mut command = if nix::unistd::geteuid().is_root() {
         Command::new("sh")
@@ -56,8 +58,10 @@ pub(super) fn ensure(paths: &Paths, state: &State, needs: Needs) -> Result<()> {
         sudo.arg("sh");
         sudo
     } else {
-        return Err(Problem::new(format!("packages are missing, and this user may not install them: {list}"))
-            .mend(format!("as root: apt-get install -y --no-install-recommends {list}")));
+        return Err(Problem::new(format!(
+            "packages are missing, and this user may not install them: {list}"
+        ))
+        .mend(format!("as root: apt-get install -y --no-install-recommends {list}")));
     };
     let step = Step::begin("Debian packages");
     step.message(list.clone());
@@ -100,7 +104,8 @@ pub(super) fn missing(paths: &Paths, state: &State, needs: Needs) -> Vec<&'stati
 #[must_use]
 pub(super) fn java() -> Option<PathBuf> {
     let home = std::env::var_os("JAVA_HOME").map(|home| Path::new(&home).join("bin/java"));
-    let debian = std::fs::read_dir("/usr/lib/jvm").into_iter().flatten().flatten().map(|e| e.path().join("bin/java"));
+    let debian =
+        std::fs::read_dir("/usr/lib/jvm").into_iter().flatten().flatten().map(|e| e.path().join("bin/java"));
     home.into_iter()
         .chain(find_program("java"))
         .chain(debian)

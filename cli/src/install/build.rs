@@ -32,19 +32,27 @@ impl Built {
 #[must_use]
 pub fn cargo() -> Option<PathBuf> {
     let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo/bin/cargo"));
-    std::env::var_os("CARGO").map(PathBuf::from).into_iter().chain(find_program("cargo")).chain(home).find(|c| c.exists())
+    std::env::var_os("CARGO")
+        .map(PathBuf::from)
+        .into_iter()
+        .chain(find_program("cargo"))
+        .chain(home)
+        .find(|c| c.exists())
 }
 
 /// Whether the toolchain on `PATH` can build for WebAssembly by itself.
 pub(super) fn has_wasm_target() -> bool {
     output_of(Command::new("rustc").args(["--print", "target-libdir", "--target", "wasm32-wasip1"]))
         .and_then(|folder| std::fs::read_dir(folder.trim()).ok())
-        .is_some_and(|folder| folder.flatten().any(|file| file.file_name().to_string_lossy().starts_with("libstd-")))
+        .is_some_and(|folder| {
+            folder.flatten().any(|file| file.file_name().to_string_lossy().starts_with("libstd-"))
+        })
 }
 
 /// Builds backend and worker.
 pub(super) fn programs(paths: &Paths) -> Result<()> {
-    let cargo = cargo().ok_or_else(|| Problem::new("there is no cargo").mend("install Rust: https://rustup.rs"))?;
+    let cargo =
+        cargo().ok_or_else(|| Problem::new("there is no cargo").mend("install Rust: https://rustup.rs"))?;
     let step = Step::begin("backend and worker: build");
     let log = paths.log("install-programs");
     let run = Run {
@@ -67,7 +75,11 @@ pub(super) fn programs(paths: &Paths) -> Result<()> {
             step.message("fetching crates");
         }
     })?;
-    if compiled > 0 { step.done() } else { step.clear() }
+    if compiled > 0 {
+        step.done()
+    } else {
+        step.clear()
+    }
     Ok(())
 }
 
@@ -90,6 +102,10 @@ pub(super) fn filter(paths: &Paths) -> Result<()> {
         fresh |= line.contains("up to date");
         step.message(line.trim_start_matches("build-filter: ").to_owned());
     })?;
-    if fresh { step.clear() } else { step.done() }
+    if fresh {
+        step.clear()
+    } else {
+        step.done()
+    }
     Ok(())
 }

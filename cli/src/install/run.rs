@@ -61,7 +61,8 @@ impl Run<'_> {
                 .mend("free some space (`df -h`), then run the command again"));
         }
         let why = if telling.is_empty() { crate::process::ending(status) } else { telling };
-        Err(Problem::new(format!("cannot {}: {why}", self.doing)).mend(format!("{}; see {}", self.mend, self.log_shown)))
+        Err(Problem::new(format!("cannot {}: {why}", self.doing))
+            .mend(format!("{}; see {}", self.mend, self.log_shown)))
     }
 }
 

@@ -32,11 +32,12 @@ pub(super) fn part(plan: &Plan) -> Result<PartSpec> {
     let address = format!("{}:{}", plan.state.listen, plan.state.ports.gateway);
     let host = if plan.state.listen == "0.0.0.0" { "127.0.0.1" } else { plan.state.listen.as_str() };
     let threads = std::thread::available_parallelism().map_or(2, usize::from).min(8);
-    let args = ["-c", &file.display().to_string(), "--disable-hot-restart", "--concurrency", &threads.to_string()]
-        .map(str::to_owned)
-        .into_iter()
-        .chain(["-l", "warning", "--log-format", "%Y-%m-%d %T.%e %l %n %v"].map(str::to_owned))
-        .collect();
+    let args =
+        ["-c", &file.display().to_string(), "--disable-hot-restart", "--concurrency", &threads.to_string()]
+            .map(str::to_owned)
+            .into_iter()
+            .chain(["-l", "warning", "--log-format", "%Y-%m-%d %T.%e %l %n %v"].map(str::to_owned))
+            .collect();
     Ok(PartSpec {
         name: "gateway".to_owned(),
         kind: Kind::Gateway,
@@ -60,7 +61,8 @@ pub(super) fn ready(host: &str, port: u16) -> Probe {
 }
 
 fn values(plan: &Plan) -> Result<Values> {
-    let url = reqwest::Url::parse(&plan.state.public_url).map_err(|e| Problem::new(format!("public_url: {e}")))?;
+    let url =
+        reqwest::Url::parse(&plan.state.public_url).map_err(|e| Problem::new(format!("public_url: {e}")))?;
     let port = url.port_or_known_default().unwrap_or(80);
     let host = url.host_str().unwrap_or("localhost");
     let public_host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
@@ -106,7 +108,10 @@ fn endpoints(addresses: impl IntoIterator<Item = String>) -> String {
     let one = |address: String| {
         let (host, port) = address.rsplit_once(':')?;
         let port: u16 = port.parse().ok()?;
-        Some(json!({"endpoint": {"address": {"socket_address": {"address": host, "port_value": port}}}}).to_string())
+        Some(
+            json!({"endpoint": {"address": {"socket_address": {"address": host, "port_value": port}}}})
+                .to_string(),
+        )
     };
     addresses.into_iter().filter_map(one).collect::<Vec<_>>().join(", ")
 }

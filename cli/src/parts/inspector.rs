@@ -13,15 +13,19 @@ use crate::supervisor::part::{Kind, PartSpec};
 
 pub(super) fn part(plan: &Plan) -> Result<PartSpec> {
     let (Some(node), Some(script)) = (plan.tools.node.clone(), plan.tools.inspector.clone()) else {
-        return Err(Problem::new("the Inspector is not installed").mend("run ./asgard up without --no-inspector"));
+        return Err(
+            Problem::new("the Inspector is not installed").mend("run ./asgard up without --no-inspector")
+        );
     };
     let folder = plan.folder("inspector")?;
     let storage = plan.paths.data().join("inspector");
     private_dir(&storage)?;
     let catalog = storage.join("servers.json");
     // The page can change its servers, so a file that is there stays, unless the address has changed.
-    let servers = json!({"mcpServers": {"asgard org-1": server(plan, "org-1"), "asgard org-2": server(plan, "org-2")}});
-    let stays = std::fs::read_to_string(&catalog).is_ok_and(|text| text.contains(&plan.state.resource("org-1")));
+    let servers =
+        json!({"mcpServers": {"asgard org-1": server(plan, "org-1"), "asgard org-2": server(plan, "org-2")}});
+    let stays =
+        std::fs::read_to_string(&catalog).is_ok_and(|text| text.contains(&plan.state.resource("org-1")));
     if !stays {
         write_private(&catalog, format!("{servers:#}\n").as_bytes())?;
     }

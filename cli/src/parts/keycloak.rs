@@ -129,7 +129,8 @@ fn prepare(plan: &Plan, home: &Path) -> Result<bool> {
     let realm = realm(plan)?;
     let secrets = &plan.state.secrets;
     // The administrator is made at the first start alone, so it belongs to what a database is made of.
-    let made_of = [realm.as_str(), &secrets.admin_user, &secrets.admin_password, &plan.state.versions.keycloak];
+    let made_of =
+        [realm.as_str(), &secrets.admin_user, &secrets.admin_password, &plan.state.versions.keycloak];
     let made_of = short_hash(made_of.join("\n").as_bytes());
     let done = home.join("imported");
     if std::fs::read_to_string(&done).is_ok_and(|hash| hash == made_of) {

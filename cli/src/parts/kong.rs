@@ -31,7 +31,8 @@ pub(super) fn part(plan: &Plan) -> Result<PartSpec> {
     }
     let templates = plan.paths.root.join("kong");
     let mut values = values(plan)?;
-    for (name, path) in [("KONG_CONF_DIR", &folder), ("KONG_PREFIX", &prefix), ("KONG_FILTERS_DIR", &filters)] {
+    for (name, path) in [("KONG_CONF_DIR", &folder), ("KONG_PREFIX", &prefix), ("KONG_FILTERS_DIR", &filters)]
+    {
         values.insert(name.to_owned(), path.display().to_string());
     }
     for file in ["kong.yml", "nginx-http.conf", "nginx-proxy.conf"] {
@@ -61,7 +62,8 @@ pub(super) fn part(plan: &Plan) -> Result<PartSpec> {
 fn environment(templates: &std::path::Path, values: &Values) -> Result<BTreeMap<String, String>> {
     let file = templates.join("kong.env.in");
     let text = std::fs::read_to_string(&file).map_err(|e| Problem::io("read", &file, &e))?;
-    let text = render(&text, values).map_err(|p| Problem { what: format!("{}: {}", file.display(), p.what), ..p })?;
+    let text = render(&text, values)
+        .map_err(|p| Problem { what: format!("{}: {}", file.display(), p.what), ..p })?;
     text.lines()
         .map(str::trim)
         .filter(|line| !line.is_empty() && !line.starts_with('#'))

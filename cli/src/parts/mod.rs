@@ -83,7 +83,11 @@ impl Plan {
     }
 
     /// The environment of a backend or worker: what both need, then what the state file adds.
-    fn own_env(&self, kind: Kind, own: impl IntoIterator<Item = (&'static str, String)>) -> BTreeMap<String, String> {
+    fn own_env(
+        &self,
+        kind: Kind,
+        own: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> BTreeMap<String, String> {
         let ports = &self.state.ports;
         let mut env: BTreeMap<String, String> = [
             ("ASGARD_REDIS_URL", format!("redis://{}", Self::local(ports.redis))),
@@ -147,7 +151,8 @@ impl Plan {
                 "kong" => self.gateway == Gateway::Kong,
                 _ => true,
             };
-            used && (self.only.is_empty() || self.only.iter().any(|only| only.split('-').next() == Some(kind)))
+            used && (self.only.is_empty()
+                || self.only.iter().any(|only| only.split('-').next() == Some(kind)))
         };
         for (name, port) in self.state.ports.named(self.size) {
             if wanted(&name) {

@@ -13,7 +13,11 @@ pub(super) fn part(plan: &Plan, number: u16) -> PartSpec {
     let address = Plan::local(plan.state.ports.worker.saturating_add(number.saturating_sub(1)));
     let env = plan.own_env(
         Kind::Worker,
-        [("ASGARD_LISTEN", address.clone()), ("ASGARD_WORKER", name.clone()), ("ASGARD_LOG", "info".to_owned())],
+        [
+            ("ASGARD_LISTEN", address.clone()),
+            ("ASGARD_WORKER", name.clone()),
+            ("ASGARD_LOG", "info".to_owned()),
+        ],
     );
     PartSpec {
         name,

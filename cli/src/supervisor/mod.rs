@@ -87,8 +87,11 @@ impl Supervisor {
         private_dir(&paths.logs())?;
         let ledger = Ledger::new(&paths.run());
         let channels: Vec<_> = specs.iter().map(|_| watch::channel(PartState::default())).collect();
-        let receivers: BTreeMap<String, watch::Receiver<PartState>> =
-            specs.iter().zip(&channels).map(|(spec, (_, state))| (spec.name.clone(), state.clone())).collect();
+        let receivers: BTreeMap<String, watch::Receiver<PartState>> = specs
+            .iter()
+            .zip(&channels)
+            .map(|(spec, (_, state))| (spec.name.clone(), state.clone()))
+            .collect();
         let (mut parts, mut tasks) = (Vec::new(), JoinSet::new());
         for (spec, (sender, state)) in specs.into_iter().zip(channels) {
             let after = spec.after.iter().filter_map(|name| receivers.get(name).cloned()).collect();
@@ -200,7 +203,8 @@ impl Supervisor {
     async fn order(&self, name: &str, order: fn(oneshot::Sender<()>) -> Order) -> Result<()> {
         let part = self.parts.iter().find(|part| part.spec.name == name).ok_or_else(|| {
             let names: Vec<&str> = self.parts.iter().map(|p| p.spec.name.as_str()).collect();
-            Problem::new(format!("there is no part {name:?}")).mend(format!("the parts are {}", names.join(", ")))
+            Problem::new(format!("there is no part {name:?}"))
+                .mend(format!("the parts are {}", names.join(", ")))
         })?;
         let (done, wait) = oneshot::channel();
         let _ = part.orders.send(order(done)).await;

@@ -87,7 +87,9 @@ impl Runner {
                         self.state.send_modify(|s| *s = PartState::default());
                         let _ = done.send(());
                     }
-                    Some(Order::Stop(done)) => { let _ = done.send(()); },
+                    Some(Order::Stop(done)) => {
+                        let _ = done.send(());
+                    }
                     None => return,
                 }
                 continue;
@@ -156,7 +158,8 @@ impl Runner {
             _ => return Err(Problem::new("setsid and setpriv are missing").mend("install util-linux")),
         };
         for (name, _) in std::env::vars_os() {
-            let foreign = name.to_str().is_none_or(|n| ["ASGARD_", "KC_", "KONG_"].iter().any(|p| n.starts_with(p)));
+            let foreign =
+                name.to_str().is_none_or(|n| ["ASGARD_", "KC_", "KONG_"].iter().any(|p| n.starts_with(p)));
             if foreign {
                 command.env_remove(name);
             }

@@ -37,9 +37,10 @@ pub async fn stop_signal() {
     }
 }
 
-/// A name that no other node or worker ever had.
-pub fn unique_name(kind: &str) -> String {
-    format!("{kind}-{:016x}", rand::random::<u64>())
+/// A name that no other node or worker ever had: the given one and a random part. A restarted node must not
+/// pass for the one before it, whose requests died with it.
+pub fn unique_name(name: &str) -> String {
+    format!("{name}-{:016x}", rand::random::<u64>())
 }
 
 /// Listens with `TCP_NODELAY` on every connection: without it small answers wait for tens of milliseconds.

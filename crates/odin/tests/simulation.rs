@@ -4,7 +4,7 @@
 //!
 //! `SIMULATION_SEED=n cargo test -p odin --test simulation` prints the trace of one seed.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test: a panic is a finding
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, unreachable_pub)] // a test: a panic is a finding
 
 mod world;
 
