@@ -6,9 +6,10 @@
 
 use std::fmt;
 
-use identity::list::list;
 use identity::{ClaimNames, Policy, path};
 use serde::Deserialize;
+
+use crate::tree;
 
 /// Largest configuration that is read, in bytes.
 pub const MAX_CONFIG: usize = 1024 * 1024;
@@ -21,14 +22,13 @@ pub struct Config {
     /// own, port; no path. The OAuth resource of an organisation is this and `/api/v1/mcp/{org}`.
     pub public_url: String,
     /// The OpenID providers whose tokens are accepted, 1 to 8.
-    #[serde(deserialize_with = "list")]
     pub issuers: Vec<Issuer>,
     /// OAuth scopes.
     #[serde(default)]
     pub scopes: Scopes,
     /// Web origins (`https://app.example`) that may call beside the gateway's own; a request with
     /// another `Origin` is refused.
-    #[serde(default, deserialize_with = "list")]
+    #[serde(default)]
     pub origins: Vec<String>,
     /// How the filter tells the backend who calls.
     pub assertion: Assertion,
@@ -70,10 +70,10 @@ pub struct Issuer {
     /// Where its keys are.
     pub jwks: Jwks,
     /// The signature algorithms that are accepted.
-    #[serde(default = "default_algorithms", deserialize_with = "list")]
+    #[serde(default = "default_algorithms")]
     pub algorithms: Vec<Algorithm>,
     /// The clients (`azp`) whose tokens are accepted; empty: all.
-    #[serde(default, deserialize_with = "list")]
+    #[serde(default)]
     pub clients: Vec<String>,
 }
 
@@ -124,10 +124,10 @@ pub struct Jwks {
 #[serde(deny_unknown_fields)]
 pub struct Scopes {
     /// What clients are told to ask for: in the metadata and in challenges.
-    #[serde(default, deserialize_with = "list")]
+    #[serde(default)]
     pub advertised: Vec<String>,
     /// What every token must have.
-    #[serde(default, deserialize_with = "list")]
+    #[serde(default)]
     pub required: Vec<String>,
 }
 
@@ -251,15 +251,20 @@ impl Config {
         if json.len() > MAX_CONFIG {
             return wrong("configuration", format_args!("larger than {MAX_CONFIG} bytes"));
         }
-        let mut reader = serde_json::Deserializer::from_slice(json);
-        let config: Self = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-            let path = error.path().to_string();
-            let path = if path == "." { "configuration".to_owned() } else { path };
-            ConfigError { path, mend: mend(&error.into_inner()) }
+        let value = match identity::json::read(json) {
+            Ok(value) => value,
+            Err(error) => {
+                let (line, column) = (error.line(), error.column());
+                return wrong(
+                    "configuration",
+                    format_args!("not JSON, or a member comes twice: see line {line}, column {column}"),
+                );
+            }
+        };
+        let config: Self = tree::read(&value).map_err(|tree::Error { path, message }| {
+            let path = if path.is_empty() { "configuration".to_owned() } else { path };
+            ConfigError { path, mend: message }
         })?;
-        if let Err(error) = reader.end() {
-            return wrong("configuration", mend(&error));
-        }
         config.check()?;
         Ok(config)
     }
@@ -415,16 +420,4 @@ fn is_visible(byte: u8) -> bool {
 /// scope-token of RFC 6749 section 3.3.
 fn is_scope_byte(byte: u8) -> bool {
     is_visible(byte) && byte != b'"' && byte != b'\\'
-}
-
-/// serde's message without its `at line 1 column 2` (Kong hands over one long line), and with the
-/// values cut off that could be a secret (`invalid type: string "…"`).
-fn mend(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
-    let Some((before, rest)) = text.split_once("string \"") else {
-        return text.to_owned();
-    };
-    let after = rest.rsplit_once("\", ").map_or("", |(_, after)| after);
-    format!("{before}string, {after}")
 }

@@ -6,7 +6,6 @@ use p256::ecdsa;
 use rsa::pkcs1v15;
 use rsa::signature::Verifier as _;
 use rsa::{BoxedUint, RsaPublicKey};
-use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
@@ -50,25 +49,6 @@ pub enum JwksError {
     NoKeys,
 }
 
-#[derive(Deserialize)]
-struct Set {
-    keys: Vec<Value>,
-}
-
-#[derive(Deserialize)]
-struct Jwk {
-    kty: String,
-    kid: Option<String>,
-    alg: Option<String>,
-    #[serde(rename = "use")]
-    usage: Option<String>,
-    crv: Option<String>,
-    n: Option<String>,
-    e: Option<String>,
-    x: Option<String>,
-    y: Option<String>,
-}
-
 /// Reads a key set. Keys of other kinds or for other uses are passed over, and so are malformed ones:
 /// one bad key must not lock everybody out.
 ///
@@ -78,23 +58,28 @@ pub fn parse(json: &[u8]) -> Result<Vec<Key>, JwksError> {
     if json.len() > MAX_BODY {
         return Err(JwksError::TooLarge);
     }
-    let set: Set = serde_json::from_slice(json).map_err(|_| JwksError::Malformed)?;
-    let jwks = set.keys.into_iter().filter_map(|value| serde_json::from_value::<Jwk>(value).ok());
-    let keys: Vec<Key> = jwks.filter_map(|jwk| key(&jwk)).take(MAX_KEYS).collect();
+    let set = identity::json::read(json).map_err(|_| JwksError::Malformed)?;
+    let jwks = set.get("keys").and_then(Value::as_array).ok_or(JwksError::Malformed)?;
+    let keys: Vec<Key> = jwks.iter().filter_map(key).take(MAX_KEYS).collect();
     if keys.is_empty() {
         return Err(JwksError::NoKeys);
     }
     Ok(keys)
 }
 
-fn key(jwk: &Jwk) -> Option<Key> {
-    if jwk.usage.as_deref().is_some_and(|usage| usage != "sig") {
+fn key(jwk: &Value) -> Option<Key> {
+    // A member that should be a string and is none makes the key malformed.
+    let text = |name: &str| match jwk.get(name) {
+        None => Some(None),
+        Some(value) => value.as_str().map(Some),
+    };
+    if text("use")?.is_some_and(|usage| usage != "sig") {
         return None;
     }
-    let decode = |part: &Option<String>| URL_SAFE_NO_PAD.decode(part.as_deref()?).ok();
-    let (public, name, parts) = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
+    let decode = |name: &str| URL_SAFE_NO_PAD.decode(text(name)??).ok();
+    let (public, name, parts) = match (text("kty")??, text("crv")?) {
         ("RSA", _) => {
-            let (n, e) = (decode(&jwk.n)?, decode(&jwk.e)?);
+            let (n, e) = (decode("n")?, decode("e")?);
             if n.len().saturating_mul(8) > RSA_BITS.end().saturating_add(8) || e.len() > 8 {
                 return None;
             }
@@ -104,7 +89,7 @@ fn key(jwk: &Jwk) -> Option<Key> {
             (Public::Rsa(Box::new(pkcs1v15::VerifyingKey::new(public))), "RS256", [n, e])
         }
         ("EC", Some("P-256")) => {
-            let (x, y) = (decode(&jwk.x)?, decode(&jwk.y)?);
+            let (x, y) = (decode("x")?, decode("y")?);
             if x.len() != 32 || y.len() != 32 {
                 return None;
             }
@@ -114,7 +99,7 @@ fn key(jwk: &Jwk) -> Option<Key> {
         }
         _ => return None,
     };
-    if jwk.alg.as_deref().is_some_and(|alg| alg != name) {
+    if text("alg")?.is_some_and(|alg| alg != name) {
         return None;
     }
     let mut hash = Sha256::new();
@@ -123,7 +108,8 @@ fn key(jwk: &Jwk) -> Option<Key> {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
     }
-    Some(Key { id: jwk.kid.clone(), fingerprint: hash.finalize().into(), public })
+    let id = text("kid")?.map(str::to_owned);
+    Some(Key { id, fingerprint: hash.finalize().into(), public })
 }
 
 impl Key {

@@ -18,6 +18,7 @@ pub mod keys;
 pub mod metadata;
 pub mod reply;
 pub mod request;
+pub mod tree;
 pub mod userinfo;
 
 #[cfg(target_family = "wasm")]

@@ -4,7 +4,6 @@
 //! [`Claims::check`] judges it. Sources: RFC 7519 (JWT), RFC 9068 (access tokens), RFC 8707 (audience
 //! as resource), Keycloak's organisation claim.
 
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use crate::Principal;
@@ -140,38 +139,14 @@ impl ClaimsError {
     }
 }
 
-/// Reads a JSON object in which no member of the top level comes twice: of two `aud`, two readers may
-/// believe two different ones.
+/// Reads a token's payload, or header: a JSON object in which no member comes twice.
 ///
 /// # Errors
 /// [`ClaimsError::Malformed`].
 pub fn object(json: &[u8]) -> Result<Map<String, Value>, ClaimsError> {
-    serde_json::from_slice::<Unique>(json).map(|unique| unique.0).map_err(|_| ClaimsError::Malformed)
-}
-
-struct Unique(Map<String, Value>);
-
-impl<'de> Deserialize<'de> for Unique {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'de> Visitor<'de> for Members {
-            type Value = Unique;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Unique, A::Error> {
-                let mut map = Map::new();
-                while let Some((name, value)) = access.next_entry::<String, Value>()? {
-                    if map.insert(name, value).is_some() {
-                        return Err(A::Error::custom("a member comes twice"));
-                    }
-                }
-                Ok(Unique(map))
-            }
-        }
-        deserializer.deserialize_map(Members)
+    match crate::json::read(json) {
+        Ok(Value::Object(members)) => Ok(members),
+        _ => Err(ClaimsError::Malformed),
     }
 }
 

@@ -10,7 +10,7 @@
 
 pub mod assertion;
 pub mod claims;
-pub mod list;
+pub mod json;
 pub mod path;
 pub mod policy;
 mod principal;
