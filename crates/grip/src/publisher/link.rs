@@ -94,14 +94,18 @@ impl Link {
     pub(super) fn up(&self) -> Result<(), End> {
         tracing::info!(endpoint = %self.endpoint, "the link to Pushpin stands");
         self.event(Event::Up { pushpin: self.pushpin })?;
-        self.status.send_replace(Status::Up);
+        self.status.send_replace(Status::Up { since: Instant::now(), replayed: false });
         Ok(())
     }
 
     /// Marks the replay as ended.
     pub(super) fn replayed(&self) -> Result<(), End> {
         self.event(Event::Replayed { pushpin: self.pushpin })?;
-        self.status.send_replace(Status::Replayed);
+        self.status.send_modify(|status| {
+            if let Status::Up { replayed, .. } = status {
+                *replayed = true;
+            }
+        });
         Ok(())
     }
 

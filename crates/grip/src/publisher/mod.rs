@@ -132,6 +132,8 @@ pub struct PublisherOptions {
     /// The silence after `Up` that counts as the end of the replay: 50 ms. After 20 times as long it counts as
     /// ended even if there was no silence.
     pub replay_silence: Duration,
+    /// How long a link has to stand before it counts as settled ([`Publisher::link_settled`]): 1 s.
+    pub settle: Duration,
 }
 
 impl Default for PublisherOptions {
@@ -148,6 +150,7 @@ impl Default for PublisherOptions {
             probe_interval: Duration::from_secs(5),
             probe_timeout: Duration::from_secs(2),
             replay_silence: Duration::from_millis(50),
+            settle: Duration::from_secs(1),
         }
     }
 }
@@ -179,8 +182,7 @@ struct Command {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Status {
     Down,
-    Up,
-    Replayed,
+    Up { since: Instant, replayed: bool },
 }
 
 struct Handle {
@@ -293,11 +295,21 @@ impl Publisher {
         self.status(pushpin) != Status::Down
     }
 
+    /// True while the link stands since at least [`PublisherOptions::settle`]. Right after its start Pushpin may
+    /// answer holds with 500 or cut them: let it hold requests only from then on.
+    #[must_use]
+    pub fn link_settled(&self, pushpin: usize) -> bool {
+        match self.status(pushpin) {
+            Status::Down => false,
+            Status::Up { since, .. } => since.elapsed() >= self.shared.options.settle,
+        }
+    }
+
     /// True while the link stands and the subscriptions that Pushpin had before are reported
     /// ([`Event::Replayed`]).
     #[must_use]
     pub fn link_replayed(&self, pushpin: usize) -> bool {
-        self.status(pushpin) == Status::Replayed
+        matches!(self.status(pushpin), Status::Up { replayed: true, .. })
     }
 
     /// True while all links stand. With no Pushpin at all it is true.
@@ -316,7 +328,11 @@ impl Publisher {
     pub async fn wait_replayed(&self) {
         for link in &self.shared.links {
             // An error means that the link has ended, which only the drop of the last clone does.
-            let _ = link.status.clone().wait_for(|status| *status == Status::Replayed).await;
+            let _ = link
+                .status
+                .clone()
+                .wait_for(|status| matches!(status, Status::Up { replayed: true, .. }))
+                .await;
         }
     }
 
