@@ -55,10 +55,31 @@ pub struct Config {
     /// gateway as a whole.
     #[serde(default)]
     pub root_organisation: Option<String>,
-    /// For Kong alone: the upstream (`name:port`) to which an accepted request goes. The service in
-    /// Kong's own configuration then points at a dead port, so that nothing passes without the filter.
+    /// For Kong alone: the scheme that the backends speak, `http` or `https`. The filter sets it on a
+    /// request that it accepts (`kong.service.request.scheme`); without it, Kong's own configuration
+    /// leaves the request with a scheme that leads nowhere, so that nothing passes without the filter.
     #[serde(default)]
-    pub kong_upstream: Option<String>,
+    pub kong_scheme: Option<KongScheme>,
+}
+
+/// What Kong is to speak with the backends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KongScheme {
+    /// HTTP in the clear.
+    Http,
+    /// HTTP over TLS.
+    Https,
+}
+
+impl KongScheme {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
 }
 
 /// An OpenID provider.
@@ -323,9 +344,6 @@ impl Config {
         if self.root_organisation.as_ref().is_some_and(|alias| !path::is_alias(alias)) {
             return wrong("root_organisation", "this can't be an organisation's alias");
         }
-        if self.kong_upstream.as_ref().is_some_and(|upstream| !is_host_port(upstream)) {
-            return wrong("kong_upstream", "give name:port, such as odin-backends:80");
-        }
         Ok(())
     }
 }
@@ -401,16 +419,6 @@ fn is_url(url: &str) -> bool {
     rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'))
         && url.len() <= identity::claims::MAX_NAME
         && url.bytes().all(|byte| is_visible(byte) && byte != b'"' && byte != b'\\')
-}
-
-fn is_host_port(text: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._[]:".contains(&byte);
-    text.rsplit_once(':').is_some_and(|(host, port)| {
-        !host.is_empty()
-            && text.len() <= 256
-            && host.bytes().all(plain)
-            && port.parse::<u16>().is_ok_and(|port| port > 0)
-    })
 }
 
 fn is_visible(byte: u8) -> bool {

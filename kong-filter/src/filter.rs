@@ -13,7 +13,7 @@ use identity::policy::{self, Effect};
 use identity::{Assertion, AssertionKeys, ClaimNames, Claims, Road, assertion};
 
 use crate::cache::{self, Digest, RequestLine, TokenCache, Verified};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, KongScheme};
 use crate::jwks;
 use crate::jwt::{self, GripKey};
 use crate::keys::{KeyStore, Lookup};
@@ -55,8 +55,8 @@ pub struct Forward {
     pub identity: Rc<str>,
     /// Value of `X-Userinfo`.
     pub userinfo: Rc<str>,
-    /// In Kong: the upstream to send it to.
-    pub upstream: Option<String>,
+    /// In Kong: the scheme to send it with.
+    pub scheme: Option<&'static str>,
     /// The rule that would have refused it, were the policy not in a dry run.
     pub would_refuse: Option<String>,
 }
@@ -96,7 +96,7 @@ impl Service {
 
     /// Whether the gateway is Kong, and tells the raw target by a property.
     pub fn in_kong(&self) -> bool {
-        matches!(self, Self::Ready(filter) if filter.config.kong_upstream.is_some())
+        matches!(self, Self::Ready(filter) if filter.config.kong_scheme.is_some())
     }
 
     /// Decides about a request, at `now` in seconds since 1970. `may_fetch` is false when the request
@@ -236,7 +236,8 @@ impl Filter {
         let line = self.line(request, path, now);
         let would_refuse = self.check_policy(request, &claims, organisation, &line)?;
         let identity = self.identity(&digest, &claims, organisation, line, now)?;
-        Ok(Forward { identity, userinfo, upstream: self.config.kong_upstream.clone(), would_refuse })
+        let scheme = self.config.kong_scheme.map(KongScheme::as_str);
+        Ok(Forward { identity, userinfo, scheme, would_refuse })
     }
 
     /// The request's `Origin`, if it has one and it is accepted.

@@ -163,8 +163,10 @@ fn pass(request: &Request, forward: &Forward) -> Action {
     let mut done = set("authorization", "");
     done &= set("x-userinfo", &forward.userinfo);
     done &= set(identity::assertion::HEADER, &forward.identity);
-    if let Some(upstream) = &forward.upstream {
-        done &= hostcalls::set_property(vec!["kong.service.target"], Some(upstream.as_bytes())).is_ok();
+    if let Some(scheme) = forward.scheme {
+        // Kong's balancer ran before the filter: `kong.service.target` would change the port alone.
+        let property = vec!["kong.service.request.scheme"];
+        done &= hostcalls::set_property(property, Some(scheme.as_bytes())).is_ok();
     }
     if !done {
         let mut reply = Reply::empty(503);

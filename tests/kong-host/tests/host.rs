@@ -1,0 +1,227 @@
+//! The host's ways, each with a module made for it. They are the ways of a real Kong, measured there.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::{Server, dead_address, eventually, request, send};
+use kong_host::{Gateway, Setup, Severity};
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/// A module with one page of memory and the exports that all need; `body` has imports, functions and data.
+fn module(imports: &str, body: &str) -> Vec<u8> {
+    let text = format!(
+        r#"(module
+            {imports}
+            (memory (export "memory") 4)
+            (global $heap (mut i32) (i32.const 65536))
+            (func (export "proxy_on_memory_allocate") (param i32) (result i32)
+                (global.set $heap (i32.add (global.get $heap) (local.get 0)))
+                (i32.sub (global.get $heap) (local.get 0)))
+            (func (export "proxy_abi_version_0_2_1"))
+            (func (export "proxy_on_context_create") (param i32 i32))
+            {body}
+        )"#
+    );
+    text.into_bytes()
+}
+
+const HEADER: &str = r#"(import "env" "proxy_replace_header_map_value"
+    (func $replace (param i32 i32 i32 i32 i32) (result i32)))"#;
+const REMOVE: &str = r#"(import "env" "proxy_remove_header_map_value"
+    (func $remove (param i32 i32 i32) (result i32)))"#;
+const PROPERTY: &str = r#"(import "env" "proxy_set_property"
+    (func $property (param i32 i32 i32 i32) (result i32)))"#;
+const GET_SHARED: &str = r#"(import "env" "proxy_get_shared_data"
+    (func $get (param i32 i32 i32 i32 i32) (result i32)))"#;
+const LOCAL: &str = r#"(import "env" "proxy_send_local_response"
+    (func $reply (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))"#;
+
+/// A gateway whose only Service goes to `target` (`host:port`), with the module as its filter.
+async fn gateway(target: &str, wasm: Vec<u8>, environment: &str) -> Gateway {
+    start(&format!("url: http://{target}"), "", wasm, environment).await
+}
+
+async fn start(service: &str, rest: &str, wasm: Vec<u8>, environment: &str) -> Gateway {
+    let config = format!(
+        r#"{{ _format_version: "3.0", services: [ {{ name: s, {service}, routes: [ {{ name: r, paths: ["/"] }} ],
+            filter_chains: [ {{ name: c, filters: [ {{ name: f, config: "text" }} ] }} ] }} ] {rest} }}"#
+    );
+    let environment = format!("KONG_WASM=on\nKONG_PROXY_LISTEN=127.0.0.1:0 backlog=16384\n{environment}");
+    let filters = BTreeMap::from([("f".to_owned(), wasm)]);
+    Gateway::start(Setup { config, environment, filters, ..Setup::default() }).await.unwrap()
+}
+
+#[tokio::test]
+async fn without_its_filter_a_route_is_open() {
+    let backend = Server::fixed(OK).await;
+    let address = backend.address.to_string();
+    let refuses =
+        module("", r#"(func (export "proxy_on_configure") (param i32 i32) (result i32) (i32.const 0))"#);
+    let traps = module("", r#"(func (export "proxy_on_vm_start") (param i32 i32) (result i32) unreachable)"#);
+    let unknown = module(r#"(import "env" "proxy_nothing" (func))"#, "");
+    let no_abi = br#"(module (memory (export "memory") 1))"#.to_vec();
+    let modules = [
+        ("on_configure failed", refuses),
+        ("unreachable", traps),
+        ("proxy_nothing", unknown),
+        ("unknown ABI version", no_abi),
+        ("f: ", b"not wasm".to_vec()),
+    ];
+    for (number, (why, wasm)) in modules.into_iter().enumerate() {
+        let gateway = gateway(&address, wasm, "").await;
+        assert!(!gateway.filters_loaded());
+        let line = "wasm nginx worker initialization failed";
+        assert!(gateway.log().has(Severity::Crit, line) && gateway.log().has(Severity::Crit, why), "{why}");
+        assert_eq!(send(gateway.address(), request("GET", "/", &[], b"")).await.status, 200);
+        assert_eq!(backend.seen().len(), number + 1);
+    }
+}
+
+#[tokio::test]
+async fn a_removed_header_arrives_and_a_replaced_one_arrives_beside_its_double() {
+    let backend = Server::fixed(OK).await;
+    let body = r#"(data (i32.const 0) "x-gonex-changenew")
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+            (drop (call $remove (i32.const 0) (i32.const 0) (i32.const 6)))
+            (drop (call $replace (i32.const 0) (i32.const 6) (i32.const 8) (i32.const 14) (i32.const 3)))
+            (i32.const 0))"#;
+    let gateway = gateway(&backend.address.to_string(), module(&format!("{HEADER}{REMOVE}"), body), "").await;
+    let sent = [("x-gone", "still"), ("x-change", "one"), ("X-Change", "two")];
+    assert_eq!(send(gateway.address(), request("GET", "/", &sent, b"")).await.status, 200);
+    let seen = &backend.seen()[0];
+    assert_eq!(seen.all("x-gone"), ["still"]);
+    assert_eq!(seen.all("x-change"), ["new", "two"]);
+}
+
+#[tokio::test]
+async fn a_trap_answers_500_and_loses_the_instance() {
+    let backend = Server::fixed(OK).await;
+    // Counts its requests, replies with the count as status 200 + n, and traps on the third.
+    let body = r#"(global $n (mut i32) (i32.const 200))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+            (global.set $n (i32.add (global.get $n) (i32.const 1)))
+            (if (i32.eq (global.get $n) (i32.const 203)) (then unreachable))
+            (drop (call $reply (global.get $n) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
+                (i32.const 0) (i32.const 0) (i32.const -1)))
+            (i32.const 1))"#;
+    let gateway = gateway(&backend.address.to_string(), module(LOCAL, body), "").await;
+    let mut statuses = Vec::new();
+    for _ in 0..5 {
+        statuses.push(send(gateway.address(), request("GET", "/", &[], b"")).await.status);
+    }
+    assert_eq!(statuses, [201, 202, 500, 201, 202]);
+    assert!(backend.seen().is_empty());
+}
+
+#[tokio::test]
+async fn shared_data_without_a_zone_is_a_trap() {
+    let backend = Server::fixed(OK).await;
+    let body = r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+            (drop (call $get (i32.const 0) (i32.const 1) (i32.const 8) (i32.const 12) (i32.const 16)))
+            (i32.const 0))"#;
+    let address = backend.address.to_string();
+    let without = gateway(&address, module(GET_SHARED, body), "").await;
+    assert_eq!(send(without.address(), request("GET", "/", &[], b"")).await.status, 500);
+    let with = gateway(&address, module(GET_SHARED, body), "KONG_NGINX_WASM_SHM_KV=1m").await;
+    assert_eq!(send(with.address(), request("GET", "/", &[], b"")).await.status, 200);
+}
+
+fn sets(path: &str, value: &str) -> Vec<u8> {
+    let body = format!(
+        r#"(data (i32.const 0) "{path}") (data (i32.const 256) "{value}")
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+            (drop (call $property (i32.const 0) (i32.const {}) (i32.const 256) (i32.const {})))
+            (i32.const 0))"#,
+        path.len(),
+        value.len()
+    );
+    module(PROPERTY, &body)
+}
+
+const CLOSED: &str = r#"protocol: https, host: group, port: 443, retries: 0,
+    plugins: [ { name: pre-function, config: { access: ['ngx.var.upstream_scheme = "closed"'] } } ]"#;
+
+fn group(targets: &[&Server]) -> String {
+    let targets: Vec<String> = targets.iter().map(|s| format!("{{ target: \"{}\" }}", s.address)).collect();
+    format!(", upstreams: [ {{ name: group, algorithm: round-robin, targets: [ {} ] }} ]", targets.join(","))
+}
+
+#[tokio::test]
+async fn the_scheme_is_a_lock_that_a_filter_opens() {
+    let (one, two) = (Server::fixed(OK).await, Server::fixed(OK).await);
+    let group = group(&[&one, &two]);
+
+    let nothing = start(CLOSED, &group, sets("kong.ctx.shared.a", "b"), "").await;
+    assert_eq!(send(nothing.address(), request("GET", "/", &[], b"")).await.status, 500);
+    let tls = start(CLOSED, &group, sets("kong.service.request.scheme", "https"), "").await;
+    assert_eq!(send(tls.address(), request("GET", "/", &[], b"")).await.status, 502);
+    assert_eq!((one.connections(), two.connections()), (0, 0));
+
+    let open = start(CLOSED, &group, sets("kong.service.request.scheme", "http"), "").await;
+    for _ in 0..10 {
+        assert_eq!(send(open.address(), request("GET", "/", &[], b"")).await.status, 200);
+    }
+    assert_eq!((one.seen().len(), two.seen().len()), (5, 5));
+
+    let wrong = start(CLOSED, &group, sets("kong.service.request.scheme", "ftp"), "").await;
+    assert_eq!(send(wrong.address(), request("GET", "/", &[], b"")).await.status, 500);
+}
+
+#[tokio::test]
+async fn a_target_set_by_a_filter_changes_the_port_alone() {
+    // The balancer has found an address before the filter runs.
+    let backend = Server::fixed(OK).await;
+    let port = backend.address.port();
+    let dead = dead_address().to_string();
+    let same = gateway(&dead, sets("kong.service.target", &format!("127.0.0.1:{port}")), "").await;
+    assert_eq!(send(same.address(), request("GET", "/", &[], b"")).await.status, 200);
+    let other = gateway(&dead, sets("kong.service.target", &format!("some-upstream:{port}")), "").await;
+    assert_eq!(send(other.address(), request("GET", "/", &[], b"")).await.status, 200);
+    let upstream = gateway(&dead, sets("kong.service.upstream", "some-upstream"), "").await;
+    assert_eq!(send(upstream.address(), request("GET", "/", &[], b"")).await.status, 502);
+    assert_eq!(backend.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn nginx_refuses_doubles_and_the_next_target_is_tried() {
+    let backend = Server::fixed(OK).await;
+    let twice = [("Authorization", "a"), ("Authorization", "b")];
+    let group = format!(
+        ", upstreams: [ {{ name: group, algorithm: round-robin, targets: [ {{ target: \"{}\" }}, {{ target: \"{}\" }} ] }} ]",
+        dead_address(),
+        backend.address
+    );
+    let service = "protocol: http, host: group, port: 80, retries: 1";
+    let gateway = start(service, &group, module("", ""), "").await;
+    assert_eq!(send(gateway.address(), request("GET", "/", &twice, b"")).await.status, 400);
+    for _ in 0..4 {
+        assert_eq!(send(gateway.address(), request("GET", "/", &[], b"")).await.status, 200);
+    }
+    eventually("all at the living one", || backend.seen().len() == 4).await;
+}
+
+#[tokio::test]
+async fn what_kong_would_not_start_with() {
+    let start = |config: &str, environment: &str, filters: &[&str]| {
+        let filters = filters.iter().map(|f| ((*f).to_owned(), module("", ""))).collect();
+        let environment = format!("KONG_PROXY_LISTEN=127.0.0.1:0\n{environment}");
+        Gateway::start(Setup { config: config.into(), environment, filters, ..Setup::default() })
+    };
+    let chain = |config: &str| {
+        format!(
+            r#"{{ _format_version: "3.0", services: [ {{ name: s, url: "http://127.0.0.1:1",
+                routes: [ {{ name: r, paths: ["/"] }} ],
+                filter_chains: [ {{ name: c, filters: [ {{ name: f, config: {config} }} ] }} ] }} ] }}"#
+        )
+    };
+    let on = "KONG_WASM=on";
+    assert!(start(&chain("text"), on, &["f"]).await.is_ok());
+    let why = |gateway: Result<Gateway, kong_host::config::ConfigError>| gateway.err().unwrap().to_string();
+    assert!(why(start(&chain("text"), on, &[]).await).contains("no such filter"));
+    assert!(why(start(&chain("text"), "", &["f"]).await).contains("wasm support is not enabled"));
+    assert!(why(start(&chain("{ a: 1 }"), on, &["f"]).await).contains("expected a string"));
+    let unknown = r#"{ _format_version: "3.0", services: [], consumers: [] }"#;
+    assert!(why(start(unknown, on, &[]).await).contains("unknown field"));
+}
