@@ -7,4 +7,5 @@ mod dialogue;
 mod emissions;
 mod handler;
 mod reruns;
+mod speed;
 mod support;
