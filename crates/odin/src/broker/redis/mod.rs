@@ -134,9 +134,16 @@ impl RedisBroker {
 
     /// Notes the name of a shard's memory.
     fn note(&self, shard: u8, generation: Value) -> Result<()> {
-        let generation = codec::text(generation)?;
-        if let Some(known) = self.generations().get_mut(usize::from(shard)) {
-            *known = Some(generation);
+        let generation = Some(codec::text(generation)?);
+        let mut generations = self.generations();
+        if let Some(known) = generations.get_mut(usize::from(shard)) {
+            if known.is_some() && *known != generation {
+                // The same Redis has other shards: they are asked again.
+                generations.fill(None);
+            }
+            if let Some(known) = generations.get_mut(usize::from(shard)) {
+                *known = generation;
+            }
         }
         Ok(())
     }

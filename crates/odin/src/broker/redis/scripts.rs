@@ -92,7 +92,7 @@ impl Scripts {
 
 /// The site's constants and the prelude. Only numbers of the configuration become script text; everything
 /// that a client or worker sends is an argument.
-fn head(timing: &Timing, limits: &BrokerLimits, life: Duration, clock: Clock) -> String {
+pub(super) fn head(timing: &Timing, limits: &BrokerLimits, life: Duration, clock: Clock) -> String {
     let (now, slack) = match clock {
         Clock::Redis => (
             "local time = redis.call('TIME')\nlocal now = time[1] * 1000 + math.floor(time[2] / 1000)",

@@ -1,5 +1,6 @@
 //! Tests against a real redis-server.
 
+mod differential;
 mod live;
 #[allow(dead_code, unreachable_pub)]
 #[path = "../../../../tests/support/redis_server.rs"]

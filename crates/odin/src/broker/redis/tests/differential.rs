@@ -1,0 +1,486 @@
+//! Redis answers exactly what the memory of one process answers.
+//!
+//! Random commands go to both; every reply is compared, and every few commands all records. Both have the same clock, moved by
+//! the test. Left out of the comparison: receipts, and the text of a memory's name.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::future::try_join_all;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng};
+use redis::{Script, Value, cmd};
+
+use super::super::super::{Beat, Broker, BrokerLimits, Claimed, Entry, MemoryBroker, Result, Unavailable};
+use super::super::scripts::{Clock, Scripts, head};
+use super::super::{LIFE, RedisBroker, codec, root};
+use super::order;
+use super::redis_server::RedisServer;
+use crate::call::{Enqueue, Message, Reach, Record, Snapshot, Timing, Via};
+use crate::id::{CallChannel, CallId, Ticket};
+use crate::job::Era;
+use crate::runner::Rerun;
+
+/// Unless the environment variable `ODIN_SEQUENCES` says otherwise.
+const SEQUENCES: u64 = 100;
+const COMMANDS: usize = 120;
+/// After how many commands all records are compared.
+const COMPARE: usize = 4;
+/// Calls whose records exist at the same time.
+const CALLS: usize = 5;
+
+/// The record as Redis has it.
+const PEEK: &str = "local r = record(ARGV[1])
+if not r then return false end
+local lease = redis.call('ZSCORE', key('leases', r.server), r.call)
+return { snapshot(r), r.owner, lease or 0, r.closed, r.enqueued, r.finished }";
+
+#[derive(Debug, Clone)]
+enum Command {
+    Announce(&'static str),
+    Enqueue(CallId, Arc<crate::call::Order>),
+    Offer(CallId, &'static str, u64, Ticket, bool),
+    Hold(Ticket, &'static str),
+    Read(CallId, &'static str, u64, u32),
+    Abandon(CallId, &'static str, u64),
+    Resume(CallId, &'static str, u32),
+    Cancel(&'static str, &'static str),
+    Post(CallId, &'static str, Message),
+    Next(&'static str, usize),
+    Undelivered(&'static str),
+    Take(&'static str, CallId, Rerun),
+    Inbox(CallId, u32),
+    Emit(CallId, u32, u32, Vec<Message>),
+    Finish(CallId, u32, Message),
+    Gate(CallId, u32, u32),
+    Lost(CallId, u32, u32),
+    Published(CallId, u32),
+    DropWork(CallId, u32),
+    Beat(&'static str, Vec<Beat>),
+    Claim(&'static str),
+    Restore(CallId, &'static str, Box<Snapshot>),
+    Stray(CallChannel),
+    Advance(u64),
+    Forget,
+}
+
+struct World {
+    random: StdRng,
+    clock: Arc<AtomicU64>,
+    memory: MemoryBroker,
+    redis: RedisBroker,
+    peek: Script,
+    calls: Vec<CallId>,
+    tickets: Vec<Ticket>,
+    /// Lines that were read: the receipts of both.
+    lines: BTreeMap<CallId, (Entry, Entry)>,
+    waiting: usize,
+    snapshots: Vec<(CallId, Snapshot)>,
+    generations: (String, String),
+    /// The commands so far.
+    trace: Vec<String>,
+}
+
+#[tokio::test]
+async fn redis_answers_what_memory_answers() {
+    let server = RedisServer::start();
+    let sequences = std::env::var("ODIN_SEQUENCES").map_or(SEQUENCES, |count| count.parse().unwrap());
+    for seed in 0..sequences {
+        let shards = if seed % 3 == 0 { 3 } else { 1 };
+        let mut world = World::new(&server, seed, shards).await;
+        for _ in 0..COMMANDS {
+            let command = world.command();
+            world.trace.push(format!("{command:?}"));
+            if let Err(difference) = world.step(command).await {
+                panic!("seed {seed}, after\n{}\n{difference}", world.trace.join("\n"));
+            }
+        }
+    }
+}
+
+impl World {
+    async fn new(server: &RedisServer, seed: u64, shards: u8) -> Self {
+        let timing = Timing { undelivered: Duration::ZERO, ..Timing::default() };
+        // The memory's queue is one, that of Redis has its bound in each shard.
+        let limits = BrokerLimits { queue: if shards > 1 { 100 } else { 3 }, inbox: 2 };
+        let clock = Arc::new(AtomicU64::new(1_700_000_000_000));
+        let read = Arc::clone(&clock);
+        let memory = MemoryBroker::with_clock(timing, limits, Arc::new(move || read.load(Ordering::Relaxed)));
+        let scripts = Scripts::new(&timing, &limits, LIFE, Clock::Key);
+        let redis = RedisBroker::with_scripts(&server.url(), scripts, shards).unwrap();
+        let peek = Script::new(&format!("{}\n{PEEK}", head(&timing, &limits, LIFE, Clock::Key)));
+        let world = Self {
+            random: StdRng::seed_from_u64(seed),
+            clock,
+            memory,
+            redis,
+            peek,
+            calls: Vec::new(),
+            tickets: Vec::new(),
+            lines: BTreeMap::new(),
+            waiting: 0,
+            snapshots: Vec::new(),
+            generations: Default::default(),
+            trace: Vec::new(),
+        };
+        world.empty_redis().await;
+        world
+    }
+
+    async fn empty_redis(&self) {
+        self.redis.link.command(&cmd("FLUSHALL")).await.unwrap();
+        self.set_clock().await;
+    }
+
+    async fn set_clock(&self) {
+        for shard in 0..self.redis.shards {
+            let key = format!("{}clock", root(shard));
+            let now = self.clock.load(Ordering::Relaxed);
+            self.redis.link.command(cmd("SET").arg(key).arg(now)).await.unwrap();
+        }
+    }
+
+    fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+        from.choose(&mut self.random).unwrap().clone()
+    }
+
+    fn node(&mut self) -> &'static str {
+        self.pick(&["a", "b"])
+    }
+
+    fn worker(&mut self) -> &'static str {
+        self.pick(&["v", "w"])
+    }
+
+    fn session(&mut self) -> &'static str {
+        self.pick(&["session", "session", "session", "other"])
+    }
+
+    fn message(&mut self) -> Message {
+        // Nothing that a client or a tool sends is special to Lua, JSON or the protocol of Redis.
+        let text = ["plain", "", "a\r\nb\0c", "{\"ü\":\"\\u0000 𝄞\"}", "]]' .. error('x') --", "$5\r\n"];
+        self.pick(&text).into()
+    }
+
+    fn known_call(&mut self) -> CallId {
+        let calls = self.calls.clone();
+        if calls.is_empty() { CallId::from_parts(0, [9; 16]) } else { self.pick(&calls) }
+    }
+
+    fn ticket(&mut self, shard: u8) -> Ticket {
+        let known: Vec<Ticket> = self.tickets.iter().copied().filter(|t| t.shard() == shard).collect();
+        if known.is_empty() || self.random.random_bool(0.5) {
+            let ticket = Ticket::from_parts(shard, self.random.random());
+            self.tickets.push(ticket);
+            return ticket;
+        }
+        self.pick(&known)
+    }
+
+    fn new_order(&mut self) -> (CallId, Arc<crate::call::Order>) {
+        let existing: Vec<CallId> =
+            self.calls.iter().copied().filter(|call| self.memory.peek(*call).is_some()).collect();
+        let era = self.pick(&[Era::Modern, Era::Session]);
+        let node = self.node();
+        let mut order = order(era, node, self.random.random_range(1..3));
+        order.via = self.pick(&[Via::Pushpin, Via::Pushpin, Via::Backend]);
+        order.tool = self.pick(&[None, Some("report".to_owned()), Some(String::new())]);
+        order.request_id = order.request_id.map(|_| self.pick(&["1", "\"x\""]).to_owned());
+        order.job = self.message();
+        let again = !existing.is_empty() && self.random.random_bool(0.1);
+        let call = if existing.len() >= CALLS || again {
+            self.pick(&existing)
+        } else {
+            let shard = match &order.session {
+                Some(session) => self.redis.shard(Some(session)),
+                None => self.random.random_range(0..self.redis.shards),
+            };
+            CallId::from_parts(shard, self.random.random())
+        };
+        (call, Arc::new(order))
+    }
+
+    /// A command that may do something: most of the time with the numbers that the record has.
+    fn command(&mut self) -> Command {
+        let call = self.known_call();
+        let record = self.memory.peek(call);
+        let right = self.random.random_bool(0.85);
+        let epoch = match &record {
+            Some(record) if right => record.epoch,
+            _ => self.random.random_range(0..3),
+        };
+        let channel = match record.as_ref().map(|record| &record.reach) {
+            Some(Reach::Held { channel, .. }) if right => *channel,
+            _ => self.random.random_range(1..4),
+        };
+        let (node, request) = match record.as_ref().map(|record| &record.order) {
+            Some(order) if right => (if order.node == "a" { "a" } else { "b" }, order.request),
+            _ => (self.node(), self.random.random_range(1..3)),
+        };
+        let hi = record.as_ref().map_or(0, |record| record.hi);
+        let worker = self.worker();
+        match self.random.random_range(0..100) {
+            0..3 => Command::Announce(node),
+            3..14 => {
+                let (call, order) = self.new_order();
+                Command::Enqueue(call, order)
+            }
+            14..24 => {
+                let ticket = self.ticket(call.shard());
+                Command::Offer(call, node, request, ticket, self.random.random_bool(0.7))
+            }
+            24..32 => {
+                let offered = match record.as_ref().map(|record| &record.reach) {
+                    Some(Reach::Offered { ticket, .. }) if right => *ticket,
+                    Some(Reach::Held { ticket: Some(ticket), .. }) if right => *ticket,
+                    _ => self.ticket(call.shard()),
+                };
+                Command::Hold(offered, if right { "a1" } else { "a2" })
+            }
+            32..35 => Command::Read(call, node, request, self.random.random_range(0..3)),
+            35..37 => Command::Abandon(call, node, request),
+            37..41 => Command::Resume(call, self.session(), self.random.random_range(0..hi + 3)),
+            41..43 => Command::Cancel(self.session(), self.pick(&["1", "\"x\""])),
+            43..46 => Command::Post(call, self.session(), self.message()),
+            // Several shards have no common order: all lines are read.
+            46..54 if self.waiting > 0 && self.redis.shards > 1 => Command::Next(worker, self.waiting),
+            46..54 if self.waiting > 0 => Command::Next(worker, self.random.random_range(1..4)),
+            54..56 => Command::Undelivered(worker),
+            46..64 if !self.lines.is_empty() => {
+                let lines: Vec<CallId> = self.lines.keys().copied().collect();
+                Command::Take(worker, self.pick(&lines), self.pick(&[Rerun::Safe, Rerun::Unsafe]))
+            }
+            64..66 => Command::Inbox(call, epoch),
+            66..72 => {
+                let first = if right { hi + 1 } else { self.random.random_range(0..hi + 3) };
+                let events = (0..self.random.random_range(0..4)).map(|_| self.message()).collect();
+                Command::Emit(call, epoch, first, events)
+            }
+            72..77 => {
+                let out = self.pick(&["out", "out", "other"]);
+                Command::Finish(call, epoch, out.into())
+            }
+            77..80 => Command::Gate(call, epoch, channel),
+            80..82 => Command::Lost(call, epoch, channel),
+            82..84 => Command::Published(call, epoch),
+            84..86 => Command::DropWork(call, epoch),
+            86..90 => Command::Beat(worker, self.beats()),
+            90..93 => Command::Claim(worker),
+            // In Redis it vouches for the backend in its own shard alone.
+            93..95 if !self.snapshots.is_empty() && self.redis.shards == 1 => {
+                let known = self.snapshots.clone();
+                let (call, mut snapshot) = self.pick(&known);
+                snapshot.epoch += u32::from(self.random.random_bool(0.2));
+                Command::Restore(call, worker, Box::new(snapshot))
+            }
+            95..96 => Command::Stray(CallChannel { call, number: channel }),
+            96..97 if self.random.random_bool(0.2) => Command::Forget,
+            // Not below a second: the memory sweeps once a second.
+            _ => Command::Advance(self.pick(&[1000, 1000, 1500, 4000, 5000, 10_000, 60_000, 300_000])),
+        }
+    }
+
+    fn beats(&mut self) -> Vec<Beat> {
+        let calls = self.calls.clone();
+        let mut beats = Vec::new();
+        for call in calls {
+            if self.random.random_bool(0.7) {
+                let epoch = match self.memory.peek(call) {
+                    Some(record) if self.random.random_bool(0.9) => record.epoch,
+                    _ => self.random.random_range(0..3),
+                };
+                beats.push(Beat { call, epoch, subscribed: self.random.random_bool(0.3) });
+            }
+        }
+        beats
+    }
+
+    /// Gives both the command, and compares the replies.
+    async fn step(&mut self, command: Command) -> std::result::Result<(), String> {
+        let (memory, redis) = match &command {
+            Command::Next(worker, most) => {
+                let memory = self.memory.next("s", worker, *most).await.unwrap();
+                let mut redis = Vec::new();
+                // Of several shards the first to answer may have less than all.
+                while redis.len() < memory.len() {
+                    redis.extend(self.redis.next("s", worker, memory.len() - redis.len()).await.unwrap());
+                }
+                self.waiting -= memory.len();
+                self.read_lines(memory, redis, false)
+            }
+            Command::Undelivered(worker) => {
+                let memory = self.memory.undelivered("s", worker, 100).await.unwrap();
+                let redis = self.redis.undelivered("s", worker, 100).await.unwrap();
+                self.read_lines(memory, redis, true)
+            }
+            Command::Take(worker, call, rerun) => {
+                let (one, other) = self.lines.remove(call).unwrap();
+                let memory = self.memory.take("s", worker, &one, *rerun).await.unwrap();
+                let redis = self.redis.take("s", worker, &other, *rerun).await.unwrap();
+                if let (Some(memory), Some(redis)) = (&memory, &redis) {
+                    self.compare_generations(&memory.generation, &redis.generation)?;
+                }
+                let snapshot = |taken: Option<super::super::super::Taken>| taken.map(|t| t.snapshot);
+                (format!("{:?}", snapshot(memory)), format!("{:?}", snapshot(redis)))
+            }
+            Command::Beat(worker, beats) => {
+                let memory = self.memory.beat(worker, beats).await.unwrap();
+                let redis = self.redis.beat(worker, beats).await.unwrap();
+                self.compare_generations(&memory.generation, &redis.generation)?;
+                (format!("{:?}", memory.views), format!("{:?}", redis.views))
+            }
+            Command::Advance(by) => {
+                self.clock.fetch_add(*by, Ordering::Relaxed);
+                self.set_clock().await;
+                // Any command of a worker makes the memory sweep.
+                self.memory.gate(CallId::from_parts(0, [0; 16]), 0, 0).await.unwrap().unwrap_err();
+                Default::default()
+            }
+            Command::Forget => {
+                self.memory.forget();
+                self.empty_redis().await;
+                self.lines.clear();
+                self.waiting = 0;
+                Default::default()
+            }
+            command => {
+                if let Command::Enqueue(call, _) = command
+                    && !self.calls.contains(call)
+                {
+                    self.calls.push(*call);
+                    let old = self.calls.len().saturating_sub(2 * CALLS);
+                    self.calls.drain(..old);
+                }
+                let fresh = matches!(command, Command::Enqueue(call, _) if self.memory.peek(*call).is_none());
+                let memory = ask(&self.memory, command).await.unwrap();
+                let redis = ask(&self.redis, command).await.map_err(|error| error.to_string())?;
+                if fresh && memory == format!("{:?}", Enqueue::Accepted) {
+                    self.waiting += 1;
+                }
+                (memory, redis)
+            }
+        };
+        if memory != redis {
+            return Err(format!("memory: {memory}\nredis:  {redis}"));
+        }
+        if self.trace.len().is_multiple_of(COMPARE) { self.compare_records().await } else { Ok(()) }
+    }
+
+    /// The memory's undelivered lines are in order of their calls, and shards have no common order.
+    fn read_lines(
+        &mut self,
+        mut memory: Vec<Entry>,
+        mut redis: Vec<Entry>,
+        unordered: bool,
+    ) -> (String, String) {
+        if unordered || self.redis.shards > 1 {
+            memory.sort_by_key(|entry| entry.call);
+            redis.sort_by_key(|entry| entry.call);
+        }
+        let plain = |entries: &[Entry]| {
+            format!("{:?}", entries.iter().map(|entry| (entry.call, &entry.tool)).collect::<Vec<_>>())
+        };
+        let texts = (plain(&memory), plain(&redis));
+        for (memory, redis) in memory.into_iter().zip(redis) {
+            self.lines.insert(memory.call, (memory, redis));
+        }
+        texts
+    }
+
+    fn compare_generations(&mut self, memory: &str, redis: &str) -> std::result::Result<(), String> {
+        let (last_memory, last_redis) = &self.generations;
+        if !last_memory.is_empty() && (last_memory == memory) != (last_redis == redis) {
+            return Err(format!("generations: {last_memory} {memory}, {last_redis} {redis}"));
+        }
+        self.generations = (memory.to_owned(), redis.to_owned());
+        Ok(())
+    }
+
+    async fn compare_records(&mut self) -> std::result::Result<(), String> {
+        let peeks = try_join_all(self.calls.iter().map(|call| self.peek(*call))).await;
+        let records = peeks.map_err(|error| error.to_string())?;
+        for (call, redis) in self.calls.clone().into_iter().zip(records) {
+            let memory = self.memory.peek(call);
+            if memory != redis {
+                return Err(format!("record {call}\nmemory: {memory:?}\nredis:  {redis:?}"));
+            }
+            if let Some(record) = memory
+                && self.random.random_bool(0.2)
+            {
+                self.snapshots.push((call, record.snapshot()));
+            }
+        }
+        Ok(())
+    }
+
+    async fn peek(&self, call: CallId) -> Result<Option<Record>> {
+        let reply = self.redis.call(&self.peek, call, &[]).await?;
+        if reply == Value::Nil {
+            return Ok(None);
+        }
+        let [snapshot, owner, lease, closed, enqueued, finished] = codec::fixed(reply)?;
+        let snapshot = codec::snapshot(snapshot)?;
+        Ok(Some(Record {
+            order: snapshot.order,
+            enqueued: codec::number(enqueued)?,
+            run: snapshot.run,
+            epoch: snapshot.epoch,
+            owner: codec::text(owner)?,
+            lease: codec::number(lease)?,
+            rerun: snapshot.rerun,
+            reach: snapshot.state.reach,
+            channels: snapshot.channels,
+            hi: snapshot.state.hi,
+            finished: codec::number(finished)?,
+            out: snapshot.out,
+            log: snapshot.log,
+            cancel: snapshot.state.cancel,
+            closed: codec::text(closed)? == "1",
+        }))
+    }
+}
+
+/// The reply to a command as text.
+async fn ask(broker: &dyn Broker, command: &Command) -> std::result::Result<String, Unavailable> {
+    Ok(match command.clone() {
+        Command::Announce(node) => format!("{:?}", broker.announce(node).await?),
+        Command::Enqueue(call, order) => format!("{:?}", broker.enqueue(call, (*order).clone()).await?),
+        Command::Offer(call, node, request, ticket, may_hold) => {
+            format!("{:?}", broker.offer(call, node, request, ticket, may_hold).await?)
+        }
+        Command::Hold(ticket, assertion) => format!("{:?}", broker.hold(ticket, assertion).await?),
+        Command::Read(call, node, request, from) => {
+            format!("{:?}", broker.read(call, node, request, from).await?)
+        }
+        Command::Abandon(call, node, request) => {
+            format!("{:?}", broker.abandon(call, node, request).await?)
+        }
+        Command::Resume(call, session, last) => format!("{:?}", broker.resume(call, session, last).await?),
+        Command::Cancel(session, id) => format!("{:?}", broker.cancel(session, id).await?),
+        Command::Post(call, session, message) => {
+            format!("{:?}", broker.post(call, session, message).await?)
+        }
+        Command::Inbox(call, epoch) => format!("{:?}", broker.inbox(call, epoch).await?),
+        Command::Emit(call, epoch, first, events) => {
+            format!("{:?}", broker.emit(call, epoch, first, &events).await?)
+        }
+        Command::Finish(call, epoch, out) => format!("{:?}", broker.finish(call, epoch, &out).await?),
+        Command::Gate(call, epoch, channel) => format!("{:?}", broker.gate(call, epoch, channel).await?),
+        Command::Lost(call, epoch, channel) => format!("{:?}", broker.lost(call, epoch, channel).await?),
+        Command::Published(call, epoch) => format!("{:?}", broker.published(call, epoch).await?),
+        Command::DropWork(call, epoch) => format!("{:?}", broker.drop_work(call, epoch).await?),
+        Command::Claim(worker) => {
+            let mut claimed: Vec<Claimed> = broker.claim("s", worker, 100).await?;
+            claimed.sort_by_key(|claimed| claimed.call);
+            format!("{claimed:?}")
+        }
+        Command::Restore(call, worker, snapshot) => {
+            format!("{:?}", broker.restore(call, worker, *snapshot).await?)
+        }
+        Command::Stray(channel) => format!("{:?}", broker.stray(channel).await?),
+        command => unreachable!("{command:?} is handled by its caller"),
+    })
+}
