@@ -269,6 +269,7 @@ async fn wait(front: &Arc<Front>, waiting: &mut Waiting, ticket: Option<Ticket>)
                 return Waited::Answer(out);
             }
             Ok(Offer::Offered) => {
+                front.holds.count();
                 waiting.settle();
                 return Waited::Offered;
             }

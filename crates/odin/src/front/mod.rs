@@ -147,11 +147,16 @@ struct HoldBudget {
 }
 
 impl HoldBudget {
-    fn take(&self, now: u64, most: u64) -> bool {
+    /// Whether there is room for one more in this second.
+    fn has_room(&self, now: u64, most: u64) -> bool {
         if self.second.swap(now, Ordering::Relaxed) != now {
             self.used.store(0, Ordering::Relaxed);
         }
-        self.used.fetch_add(1, Ordering::Relaxed) < most
+        self.used.load(Ordering::Relaxed) < most
+    }
+
+    fn count(&self) {
+        self.used.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -204,7 +209,7 @@ impl Front {
     /// Whether a stream could be held now.
     fn can_hold(&self) -> bool {
         self.publisher.as_ref().is_some_and(Publisher::all_up)
-            && self.holds.take(unix_seconds(), self.config.limits.holds_per_second)
+            && self.holds.has_room(unix_seconds(), self.config.limits.holds_per_second)
     }
 }
 
