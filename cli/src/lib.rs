@@ -2,9 +2,11 @@
 //!
 //! - [`state`], [`render`], [`parts`], [`install`]: from the state file to running programs;
 //! - [`supervisor`]: keeps them running;
+//! - [`token`], [`client`]: a client's side;
 //! - [`commands`]: what the command line offers.
 
 pub mod args;
+pub mod client;
 pub mod commands;
 pub mod compose;
 pub mod health;
@@ -17,4 +19,5 @@ pub mod process;
 pub mod render;
 pub mod state;
 pub mod supervisor;
+pub mod token;
 pub mod ui;

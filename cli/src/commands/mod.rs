@@ -1,10 +1,12 @@
 //! What the command line offers. One file a command.
 
+pub mod call;
 pub mod down;
 pub mod logs;
 pub mod status;
 pub mod summary;
 pub mod supervise;
+pub mod token;
 pub mod up;
 
 use std::process::ExitCode;
@@ -44,6 +46,8 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Supervise(up) => supervise::detached(&paths, &up).await,
         Command::Stop { part } => order(&paths, Request::Stop(part)).await,
         Command::Start { part } => order(&paths, Request::Start(part)).await,
+        Command::Token { user, org } => token::run(&paths, &user, org.as_deref()).await,
+        Command::Call(call) => call::run(&paths, &call).await,
         _ => Err(Problem::new("not yet")),
     }
 }
