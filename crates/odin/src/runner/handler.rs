@@ -340,10 +340,19 @@ struct Prepared {
     odd_id: Option<Box<RawValue>>,
 }
 
+/// rmcp's own reading tries one kind of request after the other; the common ones are read at once.
+fn read(method: &str, text: &str) -> Result<ClientRequest, serde_json::Error> {
+    match method {
+        "tools/call" => serde_json::from_str(text).map(ClientRequest::CallToolRequest),
+        "tools/list" => serde_json::from_str(text).map(ClientRequest::ListToolsRequest),
+        _ => serde_json::from_str(text),
+    }
+}
+
 impl Prepared {
     fn new(job: &Job, envelope: &Envelope<'_>, id: &RawValue) -> Result<Self, ErrorData> {
         methods::gate(&envelope.method, job.era)?;
-        let mut request: ClientRequest = serde_json::from_str(job.message.get()).map_err(|error| {
+        let mut request = read(&envelope.method, job.message.get()).map_err(|error| {
             methods::bad_params(&envelope.method, envelope.params, true).unwrap_or_else(|| {
                 ErrorData::invalid_request(format!("not a JSON-RPC request: {error}"), None)
             })
