@@ -15,7 +15,7 @@ use rand::{RngExt, SeedableRng};
 use redis::{Script, Value, cmd};
 
 use super::super::super::{Beat, Broker, BrokerLimits, Claimed, Entry, MemoryBroker, Result, Unavailable};
-use super::super::scripts::{Clock, Scripts, head};
+use super::super::scripts::{Clock, head};
 use super::super::{LIFE, RedisBroker, codec, root};
 use super::order;
 use super::redis_server::RedisServer;
@@ -49,6 +49,8 @@ enum Command {
     Resume(CallId, &'static str, u32),
     Cancel(&'static str, &'static str),
     Post(CallId, &'static str, Message),
+    Remember(&'static str, &'static str, Message),
+    Recall(&'static str),
     Next(&'static str, usize),
     Undelivered(&'static str),
     Take(&'static str, CallId, Rerun),
@@ -105,12 +107,11 @@ impl World {
     async fn new(server: &RedisServer, seed: u64, shards: u8) -> Self {
         let timing = Timing { undelivered: Duration::ZERO, ..Timing::default() };
         // The memory's queue is one, that of Redis has its bound in each shard.
-        let limits = BrokerLimits { queue: if shards > 1 { 100 } else { 3 }, inbox: 2 };
+        let limits = BrokerLimits { queue: if shards > 1 { 100 } else { 3 }, inbox: 2, session_fields: 2 };
         let clock = Arc::new(AtomicU64::new(1_700_000_000_000));
         let read = Arc::clone(&clock);
         let memory = MemoryBroker::with_clock(timing, limits, Arc::new(move || read.load(Ordering::Relaxed)));
-        let scripts = Scripts::new(&timing, &limits, LIFE, Clock::Key);
-        let redis = RedisBroker::with_scripts(&server.url(), scripts, shards).unwrap();
+        let redis = RedisBroker::with_clock(&server.url(), timing, limits, shards, LIFE, Clock::Key).unwrap();
         let peek = Script::new(&format!("{}\n{PEEK}", head(&timing, &limits, LIFE, Clock::Key)));
         let world = Self {
             random: StdRng::seed_from_u64(seed),
@@ -276,8 +277,10 @@ impl World {
                 snapshot.epoch += u32::from(self.random.random_bool(0.2));
                 Command::Restore(call, worker, Box::new(snapshot))
             }
-            95..96 => Command::Stray(CallChannel { call, number: channel }),
-            96..97 if self.random.random_bool(0.2) => Command::Forget,
+            95 => Command::Stray(CallChannel { call, number: channel }),
+            96 => Command::Remember(self.session(), self.pick(&["level", "end", "more"]), self.message()),
+            97 => Command::Recall(self.session()),
+            98 if self.random.random_bool(0.2) => Command::Forget,
             // Not below a second: the memory sweeps once a second.
             _ => Command::Advance(self.pick(&[1000, 1000, 1500, 4000, 5000, 10_000, 60_000, 300_000])),
         }
@@ -463,6 +466,11 @@ async fn ask(broker: &dyn Broker, command: &Command) -> std::result::Result<Stri
         Command::Post(call, session, message) => {
             format!("{:?}", broker.post(call, session, message).await?)
         }
+        Command::Remember(session, field, value) => {
+            // Redis' own clock ends it: beyond what a sequence lasts.
+            format!("{:?}", broker.remember(session, field, &value, Duration::from_secs(86_400)).await?)
+        }
+        Command::Recall(session) => format!("{:?}", broker.recall(session).await?),
         Command::Inbox(call, epoch) => format!("{:?}", broker.inbox(call, epoch).await?),
         Command::Emit(call, epoch, first, events) => {
             format!("{:?}", broker.emit(call, epoch, first, &events).await?)
