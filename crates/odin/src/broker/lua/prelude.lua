@@ -2,7 +2,8 @@
 -- both with the same commands and compares every reply.
 --
 -- Rust puts the site's constants in front: LEASE, OFFER, GATE, START, KEEP, TOMBSTONE, UNDELIVERED,
--- CANCEL_AHEAD, LIFE (milliseconds), QUEUE, INBOX, SESSION_FIELDS (counts), and `now` (milliseconds of Redis' clock).
+-- CANCEL_AHEAD, CONSUMER, LIFE, SLACK (milliseconds), QUEUE, INBOX, SESSION_FIELDS (counts), and `now`
+-- (milliseconds of Redis' clock).
 --
 -- KEYS[1] is the root of one shard, `asgard:{s}:`. Every key begins with it, so that a script stays within
 -- one slot of a Redis Cluster:
@@ -10,7 +11,7 @@
 --   q:SERVER  stream  the queue           leases:SERVER  zset  call -> end of its lease
 --   ticket:T  "C until"                   node:A  until   liveness of a backend
 --   ids:I     set     calls of (session, request id)      cancel:I  until   a cancellation ahead of its call
---   session:S  hash  fields of a session    generation  names this memory
+--   session:S  hash   fields of a session                 generation      names this memory
 local root = KEYS[1]
 local GROUP = 'workers'
 

@@ -54,6 +54,7 @@ pub struct RedisBroker {
     link: Link,
     scripts: Scripts,
     shards: u8,
+    life: Duration,
     readers: Mutex<HashMap<(String, String), Arc<Reader>>>,
     /// The last known name of each shard's memory.
     generations: Mutex<Vec<Option<String>>>,
@@ -73,11 +74,17 @@ impl RedisBroker {
         limits: BrokerLimits,
         shards: u8,
     ) -> std::result::Result<Self, InvalidUrl> {
-        let scripts = Scripts::new(&timing, &limits, LIFE, Clock::Redis);
-        Self::with_scripts(url, scripts, shards)
+        Self::with_clock(url, timing, limits, shards, LIFE, Clock::Redis)
     }
 
-    fn with_scripts(url: &str, scripts: Scripts, shards: u8) -> std::result::Result<Self, InvalidUrl> {
+    fn with_clock(
+        url: &str,
+        timing: Timing,
+        limits: BrokerLimits,
+        shards: u8,
+        life: Duration,
+        clock: Clock,
+    ) -> std::result::Result<Self, InvalidUrl> {
         let invalid = |error: redis::RedisError| InvalidUrl(error.to_string());
         let info = url.into_connection_info().map_err(invalid)?;
         let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
@@ -86,8 +93,9 @@ impl RedisBroker {
         Ok(Self {
             link: Link::new(client.clone(), PATIENCE),
             client,
-            scripts,
+            scripts: Scripts::new(&timing, &limits, life, clock),
             shards,
+            life,
             readers: Mutex::default(),
             generations: Mutex::new(vec![None; usize::from(shards)]),
         })
@@ -105,7 +113,7 @@ impl RedisBroker {
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
         let reader = readers.entry((server.to_owned(), worker.to_owned())).or_insert_with(|| {
             let queues = (0..self.shards).map(|shard| format!("{}q:{server}", root(shard))).collect();
-            Arc::new(Reader::new(self.client.clone(), worker, queues))
+            Arc::new(Reader::new(self.client.clone(), worker, queues, self.life))
         });
         Arc::clone(reader)
     }

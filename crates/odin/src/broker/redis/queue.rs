@@ -27,14 +27,16 @@ pub(super) struct Reader {
     worker: String,
     /// Keys of the queue, one for each shard.
     queues: Vec<String>,
+    /// How long a queue outlives its last use.
+    life: Duration,
     /// Lines that were read and that nobody has asked for yet.
     spare: Mutex<VecDeque<Entry>>,
 }
 
 impl Reader {
-    pub(super) fn new(client: Client, worker: &str, queues: Vec<String>) -> Self {
+    pub(super) fn new(client: Client, worker: &str, queues: Vec<String>, life: Duration) -> Self {
         let link = Link::new(client, PATIENCE);
-        Self { link, worker: worker.to_owned(), queues, spare: Mutex::default() }
+        Self { link, worker: worker.to_owned(), queues, life, spare: Mutex::default() }
     }
 
     /// The next lines. May be dropped at any time: what was read then is there for the next call.
@@ -114,6 +116,7 @@ impl Reader {
                 Err(error) if error.code() == Some("BUSYGROUP") => {}
                 reply => drop(reply?),
             }
+            self.link.command(cmd("PEXPIRE").arg(queue).arg(self.life.as_millis() as u64)).await?;
         }
         Ok(())
     }

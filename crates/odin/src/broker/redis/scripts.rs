@@ -112,7 +112,7 @@ pub(super) fn head(timing: &Timing, limits: &BrokerLimits, life: Duration, clock
         ("TOMBSTONE", millis(timing.tombstone)),
         ("UNDELIVERED", millis(timing.undelivered)),
         ("CANCEL_AHEAD", millis(CANCEL_AHEAD)),
-        ("CONSUMER", millis(CONSUMER)),
+        ("CONSUMER", millis(CONSUMER.min(life))),
         ("LIFE", millis(life)),
         ("SLACK", millis(slack)),
         ("QUEUE", limits.queue as u64),

@@ -1,12 +1,18 @@
-//! Queues, nudges, restarts and leftovers, in real time.
+//! Queues, nudges, restarts and oddities, in real time.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::super::{Broker, BrokerLimits, Entry};
-use super::super::RedisBroker;
-use super::order;
+use redis::{Value, cmd};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::super::super::{Beat, Broker, BrokerLimits, Entry, NodeNudge, WorkerNudge};
+use super::super::{RedisBroker, codec};
 use super::redis_server::RedisServer;
-use crate::call::{Enqueue, Offer, Reach, Timing};
+use super::{order, until};
+use crate::call::{Enqueue, Gone, Offer, Reach, Timing};
 use crate::id::{CallId, Ticket};
 use crate::job::Era;
 use crate::runner::Rerun;
@@ -19,37 +25,312 @@ fn broker(server: &RedisServer, shards: u8) -> RedisBroker {
 async fn line(broker: &RedisBroker, worker: &str) -> Entry {
     let deadline = Instant::now() + Duration::from_secs(10);
     while Instant::now() < deadline {
-        if let Ok(lines) = broker.next("s", worker, 1).await
-            && let Some(line) = lines.into_iter().next()
-        {
+        if let Some(line) = broker.next("s", worker, 1).await.ok().and_then(|mut lines| lines.pop()) {
             return line;
         }
     }
     panic!("no line came");
 }
 
+/// A new call in the queue.
+async fn enqueued(broker: &RedisBroker, era: Era) -> CallId {
+    let order = order(era, "a", 1);
+    let call = CallId::random(broker.shard(order.session.as_deref()));
+    assert_eq!(broker.enqueue(call, order).await, Ok(Enqueue::Accepted));
+    call
+}
+
+/// Waits for a nudge, skipping others.
+async fn nudged<T: PartialEq + std::fmt::Debug>(nudges: &mut mpsc::Receiver<T>, expected: T) {
+    let wait = async { while nudges.recv().await.unwrap() != expected {} };
+    assert!(timeout(Duration::from_secs(10), wait).await.is_ok(), "no nudge {expected:?}");
+}
+
+/// How often Redis ran each command since `CONFIG RESETSTAT`.
+async fn commands(broker: &RedisBroker) -> BTreeMap<String, u64> {
+    let stats = broker.link.command(cmd("INFO").arg("commandstats")).await.unwrap();
+    codec::text(stats)
+        .unwrap()
+        .lines()
+        .filter_map(|line| {
+            let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+            Some((name.to_owned(), rest.split_once(',')?.0.parse().ok()?))
+        })
+        .collect()
+}
+
 #[tokio::test]
-async fn a_quick_call_runs_from_order_to_answer() {
+async fn a_quick_call_takes_five_round_trips() {
     let server = RedisServer::start();
     for shards in [1, 3] {
         let broker = broker(&server, shards);
         broker.announce("a").await.unwrap();
-        let call = CallId::random(broker.shard(None));
-        let order = order(Era::Modern, "a", u64::MAX);
-        assert_eq!(broker.enqueue(call, order.clone()).await, Ok(Enqueue::Accepted));
+        for first in [true, false] {
+            let call = CallId::random(broker.shard(None));
+            let order = order(Era::Modern, "a", u64::MAX);
+            broker.link.command(cmd("CONFIG").arg("RESETSTAT")).await.unwrap();
+            assert_eq!(broker.enqueue(call, order.clone()).await, Ok(Enqueue::Accepted));
 
-        let line = line(&broker, "w").await;
-        assert_eq!((line.call, line.tool.as_deref()), (call, Some("report")));
-        let taken = broker.take("s", "w", &line, Rerun::Safe).await.unwrap().unwrap();
-        assert_eq!(taken.snapshot.order, order);
-        assert_eq!(taken.snapshot.epoch, 1);
-        let beaten = broker.beat("w", &[]).await.unwrap();
-        assert_eq!(beaten.generation, taken.generation);
+            let line = line(&broker, "w").await;
+            assert_eq!((line.call, line.tool.as_deref()), (call, Some("report")));
+            let taken = broker.take("s", "w", &line, Rerun::Safe).await.unwrap().unwrap();
+            assert_eq!(taken.snapshot.order, order);
+            assert_eq!(taken.snapshot.epoch, 1);
 
-        let state = broker.finish(call, 1, &"out".into()).await.unwrap().unwrap();
-        assert_eq!(state.reach, Reach::Node { node: "a".into(), request: u64::MAX });
-        let ticket = Ticket::random(call.shard());
-        assert_eq!(broker.offer(call, "a", u64::MAX, ticket, true).await, Ok(Offer::Done("out".into())));
-        assert_eq!(broker.offer(call, "a", u64::MAX, ticket, true).await, Ok(Offer::Missing));
+            let state = broker.finish(call, 1, &"out".into()).await.unwrap().unwrap();
+            assert_eq!(state.reach, Reach::Node { node: "a".into(), request: u64::MAX });
+            let ticket = Ticket::random(call.shard());
+            let offer = async || broker.offer(call, "a", u64::MAX, ticket, true).await.unwrap();
+            assert_eq!(offer().await, Offer::Done("out".into()));
+
+            if !first {
+                let commands = commands(&broker).await;
+                let sent = ["evalsha", "xreadgroup", "xack"].map(|name| commands.get(name).copied());
+                assert_eq!(sent, [Some(4), Some(1), Some(1)], "{commands:?}");
+            }
+            assert_eq!(offer().await, Offer::Missing);
+            let beaten = broker.beat("w", &[]).await.unwrap();
+            assert_eq!(beaten.generation, taken.generation);
+        }
     }
+}
+
+#[tokio::test]
+async fn two_workers_share_the_work() {
+    let server = RedisServer::start();
+    for shards in [1, 3] {
+        let broker = Arc::new(broker(&server, shards));
+        let mut expected = BTreeSet::new();
+        let work = |worker: &'static str| {
+            let broker = Arc::clone(&broker);
+            tokio::spawn(async move {
+                let mut taken = Vec::new();
+                loop {
+                    let lines = broker.next("s", worker, 2).await.unwrap();
+                    assert!(lines.len() <= 2);
+                    if lines.is_empty() {
+                        return taken;
+                    }
+                    for line in lines {
+                        if broker.take("s", worker, &line, Rerun::Safe).await.unwrap().is_some() {
+                            taken.push(line.call);
+                        }
+                    }
+                }
+            })
+        };
+        for _ in 0..60 {
+            expected.insert(enqueued(&broker, Era::Modern).await);
+        }
+        let (one, other) = (work("v"), work("w"));
+        let (one, other) = (one.await.unwrap(), other.await.unwrap());
+        assert!(one.len() >= 12 && other.len() >= 12, "{} and {}", one.len(), other.len());
+        assert_eq!(one.len() + other.len(), 60);
+        assert_eq!(one.into_iter().chain(other).collect::<BTreeSet<_>>(), expected);
+    }
+}
+
+#[tokio::test]
+async fn what_a_dead_worker_read_is_found_by_another() {
+    let server = RedisServer::start();
+    for shards in [1, 3] {
+        let broker = broker(&server, shards);
+        let calls: BTreeSet<CallId> =
+            [enqueued(&broker, Era::Modern).await, enqueued(&broker, Era::Modern).await].into();
+        line(&broker, "dead").await;
+        line(&broker, "dead").await;
+        assert_eq!(broker.undelivered("s", "w", 10).await, Ok(vec![]), "too early");
+        let mut found = BTreeSet::new();
+        until("both lines", async || {
+            for line in broker.undelivered("s", "w", 1).await.unwrap() {
+                assert_eq!(line.tool.as_deref(), Some("report"));
+                assert!(broker.take("s", "w", &line, Rerun::Safe).await.unwrap().is_some());
+                found.insert(line.call);
+            }
+            (found.len() == 2).then_some(())
+        })
+        .await;
+        assert_eq!(found, calls);
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        assert_eq!(broker.undelivered("s", "w", 10).await, Ok(vec![]), "all are acknowledged");
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_is_dropped_loses_nothing() {
+    let server = RedisServer::start();
+    let broker = broker(&server, 1);
+    // The reader waits in Redis when its future is dropped.
+    assert!(timeout(Duration::from_millis(300), broker.next("s", "w", 5)).await.is_err());
+    let call = enqueued(&broker, Era::Modern).await;
+    let started = Instant::now();
+    assert_eq!(line(&broker, "w").await.call, call);
+    assert!(started.elapsed() < Duration::from_millis(900), "not only as an undelivered line");
+}
+
+#[tokio::test]
+async fn nudges_reach_node_and_worker() {
+    let server = RedisServer::start();
+    let broker = broker(&server, 1);
+    let mut node = broker.node_nudges("a").await.unwrap();
+    let mut worker = broker.worker_nudges("w").await.unwrap();
+    nudged(&mut node, NodeNudge::All).await;
+    nudged(&mut worker, WorkerNudge::All).await;
+    broker.announce("a").await.unwrap();
+
+    let call = enqueued(&broker, Era::Session).await;
+    let entry = line(&broker, "w").await;
+    broker.take("s", "w", &entry, Rerun::Safe).await.unwrap().unwrap();
+    broker.emit(call, 1, 1, &["e".into()]).await.unwrap().unwrap();
+    nudged(&mut node, NodeNudge::Request(1)).await;
+    assert!(broker.post(call, "session", "hello".into()).await.unwrap());
+    nudged(&mut worker, WorkerNudge::Call(call)).await;
+    broker.cancel("session", "1").await.unwrap();
+    nudged(&mut worker, WorkerNudge::Call(call)).await;
+    nudged(&mut node, NodeNudge::Request(1)).await;
+
+    // More than fit while nobody looks: what is lost becomes one hint to look at everything.
+    for _ in 0..2000 {
+        broker.link.command(cmd("PUBLISH").arg("asgard:node:a").arg("7")).await.unwrap();
+    }
+    nudged(&mut node, NodeNudge::All).await;
+    broker.link.command(cmd("PUBLISH").arg("asgard:node:a").arg("8")).await.unwrap();
+    nudged(&mut node, NodeNudge::Request(8)).await;
+    // A dropped receiver ends its subscription.
+    drop(node);
+    until("the end of the subscription", async || {
+        let reply = broker.link.command(cmd("PUBLISH").arg("asgard:node:a").arg("9")).await.unwrap();
+        (reply == Value::Int(0)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn everything_comes_back_after_a_restart() {
+    let mut server = RedisServer::start();
+    let broker = Arc::new(broker(&server, 2));
+    let mut nudges = broker.worker_nudges("w").await.unwrap();
+    nudged(&mut nudges, WorkerNudge::All).await;
+    let call = enqueued(&broker, Era::Modern).await;
+    let entry = line(&broker, "w").await;
+    let taken = broker.take("s", "w", &entry, Rerun::Safe).await.unwrap().unwrap();
+    let reader = tokio::spawn({
+        let broker = Arc::clone(&broker);
+        async move { line(&broker, "w").await }
+    });
+
+    server.kill();
+    for _ in 0..3 {
+        let started = Instant::now();
+        broker.beat("w", &[]).await.unwrap_err();
+        broker.next("s", "v", 1).await.unwrap_err();
+        assert!(started.elapsed() < Duration::from_secs(1), "a refused connection needs no waiting");
+    }
+    server.restart();
+    let started = Instant::now();
+    let beat = Beat { call, epoch: 1, subscribed: true };
+    let beaten = until("an answer", async || broker.beat("w", &[beat]).await.ok()).await;
+    assert!(started.elapsed() < Duration::from_secs(1));
+    assert_ne!(beaten.generation, taken.generation);
+    assert_eq!(beaten.views, [Err(Gone::Missing)]);
+    nudged(&mut nudges, WorkerNudge::All).await;
+
+    let state = broker.restore(call, "w", taken.snapshot.clone()).await.unwrap().unwrap();
+    assert_eq!(state, taken.snapshot.state);
+    assert_eq!(broker.restore(call, "v", taken.snapshot).await, Ok(Err(Gone::Fenced)));
+    let next = enqueued(&broker, Era::Modern).await;
+    assert_eq!(reader.await.unwrap().call, next);
+    let again = broker.beat("w", &[beat]).await.unwrap();
+    assert_eq!(again.generation, beaten.generation);
+    assert_eq!(again.views, [Ok(state)]);
+    broker.post(call, "none", "x".into()).await.unwrap();
+
+    // Emptied under a waiting reader, without a lost connection.
+    let reader = tokio::spawn({
+        let broker = Arc::clone(&broker);
+        async move { line(&broker, "w").await }
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    broker.link.command(&cmd("FLUSHALL")).await.unwrap();
+    broker.link.command(cmd("SCRIPT").arg("FLUSH")).await.unwrap();
+    let next = enqueued(&broker, Era::Modern).await;
+    assert_eq!(reader.await.unwrap().call, next);
+}
+
+#[tokio::test]
+async fn a_redis_that_is_silent_or_not_there_yet_is_told_so_soon() {
+    let mut server = RedisServer::start();
+    server.kill();
+    let broker = broker(&server, 1);
+    broker.ping().await.unwrap_err();
+    server.restart();
+    until("an answer", async || broker.ping().await.ok()).await;
+
+    server.freeze();
+    let started = Instant::now();
+    broker.ping().await.unwrap_err();
+    assert!(started.elapsed() < Duration::from_millis(2500), "{:?}", started.elapsed());
+    // Many that wait don't wait one after the other.
+    let started = Instant::now();
+    let all = futures::future::join_all((0..50).map(|_| broker.announce("a"))).await;
+    assert!(all.iter().all(Result::is_err));
+    assert!(started.elapsed() < Duration::from_millis(2500), "{:?}", started.elapsed());
+    server.thaw();
+    let started = Instant::now();
+    until("an answer", async || broker.ping().await.ok()).await;
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn foreign_and_broken_keys_harm_only_themselves() {
+    let server = RedisServer::start();
+    let timing = Timing { lease: Duration::from_millis(100), ..Timing::default() };
+    let broker = RedisBroker::connect(&server.url(), timing, BrokerLimits::default(), 1).unwrap();
+    let run = async |command: &[&str]| {
+        let (name, arguments) = command.split_first().unwrap();
+        broker.link.command(cmd(name).arg(arguments)).await.unwrap()
+    };
+    // A line that names no call is thrown away.
+    run(&["XADD", "asgard:{0}:q:s", "*", "foreign", "line"]).await;
+    let good = enqueued(&broker, Era::Modern).await;
+    let entry = line(&broker, "w").await;
+    assert_eq!(entry.call, good);
+    broker.take("s", "w", &entry, Rerun::Safe).await.unwrap().unwrap();
+
+    let call = |n: u8| CallId::from_parts(0, [n; 16]);
+    let at = |n: u8| format!("asgard:{{0}}:call:{}", call(n));
+    run(&["SET", &at(1), "text"]).await;
+    run(&["HSET", &at(2), "run", "running", "epoch", "many"]).await;
+    // Fit to be owned, but not to be shown.
+    let fields = "epoch 1 hi 0 channels 0 enqueued 0 run running closed 0 cancel 0 server s era modern";
+    let mut command = vec!["HSET"];
+    let key = at(3);
+    command.push(&key);
+    command.extend(fields.split(' '));
+    run(&command).await;
+    // The events of this one are no list.
+    let key = at(4);
+    command[1] = &key;
+    run(&command).await;
+    run(&["SET", &format!("asgard:{{0}}:log:{}", call(4)), "text"]).await;
+    let beats: Vec<Beat> = [call(1), call(2), call(3), call(4), good]
+        .map(|call| Beat { call, epoch: 1, subscribed: true })
+        .into();
+    for n in 1..=4 {
+        run(&["ZADD", "asgard:{0}:leases:s", "1", &call(n).to_string()]).await;
+    }
+    tokio::time::sleep(Duration::from_millis(150)).await;
+
+    let claimed = until("the good one", async || {
+        let claimed = broker.claim("s", "v", 10).await.unwrap();
+        (!claimed.is_empty()).then_some(claimed)
+    })
+    .await;
+    assert_eq!(claimed.iter().map(|claimed| claimed.call).collect::<Vec<_>>(), [good]);
+    let beaten = broker.beat("w", &beats).await.unwrap();
+    assert_eq!(beaten.views[..2], [Err(Gone::Missing), Err(Gone::Missing)]);
+    assert_eq!(beaten.views[4], Err(Gone::Fenced), "claimed by the other worker");
+    assert_eq!(broker.finish(call(1), 1, &"out".into()).await, Ok(Err(Gone::Missing)));
+    // A broken key does not stand in the way of a new call of that name.
+    assert_eq!(broker.enqueue(call(1), order(Era::Modern, "a", 1)).await, Ok(Enqueue::Accepted));
 }

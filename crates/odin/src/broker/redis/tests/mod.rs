@@ -1,10 +1,13 @@
 //! Tests against a real redis-server.
 
 mod differential;
+mod leftovers;
 mod live;
 #[allow(dead_code, unreachable_pub)]
 #[path = "../../../../tests/support/redis_server.rs"]
 mod redis_server;
+
+use std::time::{Duration, Instant};
 
 use crate::call::{Order, Via};
 use crate::job::Era;
@@ -25,4 +28,16 @@ fn order(era: Era, node: &str, request: u64) -> Order {
         node: node.into(),
         request,
     }
+}
+
+/// Asks again until there is something, for at most ten seconds.
+async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < deadline {
+        if let Some(found) = ask().await {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{what}: not within ten seconds");
 }

@@ -1,0 +1,171 @@
+//! Nothing stays in Redis.
+
+use std::time::Duration;
+
+use redis::{Value, cmd};
+
+use super::super::super::{Beat, Broker, BrokerLimits, Entry};
+use super::super::scripts::Clock;
+use super::super::{RedisBroker, codec};
+use super::redis_server::RedisServer;
+use super::{order, until};
+use crate::call::{Enqueue, Message, Offer, Order, Timing};
+use crate::id::{CallId, Ticket};
+use crate::job::Era;
+use crate::runner::Rerun;
+
+struct Site {
+    broker: RedisBroker,
+}
+
+impl Site {
+    async fn enqueue(&self, order: &Order) -> CallId {
+        let call = CallId::random(self.broker.shard(order.session.as_deref()));
+        assert_eq!(self.broker.enqueue(call, order.clone()).await, Ok(Enqueue::Accepted));
+        call
+    }
+
+    async fn line(&self) -> Entry {
+        until("a line", async || self.broker.next("s", "w", 1).await.unwrap().pop()).await
+    }
+
+    async fn take(&self, order: &Order) -> CallId {
+        let call = self.enqueue(order).await;
+        let line = self.line().await;
+        assert_eq!(line.call, call);
+        self.broker.take("s", "w", &line, Rerun::Safe).await.unwrap().unwrap();
+        call
+    }
+
+    /// Takes a new call; lines of cancelled ones before it lead to nothing.
+    async fn take_after_cancelled(&self, order: &Order) -> CallId {
+        let call = self.enqueue(order).await;
+        until("the call", async || {
+            let line = self.line().await;
+            let taken = self.broker.take("s", "w", &line, Rerun::Safe).await.unwrap();
+            (taken.is_some() && line.call == call).then_some(())
+        })
+        .await;
+        call
+    }
+
+    async fn keys(&self) -> Vec<String> {
+        let keys = self.broker.link.command(cmd("KEYS").arg("*")).await.unwrap();
+        let keys: Vec<String> =
+            codec::items(keys).unwrap().into_iter().map(|key| codec::text(key).unwrap()).collect();
+        keys.into_iter().filter(|key| !key.ends_with(":generation")).collect()
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_left_when_the_times_have_passed() {
+    let server = RedisServer::start();
+    let timing = Timing {
+        lease: Duration::from_millis(300),
+        keep: Duration::from_millis(400),
+        tombstone: Duration::from_millis(400),
+        ..Timing::default()
+    };
+    let life = Duration::from_secs(3);
+    let limits = BrokerLimits::default();
+    let broker = RedisBroker::with_clock(&server.url(), timing, limits, 2, life, Clock::Redis).unwrap();
+    let site = Site { broker };
+    let broker = &site.broker;
+    broker.announce("a").await.unwrap();
+    let out = || "out".into();
+    let modern = order(Era::Modern, "a", 1);
+    let session = order(Era::Session, "a", 2);
+    let ticket = |call: CallId| Ticket::random(call.shard());
+
+    // A call of the modern era that is answered leaves nothing at once.
+    let call = site.take(&modern).await;
+    broker.finish(call, 1, &out()).await.unwrap().unwrap();
+    assert_eq!(broker.offer(call, "a", 1, ticket(call), true).await, Ok(Offer::Done(out())));
+    let left = site.keys().await;
+    assert!(left.iter().all(|key| key.contains(":q:") || key.contains(":node:")), "{left:?}");
+
+    // Finished in a session, held with events, cancelled, given up, and resumed: kept for a time.
+    let call = site.take(&session).await;
+    broker.emit(call, 1, 1, &["e".into()]).await.unwrap().unwrap();
+    assert!(broker.post(call, "session", "m".into()).await.unwrap());
+    let shown = ticket(call);
+    assert_eq!(broker.offer(call, "a", 2, shown, true).await, Ok(Offer::Offered));
+    assert!(broker.hold(shown, "a1").await.unwrap().is_some());
+    broker.gate(call, 1, 1).await.unwrap().unwrap();
+    broker.finish(call, 1, &out()).await.unwrap().unwrap();
+    broker.published(call, 1).await.unwrap().unwrap();
+    site.enqueue(&session).await;
+    broker.cancel("session", "1").await.unwrap();
+    let call = site.take_after_cancelled(&modern).await;
+    broker.abandon(call, "a", 1).await.unwrap();
+    assert_eq!(broker.drop_work(call, 1).await, Ok(Ok(None)));
+
+    // Everybody dies: in the queue, at work with messages, with a lease that nobody claims.
+    site.enqueue(&modern).await;
+    site.enqueue(&session).await;
+    site.line().await;
+    let call = site.take_after_cancelled(&session).await;
+    broker.emit(call, 1, 1, &["e".into()]).await.unwrap().unwrap();
+    assert!(broker.post(call, "session", "m".into()).await.unwrap());
+    // A cancellation that nothing follows; it is remembered for ten seconds.
+    broker.cancel("nobody's", "1").await.unwrap();
+
+    let keys = site.keys().await;
+    let kinds = ["call", "log", "inbox", "q", "leases", "ticket", "node", "ids", "cancel"];
+    for kind in kinds {
+        assert!(keys.iter().any(|key| key.contains(&format!(":{kind}:"))), "no {kind} in {keys:?}");
+    }
+    for key in &keys {
+        let left = broker.link.command(cmd("PTTL").arg(key)).await.unwrap();
+        assert!(matches!(left, Value::Int(-2 | 1..=10_000)), "{key} stays: {left:?}");
+    }
+    until("an empty Redis", async || {
+        site.keys().await.iter().all(|key| key.contains(":cancel:")).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_call_at_work_outlives_the_time_of_its_parts() {
+    let server = RedisServer::start();
+    let life = Duration::from_millis(600);
+    let limits = BrokerLimits::default();
+    let broker =
+        RedisBroker::with_clock(&server.url(), Timing::default(), limits, 1, life, Clock::Redis).unwrap();
+    let site = Site { broker };
+    let call = site.take(&order(Era::Session, "a", 2)).await;
+    site.broker.emit(call, 1, 1, &["e".into()]).await.unwrap().unwrap();
+    assert!(site.broker.post(call, "session", "m".into()).await.unwrap());
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let beat = Beat { call, epoch: 1, subscribed: true };
+        site.broker.beat("w", &[beat]).await.unwrap().views[0].as_ref().unwrap();
+    }
+    site.broker.cancel("session", "1").await.unwrap();
+    let beat = Beat { call, epoch: 1, subscribed: true };
+    let view = site.broker.beat("w", &[beat]).await.unwrap().views.remove(0).unwrap();
+    assert!(view.cancel, "still found by its request id");
+    assert_eq!(site.broker.inbox(call, 1).await.unwrap(), [Message::from("m")]);
+}
+
+#[tokio::test]
+async fn names_of_workers_that_are_gone_leave_the_queue() {
+    let server = RedisServer::start();
+    let life = Duration::from_millis(1500);
+    let limits = BrokerLimits::default();
+    let broker =
+        RedisBroker::with_clock(&server.url(), Timing::default(), limits, 1, life, Clock::Redis).unwrap();
+    let site = Site { broker };
+    site.take(&order(Era::Modern, "a", 1)).await;
+    let names = async || {
+        let list = cmd("XINFO").arg("CONSUMERS").arg("asgard:{0}:q:s").arg("workers").clone();
+        let consumers = codec::items(site.broker.link.command(&list).await.unwrap()).unwrap();
+        consumers.into_iter().map(|one| codec::map(one).unwrap()["name"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(names().await, ["w"]);
+    until("the end of a name", async || {
+        site.broker.undelivered("s", "v", 1).await.unwrap();
+        names().await.is_empty().then_some(())
+    })
+    .await;
+}
