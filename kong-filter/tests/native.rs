@@ -1,5 +1,7 @@
 //! The filter's decisions, without any gateway: the table of faults and what has to do with time.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 mod support;
 
 use identity::assertion::{AUDIENCE, AssertionKeys};
