@@ -229,7 +229,7 @@ fn a_wrong_configuration_refuses_everything_and_says_why() {
         ),
         (json!({"policy": {"rules": [{"effect": "deny", "names": [""]}]}}), "policy: rules[0].names[0]"),
         (json!({"public_url": null}), "configuration: the setting public_url is missing"),
-        (json!({"kong_upstream": "http://x"}), "kong_upstream: give name:port"),
+        (json!({"kong_scheme": "ftp"}), "kong_scheme: this is not one of http, https"),
     ] {
         let mut site = Site::with(&patch);
         match &site.service {
@@ -246,10 +246,11 @@ fn a_wrong_configuration_refuses_everything_and_says_why() {
 
 #[test]
 fn kongs_ways_of_writing_are_read() {
-    let patch = json!({"origins": {}, "policy": {"rules": {}}, "clock_leeway_s": 30.0, "kong_upstream": "odin-backends:80"});
+    let patch =
+        json!({"origins": {}, "policy": {"rules": {}}, "clock_leeway_s": 30.0, "kong_scheme": "http"});
     let mut site = Site::with(&patch);
     let sent = site.sent(&json!({}));
-    assert_eq!(forward(site.judge(&sent, NOW)).upstream.as_deref(), Some("odin-backends:80"));
+    assert_eq!(forward(site.judge(&sent, NOW)).scheme, Some("http"));
     let escaped = site.config.to_string().replace('/', "\\/");
     assert!(matches!(Service::new(escaped.as_bytes()), Service::Ready(_)));
 }

@@ -10,19 +10,47 @@ use super::{Answer, Sent};
 
 /// Sends one request on a connection of its own and reads the whole answer.
 pub fn send(port: u16, sent: &Sent, more: &[(&str, &str)]) -> std::io::Result<Answer> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    let mut stream = connect(port)?;
+    stream.write_all(bytes(sent, more, "close").as_bytes())?;
+    receive(&mut BufReader::new(stream))
+}
+
+/// Sends the same request so many times, one after the other on one connection.
+pub fn send_many(port: u16, sent: &Sent, times: usize) -> std::io::Result<()> {
+    let stream = connect(port)?;
+    stream.set_nodelay(true)?;
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut stream = stream;
+    let request = bytes(sent, &[], "keep-alive");
+    for _ in 0..times {
+        stream.write_all(request.as_bytes())?;
+        receive(&mut reader)?;
+    }
+    Ok(())
+}
+
+fn connect(port: u16) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-    let mut head =
-        format!("{} {} HTTP/1.1\r\nHost: localhost:8000\r\nConnection: close\r\n", sent.method, sent.target);
+    Ok(stream)
+}
+
+fn bytes(sent: &Sent, more: &[(&str, &str)], connection: &str) -> String {
+    let mut head = format!(
+        "{} {} HTTP/1.1\r\nHost: localhost:8000\r\nConnection: {connection}\r\n",
+        sent.method, sent.target
+    );
     let pairs = sent.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     for (name, value) in pairs.chain(more.iter().copied()) {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
     let body = if sent.method == "POST" { r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"# } else { "" };
     head.push_str(&format!("Content-Length: {}\r\n\r\n{body}", body.len()));
-    stream.write_all(head.as_bytes())?;
-    let mut reader = BufReader::new(stream);
-    let (first, headers) = head_of(&mut reader)?;
+    head
+}
+
+fn receive(reader: &mut BufReader<TcpStream>) -> std::io::Result<Answer> {
+    let (first, headers) = head_of(reader)?;
     let status = first.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
     let mut body = Vec::new();
     let length =
