@@ -18,7 +18,7 @@ use crate::jwks;
 use crate::jwt::{self, GripKey};
 use crate::keys::{KeyStore, Lookup};
 use crate::reply::{Refusal, Reply};
-use crate::request::{HeaderError, Request, decode_name};
+use crate::request::{Request, decode_name};
 use crate::{metadata, userinfo};
 
 /// Longest `Mcp-Method` that goes into an assertion, in bytes.
@@ -476,22 +476,19 @@ fn bearer(request: &Request, max: usize) -> Result<&str, Refusal> {
         let message = "an access token is only accepted in the Authorization header";
         return Err(Refusal::request("token_in_query", message));
     }
-    let value = match request.one("authorization", 64 * 1024) {
-        Ok(value) => value.unwrap_or_default(),
-        Err(HeaderError::Twice) => {
-            return Err(Refusal::request("authorization_duplicate", "send one Authorization header"));
-        }
-        Err(HeaderError::Malformed) => {
-            return Err(Refusal::request("authorization_malformed", "the Authorization header is malformed"));
-        }
+    // Some gateways join two headers into one, with a comma; some pass both.
+    let malformed = || {
+        let message = "send one Authorization header, with the word Bearer, a space, and the token";
+        Refusal::request("authorization_malformed", message)
     };
+    let value = request.one("authorization", 64 * 1024).map_err(|_| malformed())?.unwrap_or_default();
     let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Err(Refusal::no_token());
     }
     let token = token.trim_matches(' ');
     if token.is_empty() || token.contains([' ', ',']) {
-        return Err(Refusal::request("authorization_malformed", "the Authorization header is malformed"));
+        return Err(malformed());
     }
     if token.len() > max {
         return Err(Refusal::token("token_too_long", "the token is longer than this gateway reads"));

@@ -24,7 +24,7 @@ pub fn url(public_url: &str, organisation: &str) -> String {
 /// The document is public, for every well-formed name of an organisation, whether there is such a one
 /// or not: the gateway does not know, and would not tell.
 pub fn reply(config: &Config, request: &Request, path: &str) -> Option<Reply> {
-    let rest = path.strip_prefix(WELL_KNOWN)?;
+    let rest = path.strip_prefix(WELL_KNOWN).filter(|rest| rest.is_empty() || rest.starts_with('/'))?;
     let public = |reply: Reply| reply.with("access-control-allow-origin", "*");
     let refuse = |refusal: Refusal| Some(public(refusal.reply("", &[], request.id())));
     let resource = match (rest, path::parse(rest)) {

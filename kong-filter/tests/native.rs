@@ -1,0 +1,324 @@
+//! The filter's decisions, without any gateway: the table of faults and what has to do with time.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use identity::assertion::{AUDIENCE, AssertionKeys};
+use identity::{Road, assertion};
+use kong_filter::filter::{Forward, Service, Step};
+use kong_filter::reply::Reply;
+use kong_filter::request::Request;
+use serde_json::{Value, json};
+use support::{Answer, Keys, Sent, Table};
+
+const NOW: u64 = 1_800_000_000;
+
+fn request(sent: &Sent, more: &[(&str, &str)]) -> Request {
+    let own = sent.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    Request {
+        method: sent.method.clone(),
+        target: sent.target.clone(),
+        headers: own
+            .chain(more.iter().copied())
+            .map(|(name, value)| (name.to_lowercase(), value.as_bytes().to_vec()))
+            .collect(),
+    }
+}
+
+/// Judges, and fetches as a gateway would. `jwks` is the issuer's answer.
+fn judge(service: &mut Service, request: &Request, now: u64, jwks: Option<&str>) -> Step {
+    match service.judge(request, now, true) {
+        Step::Fetch(fetch) => {
+            let _ =
+                service.fetched(fetch.issuer, jwks.map(|_| 200), jwks.unwrap_or_default().as_bytes(), now);
+            service.judge(request, now, false)
+        }
+        step => step,
+    }
+}
+
+fn reply(step: Step) -> Option<Reply> {
+    match step {
+        Step::Reply(reply) => Some(reply),
+        _ => None,
+    }
+}
+
+fn forward(step: Step) -> Forward {
+    match step {
+        Step::Forward(forward) => forward,
+        Step::Reply(reply) => panic!("refused: {} {}", reply.status, reply.body),
+        Step::Fetch(_) => panic!("wants keys"),
+    }
+}
+
+fn reason(step: Step) -> String {
+    let reply = reply(step).expect("it went through");
+    serde_json::from_str::<Value>(&reply.body).unwrap()["reason"].as_str().unwrap().to_owned()
+}
+
+struct Site {
+    table: Table,
+    keys: Keys,
+    jwks: String,
+    config: Value,
+    service: Service,
+}
+
+impl Site {
+    fn new() -> Self {
+        Self::with(&json!({}))
+    }
+
+    fn with(patch: &Value) -> Self {
+        let (table, keys) = (Table::read(), Keys::new());
+        let mut config = table.config("keycloak");
+        support::merge(&mut config, patch);
+        let service = Service::new(config.to_string().as_bytes());
+        Self { jwks: keys.jwks().to_string(), table, keys, config, service }
+    }
+
+    fn sent(&self, patch: &Value) -> Sent {
+        self.table.request(&self.keys, &[patch], NOW)
+    }
+
+    fn judge(&mut self, sent: &Sent, now: u64) -> Step {
+        judge(&mut self.service, &request(sent, &[]), now, Some(&self.jwks))
+    }
+}
+
+#[test]
+fn the_table_of_faults() {
+    let mut site = Site::new();
+    let cases = site.table.cases(&site.keys, NOW);
+    for case in &cases {
+        let twin = site.judge(&case.twin, NOW);
+        if let Step::Reply(reply) = twin {
+            panic!("{}: the twin is refused: {} {}", case.name, reply.status, reply.body);
+        }
+        let reply = reply(site.judge(&case.fault, NOW)).unwrap_or_else(|| panic!("{}: accepted", case.name));
+        let headers = reply.headers.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        let answer = Answer { status: reply.status, headers, body: reply.body.into_bytes() };
+        assert_eq!(support::difference(case, &answer), None, "{}", case.name);
+    }
+    assert!(cases.len() >= 70, "{}", cases.len());
+}
+
+#[test]
+fn what_is_accepted_says_who_calls() {
+    let mut site = Site::new();
+    let sent = site.sent(&json!({"headers": [["MCP-Protocol-Version", "2026-07-28"], ["Mcp-Method", "tools/call"], ["Mcp-Name", "report"]]}));
+    let first = forward(site.judge(&sent, NOW));
+    let keys = AssertionKeys::parse(site.config["assertion"]["keys"].as_str().unwrap()).unwrap();
+    let says = keys.verify(&first.identity, AUDIENCE, NOW).unwrap();
+    assert_eq!(
+        (says.principal.subject.as_str(), says.principal.organisation.as_str()),
+        ("7a1c-thor", "org-1")
+    );
+    assert_eq!(
+        (says.method.as_str(), says.path.as_str(), says.road),
+        ("POST", "/api/v1/mcp/org-1", Road::Bifrost)
+    );
+    assert_eq!((says.mcp_method.as_deref(), says.mcp_name.as_deref()), (Some("tools/call"), Some("report")));
+    assert_eq!(support::userinfo(&first.userinfo)["username"], "thor");
+
+    // Used again for half of its life, and never for another request line.
+    assert_eq!(forward(site.judge(&sent, NOW + assertion::LIFE / 2)).identity, first.identity);
+    assert_ne!(forward(site.judge(&sent, NOW + assertion::LIFE / 2 + 1)).identity, first.identity);
+    let other = Sent { target: "/api/v1/mcp/org-1/sse".into(), ..sent.clone() };
+    let other = keys.verify(&forward(site.judge(&other, NOW)).identity, AUDIENCE, NOW).unwrap();
+    assert_eq!(other.path, "/api/v1/mcp/org-1/sse");
+}
+
+#[test]
+fn the_road_is_what_pushpin_signed() {
+    let mut site = Site::new();
+    let keys = AssertionKeys::parse(site.config["assertion"]["keys"].as_str().unwrap()).unwrap();
+    let sent = site.sent(&json!({}));
+    let (good, old) = (support::grip_sig(&site.config, NOW + 60), support::grip_sig(&site.config, NOW));
+    for (headers, road) in [
+        (vec![("Grip-Sig", good.as_str())], Road::Hermod),
+        (vec![("Grip-Sig", old.as_str())], Road::Bifrost),
+        (vec![("Grip-Sig", "x.y.z")], Road::Bifrost),
+        (vec![("Grip-Sig", good.as_str()), ("Grip-Sig", good.as_str())], Road::Bifrost),
+        (vec![], Road::Bifrost),
+    ] {
+        let step = judge(&mut site.service, &request(&sent, &headers), NOW, Some(&site.jwks));
+        assert_eq!(keys.verify(&forward(step).identity, AUDIENCE, NOW).unwrap().road, road, "{headers:?}");
+    }
+}
+
+#[test]
+fn a_cached_token_is_judged_anew() {
+    let mut site = Site::new();
+    let both = json!(["http://localhost:8000/api/v1/mcp/org-1", "http://localhost:8000/api/v1/mcp/org-2"]);
+    let sent = site.sent(&json!({"claims": {"aud": both, "exp": "@100"}}));
+    forward(site.judge(&sent, NOW));
+    let other = Sent { target: "/api/v1/mcp/org-2".into(), ..sent.clone() };
+    assert_eq!(reason(site.judge(&other, NOW)), "organisation_not_member");
+    forward(site.judge(&sent, NOW + 129));
+    assert_eq!(reason(site.judge(&sent, NOW + 130)), "token_expired");
+}
+
+#[test]
+fn keys_are_refreshed_and_outlive_an_outage_for_a_while() {
+    let mut site = Site::with(&json!({"max_token_bytes": 4096}));
+    let sent = site.table.request(&site.keys, &[&json!({"claims": {"exp": "@100000"}})], NOW);
+    let asked = request(&sent, &[]);
+    let service = &mut site.service;
+    assert_eq!(reason(judge(service, &asked, NOW, None)), "keys_unavailable");
+    // Not asked again at once, but after the pause.
+    assert_eq!(reason(service.judge(&asked, NOW + 1, true)), "keys_unavailable");
+    forward(judge(service, &asked, NOW + 2, Some(&site.jwks)));
+    assert!(matches!(service.judge(&asked, NOW + 301, true), Step::Forward(_)));
+    // Old keys: one request fetches, the others go on with what there is.
+    assert!(matches!(service.judge(&asked, NOW + 302, true), Step::Fetch(_)));
+    assert!(matches!(service.judge(&asked, NOW + 302, true), Step::Forward(_)));
+    assert!(service.fetched(0, Some(500), b"", NOW + 302).is_err());
+    assert!(matches!(service.judge(&asked, NOW + 302, false), Step::Forward(_)));
+    assert!(matches!(service.judge(&asked, NOW + 304, true), Step::Fetch(_)));
+    assert!(service.fetched(0, None, b"", NOW + 305).is_err());
+    forward(judge(service, &asked, NOW + 3601, None));
+    assert_eq!(reason(judge(service, &asked, NOW + 3610, None)), "keys_unavailable");
+    forward(judge(service, &asked, NOW + 3620, Some(&site.jwks)));
+}
+
+#[test]
+fn a_new_key_is_found_and_unknown_ids_are_not_asked_for_again_and_again() {
+    let mut site = Site::new();
+    let old = site.sent(&json!({}));
+    forward(site.judge(&old, NOW));
+    let new = Keys::new();
+    let both = new.jwks().to_string();
+    let table = Table::read();
+    // The issuer now has other keys under other ids; here under the same, so the old ones are gone.
+    let rotated = table.request(&new, &[&json!({"jose": {"kid": "rsa-2"}})], NOW);
+    let jwks = both.replace("rsa-1", "rsa-2");
+    let asked = request(&rotated, &[]);
+    // Many at once: each may fetch, since none can wait for another.
+    assert!(matches!(site.service.judge(&asked, NOW + 20, true), Step::Fetch(_)));
+    assert!(matches!(site.service.judge(&asked, NOW + 20, true), Step::Fetch(_)));
+    for _ in 0..2 {
+        assert!(site.service.fetched(0, Some(200), jwks.as_bytes(), NOW + 20).is_ok());
+        forward(site.service.judge(&asked, NOW + 20, false));
+    }
+    // The token of the key that was taken back is refused though it was cached.
+    assert_eq!(reason(site.service.judge(&request(&old, &[]), NOW + 20, true)), "key_unknown");
+    let unknown = request(&site.sent(&json!({"jose": {"kid": "x"}})), &[]);
+    assert_eq!(reason(site.service.judge(&unknown, NOW + 25, true)), "key_unknown");
+    assert!(matches!(site.service.judge(&unknown, NOW + 31, true), Step::Fetch(_)));
+    assert!(site.service.fetched(0, None, b"", NOW + 31).is_err());
+    // While the issuer can't be asked, nobody knows.
+    assert_eq!(reason(site.service.judge(&unknown, NOW + 31, false)), "keys_unavailable");
+}
+
+#[test]
+fn a_wrong_configuration_refuses_everything_and_says_why() {
+    for (patch, why) in [
+        (json!({"public_url": "localhost"}), "public_url: give scheme"),
+        (json!({"issuers": {}}), "issuers: give 1 to 8"),
+        (json!({"assertion": {"keys": "a:c2hvcnQ"}}), "assertion.keys: the secret of key number 1"),
+        (json!({"grip": {"key": "***"}}), "grip.key: give the bytes"),
+        (json!({"clock_leeway_s": "30"}), "clock_leeway_s: this is a string; give a whole number"),
+        (json!({"clock_leeway_s": 301}), "clock_leeway_s: 301 is out of range"),
+        (json!({"scope": {}}), "scope: there is no such setting; the settings here are public_url, "),
+        (
+            json!({"policy": {"rules": [{"effect": "maybe"}]}}),
+            "policy.rules[0].effect: this is not one of allow, deny",
+        ),
+        (json!({"policy": {"rules": [{"effect": "deny", "names": [""]}]}}), "policy: rules[0].names[0]"),
+        (json!({"public_url": null}), "configuration: the setting public_url is missing"),
+        (json!({"kong_scheme": "ftp"}), "kong_scheme: this is not one of http, https"),
+    ] {
+        let mut site = Site::with(&patch);
+        match &site.service {
+            Service::Refusing(reason) => assert!(reason.starts_with(why), "{reason}"),
+            Service::Ready(_) => panic!("accepted {patch}"),
+        }
+        let sent = site.sent(&json!({}));
+        assert_eq!(reason(site.judge(&sent, NOW)), "misconfigured");
+    }
+    for bad in ["", "{", "[]", "{\"a\":1,\"a\":2}"] {
+        assert!(matches!(Service::new(bad.as_bytes()), Service::Refusing(_)), "{bad}");
+    }
+}
+
+#[test]
+fn kongs_ways_of_writing_are_read() {
+    let patch =
+        json!({"origins": {}, "policy": {"rules": {}}, "clock_leeway_s": 30.0, "kong_scheme": "http"});
+    let mut site = Site::with(&patch);
+    let sent = site.sent(&json!({}));
+    assert_eq!(forward(site.judge(&sent, NOW)).scheme, Some("http"));
+    let escaped = site.config.to_string().replace('/', "\\/");
+    assert!(matches!(Service::new(escaped.as_bytes()), Service::Ready(_)));
+}
+
+#[test]
+fn metadata_in_both_forms() {
+    let mut site = Site::new();
+    let document = |site: &mut Site, path: &str, method: &str| {
+        let sent = Sent {
+            method: method.into(),
+            target: path.into(),
+            headers: vec![("Origin".into(), "http://any.example".into())],
+        };
+        reply(site.judge(&sent, NOW)).unwrap()
+    };
+    let root = "/.well-known/oauth-protected-resource";
+    for path in ["/api/v1/mcp/org-1", "/api/v1/mcp/org-1/sse", "/api/v1/org-1/sse"] {
+        let reply = document(&mut site, &format!("{root}{path}"), "GET");
+        assert_eq!(reply.status, 200);
+        assert!(reply.headers.contains(&("access-control-allow-origin", "*".to_owned())));
+        let wanted = json!({
+            "resource": "http://localhost:8000/api/v1/mcp/org-1",
+            "authorization_servers": ["http://localhost:8000/heimdall/realms/asgard"],
+            "bearer_methods_supported": ["header"],
+            "scopes_supported": ["mcp:tools", "organization"],
+        });
+        assert_eq!(serde_json::from_str::<Value>(&reply.body).unwrap(), wanted);
+    }
+    let resource = |reply: Reply| serde_json::from_str::<Value>(&reply.body).unwrap()["resource"].clone();
+    assert_eq!(resource(document(&mut site, root, "GET")), "http://localhost:8000");
+    assert_eq!(document(&mut site, root, "OPTIONS").status, 204);
+    assert_eq!(document(&mut site, root, "POST").status, 405);
+    assert_eq!(document(&mut site, &format!("{root}x"), "GET").status, 404);
+    assert_eq!(document(&mut site, &format!("{root}/x"), "GET").status, 404);
+    assert_eq!(document(&mut site, &format!("{root}/api/v1/mcp/%2e"), "GET").status, 400);
+    let mut one = Site::with(&json!({"root_organisation": "org-2"}));
+    assert_eq!(resource(document(&mut one, root, "GET")), "http://localhost:8000/api/v1/mcp/org-2");
+}
+
+#[test]
+fn preflights_of_known_origins_are_answered() {
+    let mut site = Site::new();
+    let sent = |origin: &str| Sent {
+        method: "OPTIONS".into(),
+        target: "/api/v1/mcp/org-1".into(),
+        headers: [
+            ("Origin", origin),
+            ("Access-Control-Request-Method", "POST"),
+            ("Access-Control-Request-Headers", "mcp-method"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into(),
+    };
+    let reply_to = |site: &mut Site, origin: &str| reply(site.judge(&sent(origin), NOW)).unwrap();
+    let good = reply_to(&mut site, "http://localhost:6274");
+    assert_eq!(good.status, 204);
+    assert!(good.headers.contains(&("access-control-allow-headers", "mcp-method".to_owned())));
+    assert_eq!(reply_to(&mut site, "http://attacker.example").status, 403);
+}
+
+#[test]
+fn a_dry_run_only_tells() {
+    let mut site = Site::with(&json!({"policy": {"dry_run": true}}));
+    let headers = json!({"headers": [["MCP-Protocol-Version", "2026-07-28"], ["Mcp-Method", "tools/call"], ["Mcp-Name", "drop_all"]]});
+    let sent = site.sent(&headers);
+    assert_eq!(forward(site.judge(&sent, NOW)).would_refuse.as_deref(), Some("no drops"));
+    // Headers of a revision in which they bind nothing decide nothing here.
+    let mut strict = Site::new();
+    let sent = strict.sent(&json!({"headers": [["MCP-Protocol-Version", "2025-11-25"], ["Mcp-Method", "tools/call"], ["Mcp-Name", "drop_all"]]}));
+    forward(strict.judge(&sent, NOW));
+}

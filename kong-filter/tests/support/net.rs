@@ -1,0 +1,168 @@
+//! Small servers and a client on the loopback interface, byte by byte: the requests of the table are
+//! partly such as no proper client would send.
+
+use std::io::{BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::{Answer, Sent};
+
+/// Sends one request on a connection of its own and reads the whole answer.
+pub fn send(port: u16, sent: &Sent, more: &[(&str, &str)]) -> std::io::Result<Answer> {
+    let mut stream = connect(port)?;
+    stream.write_all(bytes(sent, more, "close").as_bytes())?;
+    receive(&mut BufReader::new(stream))
+}
+
+/// Sends the same request so many times, one after the other on one connection.
+pub fn send_many(port: u16, sent: &Sent, times: usize) -> std::io::Result<()> {
+    let stream = connect(port)?;
+    stream.set_nodelay(true)?;
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut stream = stream;
+    let request = bytes(sent, &[], "keep-alive");
+    for _ in 0..times {
+        stream.write_all(request.as_bytes())?;
+        receive(&mut reader)?;
+    }
+    Ok(())
+}
+
+fn connect(port: u16) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    Ok(stream)
+}
+
+fn bytes(sent: &Sent, more: &[(&str, &str)], connection: &str) -> String {
+    let mut head = format!(
+        "{} {} HTTP/1.1\r\nHost: localhost:8000\r\nConnection: {connection}\r\n",
+        sent.method, sent.target
+    );
+    let pairs = sent.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    for (name, value) in pairs.chain(more.iter().copied()) {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    let body = if sent.method == "POST" { r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"# } else { "" };
+    head.push_str(&format!("Content-Length: {}\r\n\r\n{body}", body.len()));
+    head
+}
+
+fn receive(reader: &mut BufReader<TcpStream>) -> std::io::Result<Answer> {
+    let (first, headers) = head_of(reader)?;
+    let status = first.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
+    let mut body = Vec::new();
+    let length =
+        headers.iter().find(|(name, _)| name == "content-length").and_then(|(_, value)| value.parse().ok());
+    match length {
+        Some(length) => reader.take(length).read_to_end(&mut body)?,
+        None => reader.read_to_end(&mut body)?,
+    };
+    Ok(Answer { status, headers, body })
+}
+
+type Head = (String, Vec<(String, String)>);
+
+fn head_of(reader: &mut impl std::io::BufRead) -> std::io::Result<Head> {
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    let first = line.trim_end().to_owned();
+    let mut headers = Vec::new();
+    loop {
+        line.clear();
+        if reader.read_line(&mut line)? == 0 || line.trim_end().is_empty() {
+            return Ok((first, headers));
+        }
+        if let Some((name, value)) = line.trim_end().split_once(':') {
+            headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+        }
+    }
+}
+
+/// A server that keeps the heads of all its requests and answers as it is told.
+#[derive(Clone)]
+pub struct Server {
+    pub port: u16,
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    answer: Option<(u16, String)>,
+    seen: Vec<Head>,
+}
+
+impl Server {
+    /// Starts it; it ends with the process.
+    pub fn start(status: u16, body: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let state = Arc::new(Mutex::new(State { answer: Some((status, body)), seen: Vec::new() }));
+        let server = Self { port, state };
+        let shared = server.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let shared = shared.clone();
+                std::thread::spawn(move || shared.serve(stream));
+            }
+        });
+        server
+    }
+
+    fn serve(&self, stream: TcpStream) -> std::io::Result<()> {
+        let mut writer = stream.try_clone()?;
+        let mut reader = BufReader::new(stream);
+        let head = head_of(&mut reader)?;
+        if head.0.is_empty() {
+            return Ok(());
+        }
+        let answer = {
+            let mut state = self.state.lock().unwrap();
+            state.seen.push(head);
+            state.answer.clone()
+        };
+        // Without an answer the connection is cut.
+        if let Some((status, body)) = answer {
+            write!(
+                writer,
+                "HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            )?;
+        }
+        Ok(())
+    }
+
+    /// What it answers from now on; `None`: it cuts the connection.
+    pub fn answer(&self, answer: Option<(u16, String)>) {
+        self.state.lock().unwrap().answer = answer;
+    }
+
+    /// How many requests it got.
+    pub fn count(&self) -> usize {
+        self.state.lock().unwrap().seen.len()
+    }
+
+    /// The headers of the request that has this one.
+    pub fn find(&self, name: &str, value: &str) -> Option<Vec<(String, String)>> {
+        let state = self.state.lock().unwrap();
+        let wanted = |(known, own): &(String, String)| known == name && own == value;
+        state.seen.iter().find(|(_, headers)| headers.iter().any(wanted)).map(|(_, headers)| headers.clone())
+    }
+}
+
+/// A port that nobody listens on, now.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Waits until a condition holds, at most so many seconds.
+pub fn wait(seconds: u64, mut condition: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + Duration::from_secs(seconds);
+    while Instant::now() < end {
+        if condition() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    false
+}
