@@ -27,7 +27,8 @@ pub(super) fn config(plan: &Plan) -> String {
         "grip": {"issuer": "pushpin", "key": plan.state.secrets.grip_key},
     });
     if let (Gateway::Kong, Some(object)) = (plan.gateway, config.as_object_mut()) {
-        object.insert("kong_upstream".to_owned(), json!("odin-backends:80"));
+        // What the backends speak; it opens the lock of kong/kong.yml.in.
+        object.insert("kong_scheme".to_owned(), json!("http"));
     }
     config.to_string()
 }

@@ -254,6 +254,7 @@ async fn accept(listener: TcpListener, inner: Arc<Inner>) {
                 async move { Ok::<_, Infallible>(inner.serve(peer, request).await) }
             });
             let _ = hyper::server::conn::http1::Builder::new()
+                .max_headers(1000)
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
         });

@@ -1,5 +1,13 @@
 //! The host's ways, each with a module made for it. They are the ways of a real Kong, measured there.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test"
+)]
+
 mod common;
 
 use std::collections::BTreeMap;

@@ -2,6 +2,14 @@
 //!
 //! Needs `nginx` and `libnginx-mod-http-lua`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test"
+)]
+
 mod common;
 
 use std::collections::BTreeMap;

@@ -506,9 +506,33 @@ fn define_rest(linker: &mut Linker<State>) -> Result<(), Error> {
         "proxy_call_foreign_function",
         |_: Host<'_>, _: i32, _: i32, _: i32, _: i32, _: i32, _: i32| -> Outcome { Ok(NOT_FOUND) },
     )?;
+    define_grpc(linker)?;
     linker.func_wrap("env", "proxy_get_status", |_: Host<'_>, _: i32, _: i32, _: i32| -> Outcome {
         Ok(UNIMPLEMENTED)
     })?;
+    Ok(())
+}
+
+/// They are there, and do nothing in Kong either.
+fn define_grpc(linker: &mut Linker<State>) -> Result<(), Error> {
+    type I = i32;
+    linker.func_wrap(
+        "env",
+        "proxy_grpc_call",
+        |_: Host<'_>, _: I, _: I, _: I, _: I, _: I, _: I, _: I, _: I, _: I, _: I, _: I, _: I| -> Outcome {
+            Ok(UNIMPLEMENTED)
+        },
+    )?;
+    linker.func_wrap(
+        "env",
+        "proxy_grpc_stream",
+        |_: Host<'_>, _: I, _: I, _: I, _: I, _: I, _: I, _: I, _: I, _: I| -> Outcome { Ok(UNIMPLEMENTED) },
+    )?;
+    linker.func_wrap("env", "proxy_grpc_send", |_: Host<'_>, _: I, _: I, _: I, _: I| -> Outcome {
+        Ok(UNIMPLEMENTED)
+    })?;
+    linker.func_wrap("env", "proxy_grpc_cancel", |_: Host<'_>, _: I| -> Outcome { Ok(UNIMPLEMENTED) })?;
+    linker.func_wrap("env", "proxy_grpc_close", |_: Host<'_>, _: I| -> Outcome { Ok(UNIMPLEMENTED) })?;
     Ok(())
 }
 
