@@ -139,9 +139,11 @@ async fn run(settings: Settings) -> Result<(), String> {
 fn front_config(settings: &Settings, timing: &Timing) -> Result<FrontConfig, String> {
     let secrets = &settings.secrets;
     let access = match &secrets.assertion_keys {
-        Some(keys) => Access::Gateway(
-            AssertionKeys::parse(keys).map_err(|error| format!("ASGARD_ASSERTION_KEYS: {error}"))?,
-        ),
+        Some(keys) => {
+            let keys =
+                AssertionKeys::parse(keys).map_err(|error| format!("ASGARD_ASSERTION_KEYS: {error}"))?;
+            Access::Gateway(Box::new(keys))
+        }
         None if settings.embedded_worker && is_loopback(&settings.listen) => {
             tracing::warn!("no ASGARD_ASSERTION_KEYS: everybody on this machine may call, as one local user");
             Access::Open(HostRules::default())

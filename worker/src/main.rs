@@ -79,6 +79,7 @@ async fn run(settings: Settings) -> Result<(), String> {
     let fallback = broker.clone();
     let beats = move || connect().map_or(fallback, |broker| Arc::new(broker) as Arc<dyn Broker>);
     let runner = Arc::new(RmcpRunner::new(Arc::new(toolbox)));
+    runner.learn().await.map_err(|error| format!("the server can't list its tools: {error:?}"))?;
     let worker = Worker::start(config, broker, Box::new(beats), runner, node::publisher(pushpins))
         .map_err(|error| format!("the worker can't start: {error}"))?;
     let listener = node::listen(&settings.listen).await.map_err(|error| {

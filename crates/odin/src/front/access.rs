@@ -11,7 +11,7 @@ use crate::protocol::{METHOD, NAME, Refusal, code, origin::HostRules};
 /// Who may ask.
 pub enum Access {
     /// Only requests with a valid assertion of the gateway's filter. Whatever else arrives is not believed.
-    Gateway(AssertionKeys),
+    Gateway(Box<AssertionKeys>),
     /// Anybody on this machine, as one local user: no gateway is in front. For development and tests.
     Open(HostRules),
 }

@@ -47,16 +47,6 @@ impl<'a> Envelope<'a> {
             .starts_with(|first: char| first == '"' || first == '-' || first.is_ascii_digit())
             .then_some(token)
     }
-
-    /// `params.name`: the tool of a `tools/call`.
-    pub(super) fn name(&self) -> Option<Cow<'a, str>> {
-        #[derive(Deserialize)]
-        struct Params<'a> {
-            #[serde(borrow)]
-            name: Cow<'a, str>,
-        }
-        Some(serde_json::from_str::<Params<'_>>(self.params?.get()).ok()?.name)
-    }
 }
 
 /// A JSON-RPC answer with a result, under the client's id.

@@ -242,15 +242,7 @@ impl<H: ServerHandler> RmcpRunner<H> {
 }
 
 impl<H: ServerHandler> Runner for RmcpRunner<H> {
-    fn rerun(&self, job: &Job) -> Rerun {
-        let Ok(envelope) = Envelope::parse(&job.message) else { return Rerun::Safe };
-        if envelope.method != "tools/call" {
-            return Rerun::Safe;
-        }
-        envelope.name().map_or(Rerun::Safe, |name| self.rerun_tool(&name))
-    }
-
-    fn rerun_tool(&self, name: &str) -> Rerun {
+    fn rerun(&self, name: &str) -> Rerun {
         if let Some(tool) = self.handler.get_tool(name) {
             return rerun(&tool);
         }

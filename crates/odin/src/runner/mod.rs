@@ -76,12 +76,9 @@ pub enum Rerun {
 
 /// Runs messages of clients.
 pub trait Runner: Send + Sync + 'static {
-    /// May this message be run again after its worker was lost? Decided from the tool's annotations;
-    /// an unknown tool is [`Rerun::Unsafe`].
-    fn rerun(&self, job: &Job) -> Rerun;
-
-    /// [`Runner::rerun`] for `tools/call` of this tool, before the job itself is at hand.
-    fn rerun_tool(&self, tool: &str) -> Rerun;
+    /// May `tools/call` of this tool be run again after its worker was lost? Decided from the tool's
+    /// annotations; an unknown tool is [`Rerun::Unsafe`]. (Every other message may.)
+    fn rerun(&self, tool: &str) -> Rerun;
 
     /// Runs one message to its end.
     ///

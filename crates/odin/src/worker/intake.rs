@@ -44,7 +44,7 @@ fn spawn_take(shared: &Arc<Shared>, entry: Entry) {
     tokio::spawn(async move {
         let Ok(slot) = shared.slots.clone().acquire_owned().await else { return };
         let rerun = match &entry.tool {
-            Some(tool) => shared.runner.rerun_tool(tool),
+            Some(tool) => shared.runner.rerun(tool),
             None => Rerun::Safe,
         };
         let taken = shared.broker.take(&shared.config.server, &shared.config.name, &entry, rerun).await;
