@@ -1,5 +1,6 @@
 //! The `asgard` command, as a library: starts and watches the real parts, talks to them as a person would.
 //!
+//! - [`stack`]: a whole stack of its own for end-to-end tests;
 //! - [`state`], [`render`], [`parts`], [`install`]: from the state file to running programs;
 //! - [`supervisor`]: keeps them running;
 //! - [`token`], [`client`]: a client's side;
@@ -17,7 +18,9 @@ pub mod ports;
 pub mod problem;
 pub mod process;
 pub mod render;
+pub mod stack;
 pub mod state;
+pub mod suites;
 pub mod supervisor;
 pub mod token;
 pub mod ui;

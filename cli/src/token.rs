@@ -42,7 +42,11 @@ struct Answer {
 ///
 /// # Errors
 /// When Keycloak does not answer, or refuses.
-pub async fn for_user(state: &State, user: &str, organisation: Option<&str>) -> Result<(String, Option<String>)> {
+pub async fn for_user(
+    state: &State,
+    user: &str,
+    organisation: Option<&str>,
+) -> Result<(String, Option<String>)> {
     let organisation = match organisation {
         Some(organisation) => Some(organisation.to_owned()),
         None => first_organisation(state, user).await?,
@@ -87,7 +91,8 @@ pub async fn request(state: &State, grant: &Grant<'_>) -> Result<String> {
     ];
     form.extend(grant.secret.map(|secret| ("client_secret", secret)));
     form.extend(grant.resource.as_deref().map(|resource| ("resource", resource)));
-    let body = form.iter().map(|(name, value)| format!("{name}={}", encode(value))).collect::<Vec<_>>().join("&");
+    let body =
+        form.iter().map(|(name, value)| format!("{name}={}", encode(value))).collect::<Vec<_>>().join("&");
     let response = http_client(Duration::from_secs(30))?
         .post(&url)
         .header("content-type", "application/x-www-form-urlencoded")
@@ -100,7 +105,8 @@ pub async fn request(state: &State, grant: &Grant<'_>) -> Result<String> {
         })?;
     let status = response.status();
     let answer = response.json::<Answer>().await.map_err(|_| {
-        Problem::new(format!("{url} answered {} without a token", status.as_u16())).mend("see ./asgard logs keycloak")
+        Problem::new(format!("{url} answered {} without a token", status.as_u16()))
+            .mend("see ./asgard logs keycloak")
     })?;
     answer.access_token.ok_or_else(|| {
         let error = answer.error.unwrap_or_else(|| format!("status {}", status.as_u16()));
@@ -151,7 +157,8 @@ mod tests {
 
     #[test]
     fn claims_are_read() {
-        let token = format!("h.{}.s", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(br#"{"sub":"x"}"#));
+        let token =
+            format!("h.{}.s", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(br#"{"sub":"x"}"#));
         assert_eq!(claims(&token).unwrap()["sub"], "x");
         assert!(claims("nonsense").is_err());
     }

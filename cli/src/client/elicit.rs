@@ -16,19 +16,28 @@ pub fn ask(request: &Value, input: &mut dyn BufRead, output: &mut dyn Write) -> 
     let params = request.get("params").unwrap_or(&Value::Null);
     let mode = params.get("mode").and_then(Value::as_str).unwrap_or("form");
     if method != "elicitation/create" || mode != "form" {
-        return Err(Problem::new(format!("the server wants {method} ({mode}), which this command cannot answer")));
+        return Err(Problem::new(format!(
+            "the server wants {method} ({mode}), which this command cannot answer"
+        )));
     }
     let lost = |e: std::io::Error| Problem::new(format!("cannot write to the terminal: {e}"));
     let message = params.get("message").and_then(Value::as_str).unwrap_or("The tool asks:");
     writeln!(output, "{message}").map_err(lost)?;
     let schema = params.get("requestedSchema").unwrap_or(&Value::Null);
-    let required: Vec<&str> =
-        schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+    let required: Vec<&str> = schema
+        .get("required")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
     let mut content = Map::new();
     for (name, field) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
         let must = required.contains(&name.as_str());
         loop {
-            write!(output, "  {}: ", question(name, field, must)).and_then(|()| output.flush()).map_err(lost)?;
+            write!(output, "  {}: ", question(name, field, must))
+                .and_then(|()| output.flush())
+                .map_err(lost)?;
             let mut line = String::new();
             match input.read_line(&mut line) {
                 Ok(0) | Err(_) => return Ok(json!({"action": "cancel"})),
@@ -53,7 +62,9 @@ fn question(name: &str, field: &Value, must: bool) -> String {
     let mut notes = Vec::new();
     let choices = choices(field);
     match (text("type"), choices.is_empty()) {
-        (_, false) => notes.push(choices.iter().map(|(_, title)| title.as_str()).collect::<Vec<_>>().join(" | ")),
+        (_, false) => {
+            notes.push(choices.iter().map(|(_, title)| title.as_str()).collect::<Vec<_>>().join(" | "))
+        }
         (Some("boolean"), _) => notes.push("y/n".to_owned()),
         (Some(other), _) if other != "string" => notes.push(other.to_owned()),
         _ => {}
@@ -83,7 +94,8 @@ fn choices(field: &Value) -> Vec<(Value, String)> {
     options
         .filter_map(|option| {
             let value = option.get("const")?;
-            let title = option.get("title").and_then(Value::as_str).map_or_else(|| shown(value), str::to_owned);
+            let title =
+                option.get("title").and_then(Value::as_str).map_or_else(|| shown(value), str::to_owned);
             Some((value.clone(), title))
         })
         .collect()
@@ -97,7 +109,8 @@ fn parse(field: &Value, line: &str) -> std::result::Result<Option<Value>, String
     let choices = choices(field);
     if !choices.is_empty() {
         let lower = line.to_lowercase();
-        let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned).to_lowercase();
+        let plain =
+            |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned).to_lowercase();
         return choices
             .iter()
             .find(|(value, title)| title.to_lowercase() == lower || plain(value) == lower)
@@ -110,11 +123,16 @@ fn parse(field: &Value, line: &str) -> std::result::Result<Option<Value>, String
             "n" | "no" | "false" => Ok(Some(json!(false))),
             _ => Err("please answer y or n".to_owned()),
         },
-        Some("integer") => line.parse::<i64>().map(|n| Some(json!(n))).map_err(|_| "please give a whole number".into()),
-        Some("number") => line.parse::<f64>().map(|n| Some(json!(n))).map_err(|_| "please give a number".into()),
+        Some("integer") => {
+            line.parse::<i64>().map(|n| Some(json!(n))).map_err(|_| "please give a whole number".into())
+        }
+        Some("number") => {
+            line.parse::<f64>().map(|n| Some(json!(n))).map_err(|_| "please give a number".into())
+        }
         Some("array") => {
             let items = field.get("items").unwrap_or(&Value::Null);
-            let values: std::result::Result<Vec<_>, _> = line.split(',').map(|item| parse(items, item.trim())).collect();
+            let values: std::result::Result<Vec<_>, _> =
+                line.split(',').map(|item| parse(items, item.trim())).collect();
             Ok(Some(Value::Array(values?.into_iter().flatten().collect())))
         }
         _ => Ok(Some(json!(line))),
@@ -147,7 +165,10 @@ mod tests {
     #[test]
     fn a_form_is_filled_in() {
         let (result, shown) = answer("\nmaybe\nyes\n\nwind\n\n");
-        assert_eq!(result, json!({"action": "accept", "content": {"count": 3, "dry": true, "measure": "wind"}}));
+        assert_eq!(
+            result,
+            json!({"action": "accept", "content": {"count": 3, "dry": true, "measure": "wind"}})
+        );
         assert!(shown.contains("What do you wish for?") && shown.contains("please answer y or n"), "{shown}");
         assert!(shown.contains("Temperature | Wind") && shown.contains("an answer is needed"), "{shown}");
     }

@@ -112,12 +112,15 @@ impl Client {
                     .map_err(|e| Problem::new(format!("the stream has an event that is no JSON: {e}")))?;
                 if let Some(method) = message.get("method").and_then(Value::as_str) {
                     notified(method, message.get("params").unwrap_or(&Value::Null));
-                } else if message.get("id").and_then(Value::as_str) == Some(&id) || message.get("id") == Some(&Value::Null) {
+                } else if message.get("id").and_then(Value::as_str) == Some(&id)
+                    || message.get("id") == Some(&Value::Null)
+                {
                     return outcome(message).map(|result| Answer { result, form: Form::Stream });
                 }
             }
         }
-        Err(Problem::new("the stream ended before the result came").mend("see ./asgard status, then call again"))
+        Err(Problem::new("the stream ended before the result came")
+            .mend("see ./asgard status, then call again"))
     }
 
     fn message(&self, id: &str, method: &str, params: Value) -> Value {
@@ -145,7 +148,8 @@ impl Client {
         body: &[u8],
         response: &reqwest::Response,
     ) -> Result<Answer> {
-        let message = (kind == "application/json").then(|| serde_json::from_slice::<Value>(body).ok()).flatten();
+        let message =
+            (kind == "application/json").then(|| serde_json::from_slice::<Value>(body).ok()).flatten();
         if let Some(message) = message.as_ref().filter(|message| message.get("jsonrpc").is_some()) {
             let own = message.get("id").is_none_or(|other| other.is_null() || other.as_str() == Some(id));
             if own {
@@ -175,7 +179,8 @@ impl Client {
 }
 
 fn media_type(response: &reqwest::Response) -> String {
-    let value = response.headers().get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let value =
+        response.headers().get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
     value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
@@ -199,12 +204,20 @@ fn outcome(message: Value) -> Result<Value> {
 }
 
 /// An answer that is no JSON-RPC: the gateway, or something on the way.
-fn refusal(status: StatusCode, message: Option<&Value>, body: &[u8], response: &reqwest::Response) -> Problem {
-    let told = message.and_then(|m| m.get("message").or_else(|| m.get("error_description")).and_then(Value::as_str));
+fn refusal(
+    status: StatusCode,
+    message: Option<&Value>,
+    body: &[u8],
+    response: &reqwest::Response,
+) -> Problem {
+    let told =
+        message.and_then(|m| m.get("message").or_else(|| m.get("error_description")).and_then(Value::as_str));
     let text = told.map_or_else(|| String::from_utf8_lossy(body).into_owned(), str::to_owned);
     let problem = Problem::new(format!("the answer is {}: {}", status.as_u16(), one_line(&text)));
     match status.as_u16() {
-        401 | 403 => problem.mend("see which organisation and scopes the token has: ./asgard token USER --org ORG"),
+        401 | 403 => {
+            problem.mend("see which organisation and scopes the token has: ./asgard token USER --org ORG")
+        }
         429 | 503 => {
             let after = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
             problem.mend(after.map_or_else(

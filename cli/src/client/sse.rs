@@ -40,7 +40,8 @@ impl Events {
     }
 
     fn end_line(&mut self, complete: &mut Vec<String>) -> Result<(), String> {
-        let line = String::from_utf8(std::mem::take(&mut self.line)).map_err(|_| "the stream is no UTF-8".to_owned())?;
+        let line = String::from_utf8(std::mem::take(&mut self.line))
+            .map_err(|_| "the stream is no UTF-8".to_owned())?;
         if line.is_empty() {
             let data = std::mem::take(&mut self.data);
             if std::mem::take(&mut self.has_data) && !data.is_empty() {

@@ -25,18 +25,26 @@ async fn play(answer: impl Fn(&str) -> String + Send + 'static) -> (String, toki
 }
 
 fn http(status: &str, kind: &str, body: &str) -> String {
-    format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 #[tokio::test]
 async fn one_document() {
     let (url, served) = play(|id| {
-        http("200 OK", "application/json", &json!({"jsonrpc": "2.0", "id": id, "result": {"ok": 1}}).to_string())
+        http(
+            "200 OK",
+            "application/json",
+            &json!({"jsonrpc": "2.0", "id": id, "result": {"ok": 1}}).to_string(),
+        )
     })
     .await;
     let client = Client::new(url, "tok").unwrap();
     let params = json!({"name": "wörld", "arguments": {}});
-    let answer = client.request("tools/call", params, &[("Mcp-Param-A".into(), "x".into())], |_, _| {}).await.unwrap();
+    let answer =
+        client.request("tools/call", params, &[("Mcp-Param-A".into(), "x".into())], |_, _| {}).await.unwrap();
     assert_eq!((answer.result, answer.form), (json!({"ok": 1}), Form::Json));
     let request = served.await.unwrap().to_lowercase();
     for expected in [
@@ -55,15 +63,22 @@ async fn one_document() {
 #[tokio::test]
 async fn a_stream_with_progress() {
     let (url, _) = play(|id| {
-        let progress = json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progress": 1}});
+        let progress =
+            json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progress": 1}});
         let result = json!({"jsonrpc": "2.0", "id": id, "result": {"ok": 2}});
-        http("200 OK", "text/event-stream; charset=utf-8", &format!(":\n\ndata: {progress}\n\ndata: {result}\n\n"))
+        http(
+            "200 OK",
+            "text/event-stream; charset=utf-8",
+            &format!(":\n\ndata: {progress}\n\ndata: {result}\n\n"),
+        )
     })
     .await;
     let mut seen = Vec::new();
     let client = Client::new(url, "t").unwrap();
     let answer = client
-        .request("tools/call", json!({"name": "a"}), &[], |method, params| seen.push(format!("{method} {params}")))
+        .request("tools/call", json!({"name": "a"}), &[], |method, params| {
+            seen.push(format!("{method} {params}"))
+        })
         .await
         .unwrap();
     assert_eq!((answer.result, answer.form), (json!({"ok": 2}), Form::Stream));
@@ -72,27 +87,43 @@ async fn a_stream_with_progress() {
 
 #[tokio::test]
 async fn failures_are_clear() {
-    let error = |id: &str| json!({"jsonrpc": "2.0", "id": id, "error": {"code": -32602, "message": "bad\nthing"}});
+    let error =
+        |id: &str| json!({"jsonrpc": "2.0", "id": id, "error": {"code": -32602, "message": "bad\nthing"}});
     type Play = Box<dyn Fn(&str) -> String + Send>;
     let cases: Vec<(Play, &str)> = vec![
-        (Box::new(move |id| http("400 Bad Request", "application/json", &error(id).to_string())), "error -32602: bad thing"),
-        (Box::new(|_| http("401 Unauthorized", "application/json", r#"{"error":"x","message":"no token"}"#)), "401: no token"),
+        (
+            Box::new(move |id| http("400 Bad Request", "application/json", &error(id).to_string())),
+            "error -32602: bad thing",
+        ),
+        (
+            Box::new(|_| {
+                http("401 Unauthorized", "application/json", r#"{"error":"x","message":"no token"}"#)
+            }),
+            "401: no token",
+        ),
         (Box::new(|_| http("503 Service Unavailable", "text/plain", "none\nthere")), "503: none there"),
-        (Box::new(|_| http("200 OK", "text/event-stream", ": nothing\n\n")), "the stream ended before the result"),
+        (
+            Box::new(|_| http("200 OK", "text/event-stream", ": nothing\n\n")),
+            "the stream ended before the result",
+        ),
         (Box::new(|_| "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{".to_owned()), "the connection broke"),
     ];
     for (answer, expected) in cases {
         let (url, _) = play(answer).await;
-        let problem = Client::new(url, "t").unwrap().request("ping", json!({}), &[], |_, _| {}).await.unwrap_err();
+        let problem =
+            Client::new(url, "t").unwrap().request("ping", json!({}), &[], |_, _| {}).await.unwrap_err();
         assert!(problem.to_string().contains(expected), "{expected}: {problem}");
     }
 }
 
 #[test]
 fn header_values() {
-    for (value, header) in
-        [("report", "report"), (" a", "=?base64?IGE=?="), ("", "=?base64??="), ("=?base64?YQ==?=", "=?base64?PT9iYXNlNjQ/WVE9PT89?=")]
-    {
+    for (value, header) in [
+        ("report", "report"),
+        (" a", "=?base64?IGE=?="),
+        ("", "=?base64??="),
+        ("=?base64?YQ==?=", "=?base64?PT9iYXNlNjQ/WVE9PT89?="),
+    ] {
         assert_eq!(header_value(value), header);
     }
 }

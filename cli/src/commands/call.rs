@@ -25,7 +25,8 @@ pub async fn run(paths: &Paths, call: &Call) -> Result<ExitCode> {
     let state = State::existing(paths)?;
     let (token, organisation) = token::for_user(&state, &call.user, call.org.as_deref()).await?;
     let organisation = organisation.ok_or_else(|| {
-        Problem::new(format!("{} belongs to no organisation", call.user)).mend("name a user with --user, such as thor")
+        Problem::new(format!("{} belongs to no organisation", call.user))
+            .mend("name a user with --user, such as thor")
     })?;
     let url = match call.road {
         Road::Bifrost => state.resource(&organisation),
@@ -33,14 +34,19 @@ pub async fn run(paths: &Paths, call: &Call) -> Result<ExitCode> {
     };
     let client = Client::new(url, token)?;
     let tools = client.tools().await?;
-    let tool = tools.iter().find(|tool| tool.get("name").and_then(Value::as_str) == Some(&call.tool)).ok_or_else(|| {
-        let names: Vec<&str> = tools.iter().filter_map(|tool| tool.get("name").and_then(Value::as_str)).collect();
-        let mend = match names.as_slice() {
-            [] => "no worker offers any; see ./asgard status".to_owned(),
-            names => format!("the tools are {}", names.join(", ")),
-        };
-        Problem::new(format!("there is no tool {:?} for {} in {organisation}", call.tool, call.user)).mend(mend)
-    })?;
+    let tool = tools
+        .iter()
+        .find(|tool| tool.get("name").and_then(Value::as_str) == Some(&call.tool))
+        .ok_or_else(|| {
+            let names: Vec<&str> =
+                tools.iter().filter_map(|tool| tool.get("name").and_then(Value::as_str)).collect();
+            let mend = match names.as_slice() {
+                [] => "no worker offers any; see ./asgard status".to_owned(),
+                names => format!("the tools are {}", names.join(", ")),
+            };
+            Problem::new(format!("there is no tool {:?} for {} in {organisation}", call.tool, call.user))
+                .mend(mend)
+        })?;
     let schema = tool.get("inputSchema").cloned().unwrap_or(Value::Null);
     let arguments = arguments(&call.args, &schema)?;
     let headers = parameter_headers(&arguments, &schema);
@@ -65,7 +71,9 @@ async fn converse(
     for _ in 0..MAX_ROUNDS {
         let progress = Progress::new(!call.json);
         let shown = Arc::clone(&progress);
-        let answer = client.request("tools/call", params.clone(), headers, move |method, p| shown.notified(method, p)).await;
+        let answer = client
+            .request("tools/call", params.clone(), headers, move |method, p| shown.notified(method, p))
+            .await;
         progress.end();
         let result = answer?.result;
         if result.get("resultType").and_then(Value::as_str) != Some("input_required") {
@@ -92,26 +100,32 @@ fn arguments(given: &[String], schema: &Value) -> Result<Map<String, Value>> {
     let properties = schema.get("properties").and_then(Value::as_object);
     let mut arguments = Map::new();
     for pair in given {
-        let (name, text) = pair
-            .split_once('=')
-            .ok_or_else(|| Problem::new(format!("--arg {pair:?} is not NAME=VALUE")).mend("write --arg steps=20"))?;
+        let (name, text) = pair.split_once('=').ok_or_else(|| {
+            Problem::new(format!("--arg {pair:?} is not NAME=VALUE")).mend("write --arg steps=20")
+        })?;
         let field = properties.and_then(|all| all.get(name));
-        if let (None, Some(all)) = (field, properties.filter(|_| schema.get("additionalProperties") == Some(&json!(false)))) {
+        if let (None, Some(all)) =
+            (field, properties.filter(|_| schema.get("additionalProperties") == Some(&json!(false))))
+        {
             let names: Vec<&str> = all.keys().map(String::as_str).collect();
-            return Err(Problem::new(format!("the tool has no argument {name:?}")).mend(format!("it has {}", names.join(", "))));
+            return Err(Problem::new(format!("the tool has no argument {name:?}"))
+                .mend(format!("it has {}", names.join(", "))));
         }
         let value = value(text, &types(field)).ok_or_else(|| {
             Problem::new(format!("{name}={text} does not fit: the tool wants {}", types(field).join(" or ")))
         })?;
         arguments.insert(name.to_owned(), value);
     }
-    let required = schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-    let missing: Vec<String> = required.filter(|name| !arguments.contains_key(*name)).map(str::to_owned).collect();
+    let required =
+        schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    let missing: Vec<String> =
+        required.filter(|name| !arguments.contains_key(*name)).map(str::to_owned).collect();
     if missing.is_empty() {
         return Ok(arguments);
     }
     let wanted: Vec<String> = missing.iter().map(|name| format!("--arg {name}=…")).collect();
-    Err(Problem::new(format!("the tool needs {}", missing.join(", "))).mend(format!("add {}", wanted.join(" "))))
+    Err(Problem::new(format!("the tool needs {}", missing.join(", ")))
+        .mend(format!("add {}", wanted.join(" "))))
 }
 
 fn types(field: Option<&Value>) -> Vec<&str> {
@@ -247,7 +261,10 @@ mod tests {
     #[test]
     fn arguments_are_read_by_the_schema() {
         let read = read(&["steps=3", "scale=0.5", "text=12", "dry=true", "any={\"a\":1}"]).unwrap();
-        assert_eq!(Value::Object(read), json!({"steps": 3, "scale": 0.5, "text": "12", "dry": true, "any": {"a": 1}}));
+        assert_eq!(
+            Value::Object(read),
+            json!({"steps": 3, "scale": 0.5, "text": "12", "dry": true, "any": {"a": 1}})
+        );
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! What the command line offers. One file a command.
 
 pub mod call;
+pub mod doctor;
 pub mod down;
 pub mod logs;
 pub mod status;
 pub mod summary;
 pub mod supervise;
+pub mod test;
 pub mod token;
 pub mod up;
 
@@ -48,7 +50,8 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Start { part } => order(&paths, Request::Start(part)).await,
         Command::Token { user, org } => token::run(&paths, &user, org.as_deref()).await,
         Command::Call(call) => call::run(&paths, &call).await,
-        _ => Err(Problem::new("not yet")),
+        Command::Doctor => doctor::run(&paths).await,
+        Command::Test { names, list } => test::run(&paths, &names, list).await,
     }
 }
 

@@ -22,7 +22,6 @@ pub(super) fn part(plan: &Plan, number: u16) -> PartSpec {
             ("ASGARD_GRIP_ISS", "pushpin".to_owned()),
             ("ASGARD_GRIP_KEY", secrets.grip_key.clone()),
             ("ASGARD_NODE", name.clone()),
-            ("ASGARD_LOG", "info".to_owned()),
         ],
     );
     PartSpec {
