@@ -1,0 +1,276 @@
+//! A request and its answer as it came in, piece by piece.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::sse::{Piece, Reader};
+
+/// How long an answer may be silent before it counts as stuck.
+const SILENCE: Duration = Duration::from_secs(40);
+
+/// In which form the answer came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Form {
+    /// One JSON document.
+    Json,
+    /// A stream of server-sent events.
+    Stream,
+    /// An HTTP status that is no success, or no answer at all.
+    Error,
+}
+
+/// How the answer ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// As HTTP says that it should.
+    Whole,
+    /// The connection broke.
+    Cut(String),
+    /// Nothing came for a long time.
+    Stuck,
+}
+
+/// A message, and when it came.
+#[derive(Debug, Clone)]
+pub struct Arrived {
+    /// When.
+    pub at: Instant,
+    /// The event's id; none in JSON and in the modern era.
+    pub id: Option<String>,
+    /// The message.
+    pub message: Value,
+}
+
+/// The answer's head.
+#[derive(Debug, Clone)]
+pub struct Head {
+    /// When it came.
+    pub at: Instant,
+    /// The status.
+    pub status: u16,
+    /// The headers.
+    pub headers: reqwest::header::HeaderMap,
+}
+
+/// A request that was sent, and what has come of it so far.
+#[derive(Debug)]
+pub struct Exchange {
+    /// The request's JSON-RPC id.
+    pub id: u64,
+    /// When it was sent.
+    pub begun: Instant,
+    /// The answer's head, if one came.
+    pub head: Option<Head>,
+    /// Messages in the order in which they came.
+    pub messages: Vec<Arrived>,
+    /// Comments that keep the stream alive.
+    pub comments: usize,
+    /// A body that is no JSON-RPC message.
+    pub text: String,
+    /// How it ended, and when.
+    pub end: Option<(End, Instant)>,
+    response: Option<reqwest::Response>,
+    reader: Reader,
+}
+
+impl Exchange {
+    /// Sends a request and waits for the answer's head.
+    pub async fn of(request: reqwest::RequestBuilder, id: u64) -> Self {
+        let begun = Instant::now();
+        let sent = tokio::time::timeout(SILENCE, request.send()).await;
+        let mut exchange = Self {
+            id,
+            begun,
+            head: None,
+            messages: Vec::new(),
+            comments: 0,
+            text: String::new(),
+            end: None,
+            response: None,
+            reader: Reader::default(),
+        };
+        match sent {
+            Ok(Ok(response)) => {
+                let (status, headers) = (response.status().as_u16(), response.headers().clone());
+                exchange.head = Some(Head { at: Instant::now(), status, headers });
+                exchange.response = Some(response);
+            }
+            Ok(Err(error)) => exchange.ended(End::Cut(causes(&error))),
+            Err(_) => exchange.ended(End::Stuck),
+        }
+        exchange
+    }
+
+    /// Reads on until something more has come, or the end: then `false`.
+    pub async fn more(&mut self) -> bool {
+        let stream = self.form() == Form::Stream;
+        let Some(response) = &mut self.response else { return false };
+        match tokio::time::timeout(SILENCE, response.chunk()).await {
+            Ok(Ok(Some(chunk))) if stream => {
+                let at = Instant::now();
+                for piece in self.reader.take(&chunk) {
+                    match piece {
+                        Piece::Comment => self.comments += 1,
+                        Piece::Event { id, data } => {
+                            let message = serde_json::from_str(&data)
+                                .unwrap_or_else(|error| panic!("an event is no JSON ({error}): {data}"));
+                            self.messages.push(Arrived { at, id, message });
+                        }
+                    }
+                }
+            }
+            Ok(Ok(Some(chunk))) => self.text.push_str(&String::from_utf8_lossy(&chunk)),
+            Ok(Ok(None)) if stream && self.reader.is_amid() => self.ended(End::Cut("amid an event".into())),
+            Ok(Ok(None)) => self.ended(End::Whole),
+            Ok(Err(error)) => self.ended(End::Cut(causes(&error))),
+            Err(_) => self.ended(End::Stuck),
+        }
+        self.end.is_none()
+    }
+
+    /// Reads to the end.
+    pub async fn to_end(mut self) -> Self {
+        while self.more().await {}
+        self
+    }
+
+    /// Reads until that many messages have come, or the end.
+    pub async fn read_messages(&mut self, count: usize) {
+        while self.messages.len() < count && self.more().await {}
+    }
+
+    fn ended(&mut self, end: End) {
+        let at = Instant::now();
+        self.end = Some((end, at));
+        self.response = None;
+        if self.form() != Form::Stream
+            && let Ok(message) = serde_json::from_str::<Value>(&self.text)
+            && message["jsonrpc"] == "2.0"
+        {
+            self.messages.push(Arrived { at, id: None, message });
+        }
+    }
+
+    /// The form of the answer.
+    #[must_use]
+    pub fn form(&self) -> Form {
+        match (&self.head, self.header("content-type")) {
+            (Some(head), Some("text/event-stream")) if head.status == 200 => Form::Stream,
+            (Some(head), Some("application/json")) if head.status == 200 => Form::Json,
+            _ => Form::Error,
+        }
+    }
+
+    /// The status; 0 when no answer came.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        self.head.as_ref().map_or(0, |head| head.status)
+    }
+
+    /// A header of the answer.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.as_ref()?.headers.get(name)?.to_str().ok()
+    }
+
+    /// The answer to the request: the message with its id.
+    #[must_use]
+    pub fn answer(&self) -> Option<&Value> {
+        self.messages.iter().map(|arrived| &arrived.message).find(|message| message["id"] == self.id)
+    }
+
+    /// The result, if it is one.
+    #[must_use]
+    pub fn result(&self) -> Option<&Value> {
+        self.answer()?.get("result")
+    }
+
+    /// The JSON-RPC error, if it is one.
+    #[must_use]
+    pub fn error(&self) -> Option<&Value> {
+        self.answer()?.get("error")
+    }
+
+    /// Time from sending to the end.
+    #[must_use]
+    pub fn took(&self) -> Duration {
+        self.end.as_ref().map_or_else(|| self.begun.elapsed(), |(_, at)| at.duration_since(self.begun))
+    }
+
+    /// Steps that were reported for this request, in the order in which they came.
+    #[must_use]
+    pub fn steps(&self) -> Vec<u64> {
+        let token = crate::client::progress_token(self.id);
+        let messages = self.messages.iter().map(|arrived| &arrived.message);
+        messages
+            .filter(|message| message["method"] == "notifications/progress")
+            .map(|message| &message["params"])
+            .filter(|params| params["progressToken"] == token.as_str())
+            .map(|params| params["progress"].as_f64().map_or(u64::MAX, |step| step as u64))
+            .collect()
+    }
+
+    /// What is wrong with it, if it should be whole: steps 1 to `steps` once and in order, then one result,
+    /// then the end.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check_whole(&self, steps: u64) -> Result<(), String> {
+        let fail = |what: &str| Err(format!("{what}: {}", self.outline()));
+        if self.form() == Form::Error {
+            return fail("no success");
+        }
+        if !matches!(self.end, Some((End::Whole, _))) {
+            return fail("not whole");
+        }
+        if self.steps() != (1..=steps).collect::<Vec<_>>() {
+            return fail(&format!("wants steps 1 to {steps}, once, in order"));
+        }
+        match self.messages.iter().filter(|arrived| arrived.message["id"] == self.id).count() {
+            0 => return fail("no answer"),
+            1 => {}
+            _ => return fail("more than one answer"),
+        }
+        if self.messages.last().is_none_or(|last| last.message["id"] != self.id) {
+            return fail("something came after the answer");
+        }
+        if self.result().is_none() {
+            return fail("no result");
+        }
+        if self.messages.len() as u64 != steps + 1 {
+            return fail("something came that belongs to no step");
+        }
+        let ids: Vec<&String> = self.messages.iter().filter_map(|arrived| arrived.id.as_ref()).collect();
+        let unique: std::collections::BTreeSet<_> = ids.iter().collect();
+        if unique.len() != ids.len() {
+            return fail("an event id came twice");
+        }
+        Ok(())
+    }
+
+    /// One line about it, for people.
+    #[must_use]
+    pub fn outline(&self) -> String {
+        let since = |at: Instant| at.duration_since(self.begun).as_millis();
+        let head = self.head.as_ref().map_or_else(|| "no head".into(), |head| {
+            format!("{} {:?} after {} ms", head.status, self.form(), since(head.at))
+        });
+        let end = self.end.as_ref().map_or_else(|| "not ended".into(), |(end, at)| {
+            format!("{end:?} after {} ms", since(*at))
+        });
+        let answer = self.answer().map_or_else(|| "no answer".into(), ToString::to_string);
+        format!("{head}; steps {:?}; {} comments; {answer} {}; {end}", self.steps(), self.comments, self.text)
+    }
+}
+
+/// An error with its causes.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}

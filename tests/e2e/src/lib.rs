@@ -1,0 +1,28 @@
+//! What the end-to-end tests share: the running stack, tokens, an MCP client that looks closely, the
+//! tools' journal.
+//!
+//! The tests use the stack whose state folder `ASGARD_HOME` names, and kill its parts. `./asgard test` starts
+//! one for them. By hand:
+//!
+//! ```text
+//! export ASGARD_HOME=/tmp/e2e
+//! ./asgard up -d --ports free --no-inspector
+//! cargo test -p e2e
+//! ```
+//!
+//! All of this panics freely: a test that can't go on has failed.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+pub mod client;
+pub mod exchange;
+pub mod journal;
+pub mod random;
+pub mod sse;
+pub mod stack;
+pub mod tokens;
+
+pub use client::{Client, Era};
+pub use exchange::{Exchange, Form};
+pub use journal::Journal;
+pub use stack::{Road, Stack};

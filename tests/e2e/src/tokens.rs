@@ -1,0 +1,113 @@
+//! Access tokens of real users, from the real Keycloak, through the gateway as a client gets them.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokio::sync::Mutex;
+
+use crate::Stack;
+
+/// Tokens live for five minutes; a client keeps one for less than this.
+const KEEP: Duration = Duration::from_secs(120);
+
+static CACHE: Mutex<Option<HashMap<(String, String), (String, Instant)>>> = Mutex::const_new(None);
+
+/// What to ask a token for.
+#[derive(Debug, Clone)]
+pub struct Wish<'a> {
+    /// The user; the password is the name.
+    pub user: &'a str,
+    /// `scope`.
+    pub scope: String,
+    /// `resource` (RFC 8707).
+    pub resource: Option<String>,
+}
+
+/// A user's token for an organisation; remembered for a while.
+pub async fn token(stack: &Stack, user: &str, organisation: &str) -> String {
+    let key = (user.to_owned(), format!("{organisation} {}", stack.state.public_url));
+    let mut cache = CACHE.lock().await;
+    let cache = cache.get_or_insert_default();
+    if let Some((token, at)) = cache.get(&key).filter(|(_, at)| at.elapsed() < KEEP) {
+        let _ = at;
+        return token.clone();
+    }
+    let token = fetch(stack, &Wish::usual(stack, user, organisation)).await;
+    cache.insert(key, (token.clone(), Instant::now()));
+    token
+}
+
+impl<'a> Wish<'a> {
+    /// What a client of an organisation asks for.
+    #[must_use]
+    pub fn usual(stack: &Stack, user: &'a str, organisation: &str) -> Self {
+        Self {
+            user,
+            scope: format!("openid mcp:tools organization:{organisation}"),
+            resource: Some(stack.state.resource(organisation)),
+        }
+    }
+}
+
+/// A fresh token by the password grant.
+pub async fn fetch(stack: &Stack, wish: &Wish<'_>) -> String {
+    fetch_as(stack, wish, ("asgard-cli", "")).await
+}
+
+/// The same as a client (id and secret) of one's own choice.
+pub async fn fetch_as(stack: &Stack, wish: &Wish<'_>, client: (&str, &str)) -> String {
+    let mut form = vec![
+        ("grant_type", "password"),
+        ("client_id", client.0),
+        ("username", wish.user),
+        ("password", wish.user),
+        ("scope", &wish.scope),
+    ];
+    if !client.1.is_empty() {
+        form.push(("client_secret", client.1));
+    }
+    form.extend(wish.resource.as_deref().map(|resource| ("resource", resource)));
+    let url = format!("{}/protocol/openid-connect/token", stack.state.issuer());
+    grant(&url, &form).await
+}
+
+/// A token of Keycloak's administrator (realm `master`).
+pub async fn administrator(stack: &Stack) -> String {
+    let url = format!("{}/heimdall/realms/master/protocol/openid-connect/token", stack.state.public_url);
+    let secrets = &stack.state.secrets;
+    let form = [
+        ("grant_type", "password"),
+        ("client_id", "admin-cli"),
+        ("username", &secrets.admin_user),
+        ("password", &secrets.admin_password),
+    ];
+    grant(&url, &form).await
+}
+
+async fn grant(url: &str, form: &[(&str, &str)]) -> String {
+    let body: Vec<String> = form.iter().map(|(name, value)| format!("{name}={}", encode(value))).collect();
+    let response = crate::client::http()
+        .post(url)
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(body.join("&"))
+        .timeout(Duration::from_secs(30))
+        .send()
+        .await
+        .unwrap_or_else(|error| panic!("no token: {error}"));
+    let status = response.status();
+    let body: Value = response.json().await.expect("Keycloak answers with JSON");
+    body["access_token"].as_str().unwrap_or_else(|| panic!("no token: {status} {body}")).to_owned()
+}
+
+/// Percent-encoding for a form.
+fn encode(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}

@@ -1,0 +1,171 @@
+//! A call by token on each road and in each era: quick ones as one JSON document, slow ones as a stream that
+//! Pushpin holds.
+
+use std::time::Duration;
+
+use e2e::exchange::End;
+use e2e::{Client, Era, Form, Road, Stack};
+use serde_json::{Value, json};
+
+#[tokio::test]
+async fn quick_calls_on_the_bifrost_road_never_touch_pushpin() {
+    let stack = Stack::claim().await;
+    for era in [Era::Modern, Era::Session] {
+        let client = Client::of(era, &stack, Road::Bifrost, "thor", "org-1").await;
+        // On a machine that stalls, a quick call may become a slow one: then the round does not count, but
+        // even then the counter moves by those alone.
+        for round in 1.. {
+            let before = stack.pushpin_requests().await;
+            let (mut json, mut held) = (0, 0);
+            for number in 0..100 {
+                let text = format!("call {number}");
+                let exchange = client.tool("echo", json!({"text": text})).await;
+                exchange.check_whole(0).unwrap();
+                assert_eq!(exchange.result().unwrap()["content"][0]["text"], text);
+                if exchange.form() == Form::Json { json += 1 } else { held += 1 }
+            }
+            let moved = stack.pushpin_requests().await - before;
+            println!("{era:?}: {json} JSON, {held} held, Pushpin's counter moved by {moved}");
+            assert_eq!(moved, held, "only held calls pass Pushpin");
+            if held == 0 {
+                break;
+            }
+            assert!(round < 5, "quick calls are slow on this machine");
+        }
+    }
+}
+
+#[tokio::test]
+async fn slow_calls_stream_their_progress_and_result() {
+    let stack = Stack::claim().await;
+    for road in Road::BOTH {
+        for era in [Era::Modern, Era::Session] {
+            let client = Client::of(era, &stack, road, "thor", "org-1").await;
+            let held = |counters: &std::collections::BTreeMap<String, std::collections::BTreeMap<String, u64>>| {
+                counters.values().map(|counts| counts["held"]).sum::<u64>()
+            };
+            let (requests, before) = (stack.pushpin_requests().await, held(&stack.counters().await));
+            let journal = stack.journal();
+            let exchange = client.tool_with_progress("report", json!({"steps": 12, "step_ms": 80})).await;
+            exchange.check_whole(12).unwrap_or_else(|fault| panic!("{road:?} {era:?}: {fault}"));
+            assert_eq!(exchange.form(), Form::Stream);
+            let groups = &exchange.result().unwrap()["structuredContent"]["groups"];
+            assert_eq!(groups.as_array().map(Vec::len), Some(12), "{groups}");
+            // It came while the tool worked, not at its end.
+            let (first, last) = (exchange.messages[0].at, exchange.messages[12].at);
+            assert!(last - first > Duration::from_millis(600), "{}", exchange.outline());
+            assert_eq!(exchange.messages[0].id.is_some(), era == Era::Session, "event ids");
+            let runs = journal.runs();
+            assert_eq!(runs.len(), 1);
+            assert!(runs.values().all(|run| run.starts.len() == 1 && run.ends == 1), "{runs:?}");
+            assert_eq!(held(&stack.counters().await) - before, 1, "held by Pushpin, not by the backend");
+            assert_eq!(stack.pushpin_requests().await - requests, 1, "one pass through Pushpin");
+            println!(
+                "{road:?} {era:?}: head after {} ms, first event {} ms, result {} ms",
+                (exchange.head.as_ref().unwrap().at - exchange.begun).as_millis(),
+                (first - exchange.begun).as_millis(),
+                exchange.took().as_millis()
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_silent_slow_call_streams_its_result_alone() {
+    let stack = Stack::claim().await;
+    for road in Road::BOTH {
+        let client = Client::modern(&stack, road, "thor", "org-1").await;
+        let exchange = client.tool("slow_echo", json!({"text": "late", "total_ms": 700, "events": 3})).await;
+        exchange.check_whole(0).unwrap();
+        assert_eq!(exchange.form(), Form::Stream, "{road:?}");
+        assert_eq!(exchange.result().unwrap()["structuredContent"]["text"], "late");
+    }
+}
+
+#[tokio::test]
+async fn discovery_and_lists() {
+    let stack = Stack::claim().await;
+    for road in Road::BOTH {
+        let client = Client::modern(&stack, road, "thor", "org-1").await;
+        let discovered = client.request("server/discover", json!({})).await;
+        let result = discovered.result().unwrap_or_else(|| panic!("{}", discovered.outline()));
+        assert_eq!(result["resultType"], "complete", "{result}");
+        let versions = result["supportedVersions"].as_array().unwrap_or_else(|| panic!("{result}"));
+        assert!(versions.contains(&json!("2026-07-28")), "{versions:?}");
+        assert!(result["capabilities"]["tools"].is_object(), "{result}");
+
+        for era in [Era::Modern, Era::Session] {
+            let client = Client::of(era, &stack, road, "thor", "org-1").await;
+            let listed = client.request("tools/list", json!({})).await;
+            assert_eq!(listed.form(), Form::Json);
+            let tools = listed.result().unwrap()["tools"].as_array().unwrap().clone();
+            let names: Vec<&str> = tools.iter().filter_map(|tool| tool["name"].as_str()).collect();
+            for name in ["report", "echo", "slow_echo", "slow_count", "weather_on"] {
+                assert!(names.contains(&name), "{names:?}");
+            }
+            let echo = tools.iter().find(|tool| tool["name"] == "echo").unwrap();
+            assert_eq!(echo["annotations"]["readOnlyHint"], true);
+            assert_eq!(echo["inputSchema"]["required"], json!(["text"]));
+        }
+        println!("{road:?}: discovered {versions:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_lives_from_initialize_to_delete() {
+    let stack = Stack::claim().await;
+    for road in Road::BOTH {
+        let client = Client::session(&stack, road, "thor", "org-1").await;
+        assert_eq!(client.request("ping", json!({})).await.result(), Some(&json!({})));
+        let level = client.request("logging/setLevel", json!({"level": "warning"})).await;
+        assert_eq!(level.result(), Some(&json!({})), "{}", level.outline());
+        let wrong = client.request("logging/setLevel", json!({"level": "loud"})).await;
+        assert_eq!(wrong.error().map(|error| &error["code"]), Some(&json!(-32602)), "{}", wrong.outline());
+
+        // Another one's session is as unknown as one that was made up.
+        let mut stranger = Client::modern(&stack, road, "freya", "org-1").await;
+        for session in [client.session.clone().unwrap(), "made-up".to_owned()] {
+            stranger.session = Some(session);
+            assert_eq!(stranger.request("ping", json!({})).await.status(), 404);
+        }
+        assert_eq!(client.delete().await, 200);
+        assert_eq!(client.request("ping", json!({})).await.status(), 404, "an ended session is unknown");
+    }
+}
+
+#[tokio::test]
+async fn errors_of_a_tool_and_of_the_protocol_reach_the_client() {
+    let stack = Stack::claim().await;
+    for road in Road::BOTH {
+        for era in [Era::Modern, Era::Session] {
+            let client = Client::of(era, &stack, road, "thor", "org-1").await;
+            let code = async |method: &str, params: Value| {
+                let exchange = client.request(method, params).await;
+                assert_eq!(exchange.end.as_ref().map(|(end, _)| end), Some(&End::Whole));
+                (exchange.status(), exchange.error().map_or(Value::Null, |error| error["code"].clone()))
+            };
+            let none = json!({"name": "no_such_tool", "arguments": {}});
+            assert_eq!(code("tools/call", none).await.1, json!(-32602), "{era:?}");
+            let (status, unknown) = code("no/such/method", json!({})).await;
+            assert_eq!(unknown, json!(-32601));
+            assert_eq!(status, if era == Era::Modern { 404 } else { 200 });
+            // A tool's own error is a result.
+            let failed = client.tool("weather_on", json!({"date": "yesterday"})).await;
+            assert_eq!(failed.result().unwrap()["isError"], true, "{}", failed.outline());
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_caller_is_who_the_token_says() {
+    let stack = Stack::claim().await;
+    for road in Road::BOTH {
+        for (user, organisation) in [("thor", "org-1"), ("hel", "org-2"), ("freya", "org-1"), ("freya", "org-2")] {
+            let client = Client::modern(&stack, road, user, organisation).await;
+            let who = client.tool("whoami", json!({})).await;
+            let who = &who.result().unwrap_or_else(|| panic!("{}", who.outline()))["structuredContent"];
+            assert_eq!((&who["username"], &who["organisation"]), (&json!(user), &json!(organisation)));
+            assert_eq!(who["issuer"], stack.state.issuer());
+        }
+    }
+}

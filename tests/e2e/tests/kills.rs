@@ -1,0 +1,193 @@
+//! Parts die with SIGKILL while calls run. A stream that Pushpin holds outlives every backend; no tool runs
+//! twice that must not.
+
+use std::time::{Duration, Instant};
+
+use asgard::supervisor::part::Kind;
+use e2e::random::{self, RngExt};
+use e2e::{Client, Era, Exchange, Form, Road, Stack};
+use serde_json::json;
+
+/// Calls in each run.
+const CALLS: u64 = 6;
+/// How soon a call that was not held yet must fail.
+const SOON: Duration = Duration::from_secs(5);
+
+#[tokio::test]
+async fn held_streams_outlive_every_backend_on_the_bifrost_road() {
+    runs(Road::Bifrost, &[Kind::Backend], random::seed(1)).await;
+}
+
+#[tokio::test]
+async fn held_streams_outlive_every_backend_and_the_gateway_on_the_hermod_road() {
+    runs(Road::Hermod, &[Kind::Backend, Kind::Gateway], random::seed(2)).await;
+}
+
+/// What the calls of all runs came to.
+#[derive(Debug, Default)]
+struct Sum {
+    held_before: u32,
+    held_after: u32,
+    json: u32,
+    errors: u32,
+    slowest_error: Duration,
+    tool_starts: usize,
+}
+
+struct Call {
+    client: Client,
+    tool: &'static str,
+    total_ms: u64,
+    events: u64,
+    offset: Duration,
+}
+
+async fn runs(road: Road, victims: &[Kind], seed: u64) {
+    let stack = Stack::claim().await;
+    let mut generator = random::generator(seed);
+    let (mut sum, mut faults) = (Sum::default(), Vec::new());
+    let runs = random::times("E2E_KILLS", 20);
+    for run in 0..runs {
+        let mut calls = Vec::new();
+        for number in 0..CALLS {
+            let era = if (run + number) % 2 == 0 { Era::Modern } else { Era::Session };
+            calls.push(Call {
+                client: Client::of(era, &stack, road, "thor", "org-1").await,
+                tool: if generator.random_bool(0.5) { "slow_echo" } else { "slow_count" },
+                total_ms: generator.random_range(30..1_200),
+                events: generator.random_range(0..=8),
+                offset: Duration::from_millis(generator.random_range(0..300)),
+            });
+        }
+        // From a call's request to its result; in every second run about when the call is handed over.
+        let victim = &calls[generator.random_range(0..calls.len())];
+        let most = if run % 2 == 0 { victim.total_ms } else { victim.total_ms.min(200) };
+        let moment = victim.offset + Duration::from_millis(generator.random_range(0..most));
+        let (journal, pids) = (stack.journal(), stack.pids(victims).await);
+        let tasks: Vec<_> = calls
+            .into_iter()
+            .map(|call| {
+                tokio::spawn(async move {
+                    tokio::time::sleep(call.offset).await;
+                    let arguments = json!({"total_ms": call.total_ms, "events": call.events});
+                    (call.client.tool_with_progress(call.tool, arguments).await, call.events)
+                })
+            })
+            .collect();
+        tokio::time::sleep(moment).await;
+        let killed = Stack::kill(pids.values().copied());
+        for task in tasks {
+            let (exchange, events) = task.await.unwrap();
+            if let Err(fault) = judge(&exchange, events, killed, &mut sum) {
+                faults.push(format!("run {run}, killed after {} ms: {fault}", moment.as_millis()));
+            }
+        }
+        stack.back(&pids.into_values().collect::<Vec<_>>()).await;
+        stack.answers(road, Duration::from_secs(30)).await;
+        let tools = journal.runs();
+        let starts: usize =
+            tools.values().filter(|run| run.tool.starts_with("slow")).map(|run| run.starts.len()).sum();
+        sum.tool_starts += starts;
+        if starts > CALLS as usize || tools.values().any(|run| run.starts.len() > 1) {
+            faults.push(format!("run {run}: a tool ran twice: {tools:#?}"));
+        }
+    }
+    println!("{road:?}, {runs} runs of {CALLS} calls: {sum:?}");
+    assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
+    assert!(sum.held_before >= 20, "too few streams were held when the servers died");
+}
+
+/// A stream must be whole once it is held; what was not held may fail, but soon.
+fn judge(exchange: &Exchange, events: u64, killed: Instant, sum: &mut Sum) -> Result<(), String> {
+    match exchange.form() {
+        Form::Stream => {
+            let head = exchange.head.as_ref().map(|head| head.at);
+            *(if head < Some(killed) { &mut sum.held_before } else { &mut sum.held_after }) += 1;
+            exchange.check_whole(events)
+        }
+        Form::Json => {
+            sum.json += 1;
+            // Of several messages a JSON document can only carry the last.
+            if exchange.answer().is_some() { Ok(()) } else { Err(exchange.outline()) }
+        }
+        Form::Error => {
+            sum.errors += 1;
+            let end = exchange.end.as_ref().map_or_else(Instant::now, |(_, at)| *at);
+            let took = end.saturating_duration_since(killed.max(exchange.begun));
+            sum.slowest_error = sum.slowest_error.max(took);
+            if end < killed {
+                Err(format!("an error before anything died: {}", exchange.outline()))
+            } else if took > SOON {
+                Err(format!("an error only after {took:?}: {}", exchange.outline()))
+            } else {
+                Ok(())
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_tool_that_may_run_again_does_when_its_worker_dies() {
+    let stack = Stack::claim().await;
+    for (road, steps_before) in [(Road::Bifrost, 0), (Road::Hermod, 0), (Road::Bifrost, 3), (Road::Hermod, 3)] {
+        let client = Client::modern(&stack, road, "thor", "org-1").await;
+        let arguments = json!({"text": "again", "total_ms": 2_000, "events": 8});
+        let (exchange, killed, journal) =
+            kill_the_worker(&stack, client, "slow_echo", arguments, steps_before).await;
+        exchange.check_whole(8).unwrap_or_else(|fault| panic!("{road:?}: {fault}"));
+        let runs = journal.runs();
+        assert_eq!(runs.len(), 1, "{runs:?}");
+        let starts = &runs.values().next().unwrap().starts;
+        assert!(starts.len() == 2 && starts[0] == killed && starts[1] != killed, "{starts:?}");
+        let result = &exchange.result().unwrap()["structuredContent"];
+        assert_eq!((&result["text"], &result["worker"]), (&json!("again"), &json!(starts[1])));
+        println!("{road:?}: killed after {steps_before} steps, whole after {} ms", exchange.took().as_millis());
+        stack.back(&[killed]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_tool_that_must_not_run_again_does_not_and_the_client_is_told() {
+    let stack = Stack::claim().await;
+    for (road, steps_before) in [(Road::Bifrost, 0), (Road::Hermod, 0), (Road::Bifrost, 3), (Road::Hermod, 3)] {
+        let client = Client::modern(&stack, road, "thor", "org-1").await;
+        let arguments = json!({"total_ms": 2_000, "events": 8});
+        let (exchange, killed, journal) =
+            kill_the_worker(&stack, client, "slow_count", arguments, steps_before).await;
+        let error = exchange.error().unwrap_or_else(|| panic!("{road:?}: {}", exchange.outline()));
+        assert_eq!(error["code"], -32603);
+        assert!(error["message"].as_str().unwrap().contains("outcome is unknown"), "{error}");
+        let steps = exchange.steps();
+        assert_eq!(steps, (1..=steps.len() as u64).collect::<Vec<_>>(), "{}", exchange.outline());
+        assert!(steps.len() >= steps_before && steps.len() < 8);
+        println!("{road:?}: killed after {steps_before} steps, told after {} ms", exchange.took().as_millis());
+        stack.back(&[killed]).await;
+        let runs = journal.runs();
+        assert_eq!(runs.len(), 1, "{runs:?}");
+        assert_eq!(runs.values().next().unwrap().starts, [killed]);
+    }
+}
+
+/// Calls a tool, kills its worker once it has begun and the client has got that many steps, and reads on.
+async fn kill_the_worker(
+    stack: &Stack,
+    client: Client,
+    tool: &'static str,
+    arguments: serde_json::Value,
+    steps: usize,
+) -> (Exchange, u32, e2e::Journal) {
+    let journal = stack.journal();
+    let (told, mut heard) = tokio::sync::watch::channel(0);
+    let task = tokio::spawn(async move {
+        let mut exchange = client.open_tool(tool, arguments, true).await;
+        while exchange.more().await {
+            told.send_replace(exchange.messages.len());
+        }
+        exchange
+    });
+    let begun = |run: &e2e::journal::Run| run.tool == tool && !run.starts.is_empty();
+    let (_, run) = journal.wait_for("the tool begins", Duration::from_secs(10), begun).await;
+    heard.wait_for(|messages| *messages >= steps).await.expect("the steps come");
+    Stack::kill([run.starts[0]]);
+    (task.await.unwrap(), run.starts[0], journal)
+}

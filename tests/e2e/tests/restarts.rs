@@ -1,0 +1,108 @@
+//! Pushpin and Redis die and come back: calls work again within seconds, and nothing of ours is restarted.
+
+use std::time::{Duration, Instant};
+
+use asgard::supervisor::control::Request;
+use asgard::supervisor::part::Kind;
+use e2e::{Client, Era, Form, Road, Stack};
+use serde_json::json;
+
+/// How soon after the part is back calls must work.
+const SOON: Duration = Duration::from_secs(10);
+
+#[tokio::test]
+async fn pushpin_is_killed_and_comes_back() {
+    let stack = Stack::claim().await;
+    for _ in 0..3 {
+        let ours = stack.pids(&[Kind::Backend, Kind::Worker, Kind::Gateway]).await;
+        let pushpin = stack.pids(&[Kind::Pushpin]).await["pushpin"];
+        Stack::kill([pushpin]);
+        // Quick calls on the bifrost road never need it.
+        let quick = Client::modern(&stack, Road::Bifrost, "thor", "org-1").await;
+        assert!(quick.tool("echo", json!({"text": "x"})).await.result().is_some());
+        works_again(&stack, &[pushpin], "Pushpin killed").await;
+        assert_eq!(stack.pids(&[Kind::Backend, Kind::Worker, Kind::Gateway]).await, ours);
+    }
+}
+
+#[tokio::test]
+async fn redis_is_killed_and_comes_back() {
+    let stack = Stack::claim().await;
+    for _ in 0..3 {
+        let ours = stack.pids(&[Kind::Backend, Kind::Worker, Kind::Gateway]).await;
+        let redis = stack.pids(&[Kind::Redis]).await["redis"];
+        Stack::kill([redis]);
+        works_again(&stack, &[redis], "Redis killed").await;
+        assert_eq!(stack.pids(&[Kind::Backend, Kind::Worker, Kind::Gateway]).await, ours);
+    }
+}
+
+#[tokio::test]
+async fn without_redis_calls_are_refused_at_once_and_clearly() {
+    let stack = Stack::claim().await;
+    let ours = stack.pids(&[Kind::Backend, Kind::Worker, Kind::Gateway]).await;
+    stack.order(&Request::Stop("redis".into())).await;
+    for road in Road::BOTH {
+        let client = Client::modern(&stack, road, "thor", "org-1").await;
+        let exchange = client.tool("echo", json!({"text": "x"})).await;
+        assert_eq!(exchange.status(), 503, "{}", exchange.outline());
+        assert!(exchange.took() < Duration::from_secs(6), "{}", exchange.outline());
+        println!("{road:?} without Redis: {}", exchange.outline());
+    }
+    stack.order(&Request::Start("redis".into())).await;
+    works_again(&stack, &[], "Redis stopped and started").await;
+    assert_eq!(stack.pids(&[Kind::Backend, Kind::Worker, Kind::Gateway]).await, ours);
+}
+
+#[tokio::test]
+async fn a_running_call_outlives_a_restart_of_redis() {
+    let stack = Stack::claim().await;
+    for road in Road::BOTH {
+        for era in [Era::Modern, Era::Session] {
+            let client = Client::of(era, &stack, road, "thor", "org-1").await;
+            let journal = stack.journal();
+            let mut exchange =
+                client.open_tool("slow_count", json!({"total_ms": 4_000, "events": 20}), true).await;
+            exchange.read_messages(3).await;
+            let redis = stack.pids(&[Kind::Redis]).await["redis"];
+            Stack::kill([redis]);
+            let exchange = exchange.to_end().await;
+            exchange.check_whole(20).unwrap_or_else(|fault| panic!("{road:?} {era:?}: {fault}"));
+            let runs = journal.runs();
+            assert!(runs.len() == 1 && runs.values().all(|run| run.starts.len() == 1), "{runs:?}");
+            println!("{road:?} {era:?}: whole after {} ms", exchange.took().as_millis());
+            stack.back(&[redis]).await;
+            stack.answers(road, SOON).await;
+        }
+    }
+}
+
+/// Waits until the part is back, and then at most [`SOON`] until a call of each kind works on each road.
+async fn works_again(stack: &Stack, gone: &[u32], what: &str) {
+    let begun = Instant::now();
+    e2e::stack::wait("the part is back", Duration::from_secs(60), async || {
+        let parts = stack.parts().await;
+        let back = |kind| {
+            parts.iter().any(|part| {
+                part.kind == kind && part.ready && part.pid.is_some_and(|pid| !gone.contains(&pid))
+            })
+        };
+        (back(Kind::Pushpin) && back(Kind::Redis)).then_some(())
+    })
+    .await;
+    let back = begun.elapsed();
+    for road in Road::BOTH {
+        e2e::stack::wait("a held call works", SOON, async || {
+            let client = Client::modern(stack, road, "thor", "org-1").await;
+            let exchange = client.tool_with_progress("slow_echo", json!({"total_ms": 300, "events": 2})).await;
+            (exchange.form() == Form::Stream && exchange.check_whole(2).is_ok()).then_some(())
+        })
+        .await;
+        stack.answers(road, SOON).await;
+    }
+    println!(
+        "{what}: back after {} ms, calls on both roads work after {} ms",
+        back.as_millis(),
+        begun.elapsed().as_millis()
+    );
+}
