@@ -272,6 +272,11 @@ impl Inner {
             None => early(Early::error(StatusCode::NOT_FOUND, "no Route matched with those values", &id)),
             Some(found) => {
                 let plugins = self.plugins.get(&(found.service, found.route));
+                let limit = plugins.and_then(|p| p.function.as_ref()).and_then(|f| f.max_headers);
+                if limit.is_some_and(|limit| asked.len() > limit) {
+                    let refused = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+                    return early(Early::error(refused, "Too many request headers", &id));
+                }
                 let preflight = plugins
                     .and_then(|p| p.cors.as_ref())
                     .and_then(|c| c.preflight(request.method().as_str(), &asked));
@@ -322,7 +327,7 @@ impl Inner {
         let target = parts.uri.path_and_query().map_or("/", |t| t.as_str()).to_owned();
         let mut upstream_path = path.clone();
         if let Some(plugins) = self.plugins.get(&(found.service, found.route)) {
-            if let Some(closed) = &plugins.scheme {
+            if let Some(closed) = plugins.function.as_ref().and_then(|f| f.scheme.as_ref()) {
                 scheme.clone_from(closed);
             }
             if let Some(transformer) = &plugins.transformer {

@@ -9,8 +9,8 @@ use crate::config::{ConfigError, Plugin};
 /// What the plugins of a route or Service do, in Kong's order.
 #[derive(Debug, Default)]
 pub struct Plugins {
-    /// pre-function: the scheme that it writes.
-    pub scheme: Option<String>,
+    /// pre-function: what it does.
+    pub function: Option<Function>,
     /// cors.
     pub cors: Option<Cors>,
     /// request-transformer.
@@ -21,6 +21,15 @@ pub struct Plugins {
 #[serde(deny_unknown_fields)]
 struct PreFunction {
     access: Vec<String>,
+}
+
+/// What a pre-function does, of what is played here.
+#[derive(Debug, Default)]
+pub struct Function {
+    /// More headers than these are refused with 431.
+    pub max_headers: Option<usize>,
+    /// The scheme that it writes.
+    pub scheme: Option<String>,
 }
 
 /// The plugin cors.
@@ -75,7 +84,7 @@ impl Plugins {
             match plugin.name.as_str() {
                 "pre-function" => {
                     let function: PreFunction = serde_json::from_value(config).map_err(bad)?;
-                    all.scheme.get_or_insert(scheme_of(&function)?);
+                    all.function.get_or_insert(function_of(&function)?);
                 }
                 "cors" => {
                     let cors: Cors = serde_json::from_value(config).map_err(bad)?;
@@ -94,14 +103,26 @@ impl Plugins {
     }
 }
 
-/// The only Lua that is understood: one assignment.
-fn scheme_of(function: &PreFunction) -> Result<String, ConfigError> {
-    let not_played =
-        || ConfigError("pre-function: only ngx.var.upstream_scheme = \"…\" is played here".into());
-    let [line] = function.access.as_slice() else { return Err(not_played()) };
-    let rest = line.trim().strip_prefix("ngx.var.upstream_scheme = \"").ok_or_else(not_played)?;
-    let scheme = rest.strip_suffix('"').filter(|s| !s.contains(['"', '\\'])).ok_or_else(not_played)?;
-    Ok(scheme.to_owned())
+/// Lua is not run here: the two statements of `kong.yml` are recognised. A real nginx runs them, `tests/nginx.rs`.
+fn function_of(source: &PreFunction) -> Result<Function, ConfigError> {
+    const REFUSE: [&str; 2] = [
+        "if select(2, ngx.req.get_headers(",
+        ")) then return kong.response.exit(431, { message = \"Too many request headers\" }) end",
+    ];
+    let mut function = Function::default();
+    for statement in &source.access {
+        let not_played = || ConfigError(format!("pre-function: not played here: {statement}"));
+        let [before, after] = REFUSE;
+        if let Some(number) = statement.strip_prefix(before).and_then(|s| s.strip_suffix(after)) {
+            function.max_headers = Some(number.parse().map_err(|_| not_played())?);
+        } else {
+            let scheme =
+                statement.strip_prefix("ngx.var.upstream_scheme = \"").and_then(|s| s.strip_suffix('"'));
+            let scheme = scheme.filter(|s| !s.contains(['"', '\\'])).ok_or_else(not_played)?;
+            function.scheme = Some(scheme.to_owned());
+        }
+    }
+    Ok(function)
 }
 
 impl Cors {

@@ -193,6 +193,27 @@ async fn a_target_set_by_a_filter_changes_the_port_alone() {
 }
 
 #[tokio::test]
+async fn a_filter_is_shown_a_hundred_pairs() {
+    let backend = Server::fixed(OK).await;
+    // Replies with 200 + the number of pairs that it was given.
+    let imports = format!(
+        r#"{LOCAL} (import "env" "proxy_get_header_map_pairs" (func $pairs (param i32 i32 i32) (result i32)))"#
+    );
+    let body = r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+            (drop (call $pairs (i32.const 0) (i32.const 8) (i32.const 12)))
+            (drop (call $reply (i32.add (i32.const 200) (i32.load (i32.load (i32.const 8)))) (i32.const 0)
+                (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const -1)))
+            (i32.const 1))"#;
+    let gateway = gateway(&backend.address.to_string(), module(&imports, body), "").await;
+    let names: Vec<String> = (0..200).map(|i| format!("x-{i}")).collect();
+    for (count, pairs) in [(0, 5), (50, 55), (95, 100), (200, 100)] {
+        let headers: Vec<_> = names.iter().take(count).map(|n| (n.as_str(), "x")).collect();
+        let answer = send(gateway.address(), request("GET", "/", &headers, b"")).await;
+        assert_eq!(answer.status, 200 + pairs, "{count}");
+    }
+}
+
+#[tokio::test]
 async fn nginx_refuses_doubles_and_the_next_target_is_tried() {
     let backend = Server::fixed(OK).await;
     let twice = [("Authorization", "a"), ("Authorization", "b")];

@@ -48,9 +48,14 @@ impl Nginx {
         });
 
         let address = dead_address();
+        let lua: Vec<String> = pre_function()
+            .iter()
+            .map(|chunk| format!("            assert(load([==[{chunk}]==], 'pre-function', 't', sandbox))()"))
+            .collect();
         let servers: Vec<String> = holds.iter().map(|a| format!("server {a};")).collect();
         let values = BTreeMap::from([
             ("HERMOD_SERVERS", servers.join("\n    ")),
+            ("PRE_FUNCTION", lua.join("\n")),
             ("LOAD_MODULES", load.join("\n")),
             ("BACKEND_HOST", backend.ip().to_string()),
             ("BACKEND_PORT", backend.port().to_string()),
@@ -101,6 +106,18 @@ impl Drop for Nginx {
         let _ = Command::new("kill").arg(self.process.id().to_string()).status();
         let _ = self.process.wait();
     }
+}
+
+/// The chunks of Lua that kong.yml gives to pre-function at the MCP routes.
+fn pre_function() -> Vec<String> {
+    let values = ["BACKEND_TARGETS", "CORS_ORIGINS", "FILTER_CONFIG", "KEYCLOAK_ADDRESS"]
+        .map(|n| (n, "[]".to_owned()));
+    let text = render(&read("kong/kong.yml.in"), &values.into()).unwrap();
+    let config: serde_json::Value = serde_yaml_ng::from_str(&text).unwrap();
+    let services = config["services"].as_array().unwrap();
+    let plugins = services.iter().find(|s| s["name"] == "mcp").unwrap()["plugins"].as_array().unwrap();
+    let function = plugins.iter().find(|p| p["name"] == "pre-function").unwrap();
+    serde_json::from_value(function["config"]["access"].clone()).unwrap()
 }
 
 fn hand_over(lease: &str) -> Vec<u8> {
@@ -381,11 +398,11 @@ async fn a_client_that_leaves_is_seen_by_the_hold_server() {
 }
 
 #[tokio::test]
-async fn a_scheme_that_nginx_does_not_know_reaches_nobody() {
+async fn without_the_filters_key_nobody_is_reached() {
     // The lock of kong.yml: what pre-function writes, and what the Service says, when no filter opens it.
     let backend = Server::fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
     let nginx = Nginx::start(backend.address, &[dead_address()]).await;
-    let closed = send(nginx.address, call(&[("X-Test-Scheme", "closed-until-the-filter-ran")], b"{}")).await;
+    let closed = send(nginx.address, call(&[("X-Test-Filter", "missing")], b"{}")).await;
     assert_eq!(closed.status, 500);
     assert_eq!(backend.connections(), 0, "not even a connection");
     assert!(
@@ -394,9 +411,22 @@ async fn a_scheme_that_nginx_does_not_know_reaches_nobody() {
         nginx.log()
     );
 
-    let https = send(nginx.address, call(&[("X-Test-Scheme", "https")], b"{}")).await;
+    let https = send(nginx.address, call(&[("X-Test-Filter", "https")], b"{}")).await;
     assert_eq!(https.status, 502);
     assert!(backend.seen().is_empty());
 
-    assert_eq!(send(nginx.address, call(&[("X-Test-Scheme", "http")], b"{}")).await.body().await, "ok");
+    assert_eq!(send(nginx.address, call(&[("X-Test-Filter", "http")], b"{}")).await.body().await, "ok");
+}
+
+#[tokio::test]
+async fn more_headers_than_a_filter_would_see_are_refused() {
+    let backend = Server::fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    let nginx = Nginx::start(backend.address, &[dead_address()]).await;
+    let names: Vec<String> = (0..100).map(|i| format!("X-{i}")).collect();
+    // `request` adds two of its own: Host and Content-Length.
+    for (count, status) in [(88, 200), (89, 431), (100, 431)] {
+        let headers: Vec<_> = names.iter().take(count).map(|n| (n.as_str(), "x")).collect();
+        assert_eq!(send(nginx.address, call(&headers, b"{}")).await.status, status, "{count}");
+    }
+    assert_eq!(backend.seen().len(), 1);
 }

@@ -25,6 +25,9 @@ const CALLOUT_BODY: i32 = 4;
 const VM_CONFIGURATION: i32 = 6;
 const PLUGIN_CONFIGURATION: i32 = 7;
 
+/// Most pairs of a map that Kong gives to a module, pseudo-headers counted.
+const MAX_PAIRS: usize = 100;
+
 /// Largest piece of memory that is taken from a module at once.
 const MAX_PIECE: usize = 64 << 20;
 
@@ -223,8 +226,10 @@ fn define_headers(linker: &mut Linker<State>) -> Result<(), Error> {
         "proxy_get_header_map_pairs",
         |mut host: Host<'_>, map: i32, at: i32, len_at: i32| -> Outcome {
             let all = pairs(host.data(), map).unwrap_or_default();
-            // A failed callout has a pseudo-header that can be asked for by its name alone.
-            let all: Vec<_> = all.into_iter().filter(|(n, _)| n != ":dispatch_status").collect();
+            // A failed callout has a pseudo-header that can be asked for by its name alone. What is over the limit
+            // is dropped without a word; the module can't tell.
+            let all: Vec<_> =
+                all.into_iter().filter(|(n, _)| n != ":dispatch_status").take(MAX_PAIRS).collect();
             let packed = pack(&all)?;
             give(&mut host, &packed, at, len_at)
         },
