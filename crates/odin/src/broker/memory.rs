@@ -225,7 +225,7 @@ impl Broker for MemoryBroker {
     }
 
     async fn announce(&self, node: &str) -> Result<()> {
-        let until = self.now() + millis(self.timing.lease);
+        let until = self.now() + millis(self.timing.silence);
         self.memory().nodes.insert(node.to_owned(), until);
         Ok(())
     }
@@ -526,9 +526,9 @@ impl Broker for MemoryBroker {
         if memory.records.get(&call).is_some_and(|kept| kept.record.epoch >= snapshot.epoch) {
             return Ok(Err(Gone::Fenced));
         }
-        // A backend that lives announces itself again within a lease; until then it has the benefit of doubt.
+        // A backend that lives announces itself again soon; until then it has the benefit of doubt.
         if let Reach::Node { node, .. } = &snapshot.state.reach {
-            memory.nodes.entry(node.clone()).or_insert(now + millis(self.timing.lease));
+            memory.nodes.entry(node.clone()).or_insert(now + millis(self.timing.silence));
         }
         let key = snapshot.order.session.clone().zip(snapshot.order.request_id.clone());
         let record = Record::restored(snapshot, worker, now, &self.timing);

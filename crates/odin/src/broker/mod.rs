@@ -145,7 +145,7 @@ pub trait Broker: Send + Sync + 'static {
     /// Shard for a new call: by session, so that all calls of a session are found in one slot; else random.
     fn shard(&self, session: Option<&str>) -> u8;
 
-    /// Announces a backend for [`crate::call::Timing::lease`]; to be repeated. Its requests are given up
+    /// Announces a backend for [`crate::call::Timing::silence`]; to be repeated. Its requests are given up
     /// when it falls silent.
     async fn announce(&self, node: &str) -> Result<()>;
     /// Nudges for a backend. One receiver for each backend. Bounded: hints that don't fit become

@@ -21,6 +21,9 @@ pub type Message = Arc<str>;
 pub struct Timing {
     /// How long a worker owns a call after its last beat.
     pub lease: Duration,
+    /// How long a backend may be silent before its clients count as gone. Longer than a restart of Redis
+    /// takes: a living backend can't announce itself meanwhile.
+    pub silence: Duration,
     /// How long a ticket may be used after it was offered.
     pub offer: Duration,
     /// How long a held stream may wait for its subscription to be seen.
@@ -39,6 +42,7 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             lease: Duration::from_millis(1500),
+            silence: Duration::from_secs(5),
             offer: Duration::from_secs(5),
             gate: Duration::from_secs(10),
             start: Duration::from_secs(30),

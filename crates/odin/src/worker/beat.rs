@@ -10,6 +10,8 @@ use crate::call::Input;
 
 /// How often a worker beats: three times within a lease.
 const PARTS: u32 = 3;
+/// After this many missed beats others may have missed theirs as well.
+const GAP: u64 = 2;
 
 /// Starts the thread. It has a runtime and a broker connection of its own: a tool that blocks the worker's
 /// runtime does not cost it its leases.
@@ -43,9 +45,11 @@ async fn beat(shared: &Shared, broker: &dyn Broker, patience: Duration) {
         Err(_) => return tracing::warn!("a beat took too long"),
     };
     let mut state = shared.state();
-    if state.generation != beaten.generation {
+    let gap = now - shared.beaten.load(Ordering::Acquire)
+        > GAP * u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+    if gap || state.generation != beaten.generation {
         state.generation = beaten.generation;
-        state.generation_since = now;
+        state.settled = now.max(1);
     }
     for (beat, view) in beats.iter().zip(beaten.views) {
         if let Some(handle) = state.jobs.get(&beat.call).filter(|handle| handle.epoch() == beat.epoch) {

@@ -70,12 +70,11 @@ pub(super) async fn claim(shared: Arc<Shared>) {
         // Spread, so that not all workers ask at once.
         let jitter = rand::rng().random_range(0..50);
         tokio::time::sleep(CLAIM_EVERY + Duration::from_millis(jitter)).await;
-        // A worker that can't keep its own leases takes nobody else's; nor right after the broker lost its
-        // memory, when the owners have yet to register their calls again.
+        // After the broker was out of reach, or lost its memory, the owners have one lease to renew theirs.
         let settled = {
             let state = shared.state();
             let lease = u64::try_from(config.timing.lease.as_millis()).unwrap_or(u64::MAX);
-            shared.now() >= state.generation_since + lease
+            state.settled > 0 && shared.now() >= state.settled + lease
         };
         if !settled {
             continue;

@@ -90,8 +90,9 @@ struct State {
     streams: streams::Streams,
     /// Name of the broker's memory, as last seen.
     generation: String,
-    /// When the generation was last seen to change, in milliseconds since the start.
-    generation_since: u64,
+    /// Since when this worker and the broker have been in touch without a gap, and the broker has had this
+    /// memory; in milliseconds since the start.
+    settled: u64,
 }
 
 impl Worker {

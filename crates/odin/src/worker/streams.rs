@@ -86,7 +86,7 @@ pub(super) async fn end_strays(shared: Arc<Shared>) {
         let due: Vec<(CallChannel, usize)> = {
             let mut state = shared.state();
             // After the broker lost its memory the owners have one lease to register their calls again.
-            if now < state.generation_since + lease || shared.fresh_until().is_none() {
+            if now < state.settled + lease || shared.fresh_until().is_none() {
                 continue;
             }
             let due = state.streams.by_channel.iter_mut().filter(|(_, at)| now >= at.look);

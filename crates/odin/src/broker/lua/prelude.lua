@@ -1,7 +1,7 @@
 -- What all scripts share. The transitions are those of call/record.rs, under the same names; a test drives
 -- both with the same commands and compares every reply.
 --
--- Rust puts the site's constants in front: LEASE, OFFER, GATE, START, KEEP, TOMBSTONE, UNDELIVERED,
+-- Rust puts the site's constants in front: LEASE, SILENCE, OFFER, GATE, START, KEEP, TOMBSTONE, UNDELIVERED,
 -- CANCEL_AHEAD, CONSUMER, LIFE, SLACK (milliseconds), QUEUE, INBOX, SESSION_FIELDS (counts), and `now`
 -- (milliseconds of Redis' clock).
 --
@@ -86,7 +86,7 @@ local function is_alive(node)
 end
 
 local function announce(node)
-  redis.call('SET', key('node', node), now + LEASE, 'PX', LEASE + SLACK)
+  redis.call('SET', key('node', node), now + SILENCE, 'PX', SILENCE + SLACK)
 end
 
 local function drop_dead_node(r)

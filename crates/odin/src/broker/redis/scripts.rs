@@ -105,6 +105,7 @@ pub(super) fn head(timing: &Timing, limits: &BrokerLimits, life: Duration, clock
     };
     let constants = [
         ("LEASE", millis(timing.lease)),
+        ("SILENCE", millis(timing.silence)),
         ("OFFER", millis(timing.offer)),
         ("GATE", millis(timing.gate)),
         ("START", millis(timing.start)),
