@@ -1,6 +1,6 @@
 //! A real redis-server of a test's own: on a free port, in a folder of its own, empty.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -9,18 +9,35 @@ use std::time::{Duration, Instant};
 pub struct RedisServer {
     folder: tempfile::TempDir,
     port: u16,
+    cluster: bool,
     child: Option<Child>,
 }
 
 impl RedisServer {
     /// Starts a server and waits until it answers.
     pub fn start() -> Self {
+        Self::start_as(false)
+    }
+
+    /// Starts a cluster of one node, which refuses commands and scripts that reach over slots.
+    pub fn start_cluster() -> Self {
+        let server = Self::start_as(true);
+        assert!(answers(server.port, "CLUSTER ADDSLOTSRANGE 0 16383", "+OK"));
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !answers(server.port, "GET x", "$-1") {
+            assert!(Instant::now() < deadline, "the cluster does not come up");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        server
+    }
+
+    fn start_as(cluster: bool) -> Self {
         // Another process may take the port in between.
         for _ in 0..5 {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let port = listener.local_addr().unwrap().port();
             drop(listener);
-            let mut server = Self { folder: tempfile::tempdir().unwrap(), port, child: None };
+            let mut server = Self { folder: tempfile::tempdir().unwrap(), port, cluster, child: None };
             if server.launch() {
                 return server;
             }
@@ -66,6 +83,7 @@ impl RedisServer {
         let child = Command::new("redis-server")
             .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .args(["--port", &self.port.to_string()])
+            .args(["--cluster-enabled", if self.cluster { "yes" } else { "no" }])
             .arg("--dir")
             .arg(self.folder.path())
             .stdout(Stdio::null())
@@ -75,7 +93,7 @@ impl RedisServer {
         let child = self.child.insert(child);
         let deadline = Instant::now() + Duration::from_secs(10);
         while Instant::now() < deadline && child.try_wait().unwrap().is_none() {
-            if answers(self.port) {
+            if answers(self.port, "PING", "+PONG") {
                 return true;
             }
             std::thread::sleep(Duration::from_millis(10));
@@ -92,14 +110,15 @@ impl Drop for RedisServer {
     }
 }
 
-fn answers(port: u16) -> bool {
-    let mut pong = [0; 5];
-    let ask = || -> std::io::Result<()> {
+/// Whether a command is answered with the given first line.
+fn answers(port: u16, command: &str, expected: &str) -> bool {
+    let ask = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-        stream.write_all(b"PING\r\n")?;
-        stream.read_exact(&mut pong)
+        stream.write_all(format!("{command}\r\n").as_bytes())?;
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line)?;
+        Ok(line)
     };
-    let mut ask = ask;
-    ask().is_ok() && &pong == b"+PONG"
+    ask().is_ok_and(|line| line.trim_end() == expected)
 }

@@ -11,6 +11,8 @@ use super::super::{Result, Unavailable};
 
 /// How long a connection may take to come up.
 pub(super) const CONNECT: Duration = Duration::from_secs(1);
+/// Commands that wait to be written; more make their senders wait.
+const COMMANDS: usize = 1024;
 /// After a failed attempt to connect, everybody is told so at once for this time.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -37,6 +39,7 @@ impl Link {
     pub(super) fn new(client: Client, patience: Duration) -> Self {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT))
+            .set_pipeline_buffer_size(COMMANDS)
             .set_response_timeout(Some(patience));
         Self { client, config, state: Mutex::default() }
     }

@@ -46,7 +46,8 @@ const BEATS: usize = 256;
 #[error("not a usable Redis URL: {0}")]
 pub struct InvalidUrl(String);
 
-/// Records in Redis, shared by all nodes of a site. Needs Redis 6.2 or later.
+/// Records in Redis, shared by all nodes of a site. Needs Redis 6.2 or later, with `maxmemory-policy
+/// noeviction`: an evicted record is a lost call.
 ///
 /// A Redis that is gone is [`Unavailable`] within about a second; the connections come back by themselves.
 pub struct RedisBroker {

@@ -34,10 +34,13 @@ pub(super) fn follow<T: Copy + Send + 'static>(
                     up = true;
                     forward(sink, stream, &sender, all, parse).await;
                 }
-                failed if up => {
+                Ok(Err(error)) if up => {
                     up = false;
-                    let error = failed.map(|result| result.err().map(|error| error.to_string()));
-                    tracing::warn!(channel, ?error, "no hints from Redis; trying again");
+                    tracing::warn!(channel, %error, "no hints from Redis; trying again");
+                }
+                Err(_) if up => {
+                    up = false;
+                    tracing::warn!(channel, "no hints from Redis, which does not answer; trying again");
                 }
                 _ => {}
             }

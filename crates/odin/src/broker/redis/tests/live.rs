@@ -12,7 +12,7 @@ use super::super::super::{Beat, Broker, BrokerLimits, Entry, NodeNudge, WorkerNu
 use super::super::{RedisBroker, codec};
 use super::redis_server::RedisServer;
 use super::{order, until};
-use crate::call::{Enqueue, Gone, Offer, Reach, Timing};
+use crate::call::{Enqueue, Gone, Offer, Reach, Resume, Timing};
 use crate::id::{CallId, Ticket};
 use crate::job::Era;
 use crate::runner::Rerun;
@@ -333,4 +333,40 @@ async fn foreign_and_broken_keys_harm_only_themselves() {
     assert_eq!(broker.finish(call(1), 1, &"out".into()).await, Ok(Err(Gone::Missing)));
     // A broken key does not stand in the way of a new call of that name.
     assert_eq!(broker.enqueue(call(1), order(Era::Modern, "a", 1)).await, Ok(Enqueue::Accepted));
+}
+
+#[tokio::test]
+async fn no_script_reaches_beyond_its_shard() {
+    let server = RedisServer::start_cluster();
+    let broker = broker(&server, 1);
+    broker.announce("a").await.unwrap();
+    let call = enqueued(&broker, Era::Session).await;
+    let entry = line(&broker, "dead").await;
+    assert_eq!(broker.undelivered("s", "w", 1).await, Ok(vec![]));
+    let taken = broker.take("s", "w", &entry, Rerun::Safe).await.unwrap().unwrap();
+    broker.emit(call, 1, 1, &["e".into()]).await.unwrap().unwrap();
+    let ticket = Ticket::random(0);
+    assert_eq!(broker.offer(call, "a", 1, ticket, true).await, Ok(Offer::Offered));
+    let channel = broker.hold(ticket, "a1").await.unwrap().unwrap().channel;
+    broker.gate(call, 1, 1).await.unwrap().unwrap();
+    assert_eq!(broker.stray(channel).await, Ok(None));
+    broker.lost(call, 1, 1).await.unwrap().unwrap();
+    assert!(matches!(broker.resume(call, "session", 0).await, Ok(Resume::Held { .. })));
+    assert!(broker.post(call, "session", "m".into()).await.unwrap());
+    assert_eq!(broker.inbox(call, 1).await.unwrap().len(), 1);
+    assert!(broker.beat("w", &[Beat { call, epoch: 1, subscribed: true }]).await.unwrap().views[0].is_ok());
+    assert!(broker.remember("session", "level", "x", Duration::from_secs(9)).await.unwrap());
+    assert_eq!(broker.recall("session").await.unwrap().len(), 1);
+    broker.cancel("session", "1").await.unwrap();
+    broker.cancel("session", "2").await.unwrap();
+    assert_eq!(broker.drop_work(call, 1).await, Ok(Ok(None)));
+    let mut again = taken.snapshot;
+    again.epoch = 7;
+    broker.restore(call, "w", again).await.unwrap().unwrap();
+    tokio::time::sleep(Timing::default().lease).await;
+    assert_eq!(broker.claim("s", "w", 9).await.unwrap().len(), 1);
+    broker.finish(call, 8, &"out".into()).await.unwrap().unwrap();
+    broker.published(call, 8).await.unwrap().unwrap();
+    broker.abandon(call, "a", 1).await.unwrap();
+    assert!(broker.read(call, "a", 1, 0).await.unwrap().over);
 }

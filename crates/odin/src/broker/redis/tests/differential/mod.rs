@@ -5,7 +5,7 @@
 
 mod commands;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -22,7 +22,7 @@ use super::super::scripts::{Clock, head};
 use super::super::{LIFE, RedisBroker, codec, root};
 use super::order;
 use super::redis_server::RedisServer;
-use crate::call::{Enqueue, Message, Order, Reach, Record, Snapshot, Timing, Via};
+use crate::call::{Enqueue, Message, Order, Reach, Record, Run, Snapshot, Timing, Via};
 use crate::id::{CallChannel, CallId, Ticket};
 use crate::job::Era;
 use crate::runner::Rerun;
@@ -52,6 +52,8 @@ struct World {
     /// Lines that were read: the receipts of both.
     lines: BTreeMap<CallId, (Entry, Entry)>,
     waiting: usize,
+    /// Commands that are to come next.
+    plan: VecDeque<Command>,
     snapshots: Vec<(CallId, Snapshot)>,
     generations: (String, String),
     /// The commands so far.
@@ -85,7 +87,7 @@ impl World {
     async fn new(server: &RedisServer, seed: u64, shards: u8) -> Self {
         let timing = Timing { undelivered: Duration::ZERO, ..Timing::default() };
         // The memory's queue is one, that of Redis has its bound in each shard.
-        let limits = BrokerLimits { queue: if shards > 1 { 100 } else { 3 }, inbox: 2, session_fields: 2 };
+        let limits = BrokerLimits { queue: if shards > 1 { 100 } else { 3 }, inbox: 2, session_fields: 1 };
         let clock = Arc::new(AtomicU64::new(1_700_000_000_000));
         let read = Arc::clone(&clock);
         let memory = MemoryBroker::with_clock(timing, limits, Arc::new(move || read.load(Ordering::Relaxed)));
@@ -101,6 +103,7 @@ impl World {
             tickets: Vec::new(),
             lines: BTreeMap::new(),
             waiting: 0,
+            plan: VecDeque::new(),
             snapshots: Vec::new(),
             generations: Default::default(),
             trace: Vec::new(),
@@ -185,6 +188,9 @@ impl World {
 
     /// A command that may do something: most of the time with the numbers that the record has.
     fn command(&mut self) -> Command {
+        if let Some(command) = self.plan.pop_front() {
+            return command;
+        }
         let call = self.known_call();
         let record = self.memory.peek(call);
         let right = self.random.random_bool(0.85);
@@ -202,6 +208,12 @@ impl World {
         };
         let hi = record.as_ref().map_or(0, |record| record.hi);
         let worker = self.worker();
+        if let Some(record) = &record
+            && record.run == Run::Running
+            && self.random.random_bool(0.1)
+        {
+            self.plan = self.scenario(call, record, worker).into();
+        }
         match self.random.random_range(0..100) {
             0..3 => Command::Announce(node),
             3..14 => {
@@ -218,7 +230,7 @@ impl World {
                     Some(Reach::Held { ticket: Some(ticket), .. }) if right => *ticket,
                     _ => self.ticket(call.shard()),
                 };
-                Command::Hold(offered, if right { "a1" } else { "a2" })
+                Command::Hold(offered, self.pick(&["a1", "a1", "a1", "a2"]))
             }
             32..35 => Command::Read(call, node, request, self.random.random_range(0..3)),
             35..37 => Command::Abandon(call, node, request),
@@ -267,6 +279,35 @@ impl World {
             98 if self.random.random_bool(0.2) => Command::Forget,
             // Not below a second: the memory sweeps once a second.
             _ => Command::Advance(self.pick(&[1000, 1000, 1500, 4000, 5000, 10_000, 60_000, 300_000])),
+        }
+    }
+
+    /// What chance alone would bring up too seldom, of a call at work.
+    fn scenario(&mut self, call: CallId, record: &Record, worker: &'static str) -> Vec<Command> {
+        let node = if record.order.node == "a" { "a" } else { "b" };
+        let (epoch, request) = (record.epoch, record.order.request);
+        let [one, two] = [(); 2].map(|()| Ticket::from_parts(call.shard(), self.random.random()));
+        let beat = Command::Beat(worker, vec![Beat { call, epoch, subscribed: false }]);
+        let offer = |ticket| Command::Offer(call, node, request, ticket, true);
+        let finish = Command::Finish(call, epoch, "out".into());
+        let id = if record.order.request_id.as_deref() == Some("1") { "1" } else { "\"x\"" };
+        match self.random.random_range(0..5) {
+            // A hold that is repeated after the gate was opened.
+            0 => {
+                let gate = Command::Gate(call, epoch, record.channels + 1);
+                vec![offer(one), Command::Hold(one, "a1"), gate, Command::Hold(one, "a1")]
+            }
+            // A hold with the ticket of an earlier offer.
+            1 => vec![offer(one), Command::Advance(5000), beat, offer(two), Command::Hold(one, "a1")],
+            // A backend that lives and does not fetch its answer.
+            2 => {
+                let announce = Command::Announce(node);
+                vec![announce.clone(), finish, Command::Advance(5000), announce, beat]
+            }
+            // An answer in spite of the cancellation.
+            3 => vec![Command::Cancel("session", id), finish, Command::Published(call, epoch)],
+            // Work that goes on without a client, and is taken over.
+            _ => vec![Command::Abandon(call, node, request), Command::Advance(1500), Command::Claim(worker)],
         }
     }
 
