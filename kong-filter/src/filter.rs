@@ -227,7 +227,7 @@ impl Filter {
             )
             .into());
         }
-        let token = bearer(request, self.config.max_token_bytes)?;
+        let token = request.bearer(self.config.max_token_bytes)?;
         let digest = cache::digest(token);
         let (issuer, claims, userinfo) = self.verified(token, digest, now, may_fetch)?;
         let organisation = endpoint.organisation.as_str();
@@ -468,32 +468,6 @@ impl Filter {
         let name = self.config.issuers.get(issuer).map_or("", |issuer| issuer.issuer.as_str());
         error.map_or(Ok(()), |error| Err(format!("reason=jwks_unavailable issuer={name}: {error}")))
     }
-}
-
-/// Takes the token from the `Authorization` header, and from nowhere else.
-fn bearer(request: &Request, max: usize) -> Result<&str, Refusal> {
-    if request.token_in_query() {
-        let message = "an access token is only accepted in the Authorization header";
-        return Err(Refusal::request("token_in_query", message));
-    }
-    // Some gateways join two headers into one, with a comma; some pass both.
-    let malformed = || {
-        let message = "send one Authorization header, with the word Bearer, a space, and the token";
-        Refusal::request("authorization_malformed", message)
-    };
-    let value = request.one("authorization", 64 * 1024).map_err(|_| malformed())?.unwrap_or_default();
-    let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(Refusal::no_token());
-    }
-    let token = token.trim_matches(' ');
-    if token.is_empty() || token.contains([' ', ',']) {
-        return Err(malformed());
-    }
-    if token.len() > max {
-        return Err(Refusal::token("token_too_long", "the token is longer than this gateway reads"));
-    }
-    Ok(token)
 }
 
 fn claims_refusal(error: identity::ClaimsError) -> Refusal {

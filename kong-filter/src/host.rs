@@ -101,7 +101,8 @@ impl HttpContext for Http {
         };
         let method = pseudo(":method").unwrap_or_default();
         // Kong's `:path` is normalised already; what the backend gets is the raw one.
-        let raw = if self.service.borrow().in_kong() { property(&["request", "path"]) } else { None };
+        let in_kong = self.service.try_borrow().is_ok_and(|service| service.in_kong());
+        let raw = if in_kong { property(&["request", "path"]) } else { None };
         let target = raw.or_else(|| pseudo(":path")).unwrap_or_default();
         self.judge(Request { method, target, headers }, true)
     }

@@ -1,5 +1,7 @@
 //! A request as the gateway received it.
 
+use crate::reply::Refusal;
+
 /// Method, target and headers of a request, as far as the filter looks at them.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
@@ -73,6 +75,35 @@ impl Request {
         self.target.split_once('?').is_some_and(|(_, query)| {
             query.split(['&', ';']).any(|pair| pair.split('=').next() == Some("access_token"))
         })
+    }
+
+    /// The access token: from the `Authorization` header and from nowhere else, at most `max` bytes.
+    ///
+    /// # Errors
+    /// The [`Refusal`] that says what is missing or malformed.
+    pub fn bearer(&self, max: usize) -> Result<&str, Refusal> {
+        if self.token_in_query() {
+            let message = "an access token is only accepted in the Authorization header";
+            return Err(Refusal::request("token_in_query", message));
+        }
+        // Some gateways join two headers into one, with a comma; some pass both.
+        let malformed = || {
+            let message = "send one Authorization header, with the word Bearer, a space, and the token";
+            Refusal::request("authorization_malformed", message)
+        };
+        let value = self.one("authorization", 64 * 1024).map_err(|_| malformed())?.unwrap_or_default();
+        let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Err(Refusal::no_token());
+        }
+        let token = token.trim_matches(' ');
+        if token.is_empty() || token.contains([' ', ',']) {
+            return Err(malformed());
+        }
+        if token.len() > max {
+            return Err(Refusal::token("token_too_long", "the token is longer than this gateway reads"));
+        }
+        Ok(token)
     }
 
     /// The gateway's id of this request, for the log, if it has one that is harmless there.
