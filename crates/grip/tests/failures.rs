@@ -23,7 +23,7 @@ async fn whole_call(pushpin: &Pushpin, publisher: &Publisher, tracker: &Tracker,
     publisher.send(0, vec![Item::content(channel, "data: x\n\n").id(channel)]).await.unwrap();
     sleep(MIN_CLOSE_DELAY).await;
     publisher.send(0, vec![Item::close(channel)]).await.unwrap();
-    assert!(stream.to_end().await);
+    assert!(stream.finish().await);
     assert_eq!(stream.text, "data: x\n\n");
     tracker.left(0, channel).await;
 }
@@ -46,7 +46,7 @@ async fn pushpin_killed_and_restarted() {
         tracker.down(0).await;
         to_down.push(killed.elapsed());
         assert!(!publisher.link_up(0));
-        assert!(!stream.to_end().await, "the client sees its stream cut");
+        assert!(!stream.finish().await, "the client sees its stream cut");
         let send = publisher.send(0, vec![Item::content("cut", "x")]).await;
         assert_eq!(send, Err(SendError::Down));
         pushpin.run().await.unwrap();
@@ -121,7 +121,7 @@ async fn a_stalled_pushpin_blocks_nobody_and_loses_no_hold() {
     publisher.send(0, vec![Item::content("stall", "the end")]).await.unwrap();
     sleep(MIN_CLOSE_DELAY).await;
     publisher.send(0, vec![Item::close("stall")]).await.unwrap();
-    stream.to_end().await;
+    stream.finish().await;
     whole_call(&pushpin, &publisher, &tracker, "after").await;
 }
 

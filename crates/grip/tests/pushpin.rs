@@ -23,7 +23,7 @@ async fn at_concurrency_50_nothing_is_lost_and_all_is_in_order() {
             let (http, server, path) = (http.clone(), pushpin.http(), format!("/hold/{channel}"));
             async move {
                 let mut stream = http.open(server, &path).await;
-                assert!(stream.to_end().await);
+                assert!(stream.finish().await);
                 stream.text
             }
         });
@@ -170,7 +170,7 @@ async fn http_publishing_delivers_in_order_and_splits() {
     sleep(MIN_CLOSE_DELAY).await;
     by_http.send(0, end.collect()).await.unwrap();
     for (n, stream) in streams.iter_mut().enumerate() {
-        let whole = stream.to_end().await;
+        let whole = stream.finish().await;
         assert!(whole, "stream {n} was cut after {} bytes: {}", stream.text.len(), pushpin.logs());
         assert_eq!(stream.text, format!("{n:05}").repeat(10_000) + "é end");
     }
@@ -186,7 +186,7 @@ async fn a_response_hold_is_answered() {
     let server = pushpin.http();
     let client = tokio::spawn(async move {
         let mut stream = Http::new().open(server, "/response/answer").await;
-        stream.to_end().await;
+        stream.finish().await;
         stream
     });
     tracker.gate(0, "answer").await;

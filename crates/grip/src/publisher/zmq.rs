@@ -8,8 +8,8 @@
 use std::net::SocketAddr;
 use std::pin::pin;
 
-use futures::StreamExt as _;
 use futures::channel::mpsc;
+use futures::{FutureExt as _, StreamExt as _};
 use tokio::time::{Instant, sleep_until, timeout};
 use zeromq::util::PeerIdentity;
 use zeromq::{
@@ -22,6 +22,8 @@ use crate::endpoint::Endpoint;
 
 /// After this many silences without a pause the replay counts as ended all the same.
 const REPLAY_LIMIT: u32 = 20;
+
+const CLOSED: &str = "Pushpin closed the connection";
 
 /// A connected socket that lets go of its connection when it is dropped.
 struct Connected<S: Socket> {
@@ -103,7 +105,7 @@ async fn serve(
         let blocked = !link.pending.is_empty();
         tokio::select! {
             biased;
-            () = gone(sentinel) => return End::Lost("Pushpin closed the connection".into()),
+            () = gone(sentinel) => return End::Lost(CLOSED.into()),
             () = &mut silent => return End::Lost("Pushpin does not answer".into()),
             room = events.reserve(), if blocked => {
                 link.deliver(room.ok());
@@ -125,7 +127,7 @@ async fn serve(
             }
             command = link.commands.recv() => {
                 let Some(command) = command else { return End::Stopped };
-                if let Err(end) = write(&mut xpub.socket, command, &options).await {
+                if let Err(end) = write(&mut xpub.socket, sentinel, command, &options).await {
                     return end;
                 }
             }
@@ -141,7 +143,12 @@ fn subscription(link: &mut Link, message: &ZmqMessage) {
     }
 }
 
-async fn write(socket: &mut XPubSocket, command: Command, options: &PublisherOptions) -> Result<(), End> {
+async fn write(
+    socket: &mut XPubSocket,
+    sentinel: &mut Connected<PubSocket>,
+    command: Command,
+    options: &PublisherOptions,
+) -> Result<(), End> {
     if let Some(error) = command.stale(options) {
         command.answer(Err(error));
         return Ok(());
@@ -168,6 +175,11 @@ async fn write(socket: &mut XPubSocket, command: Command, options: &PublisherOpt
                 return Err(End::Lost("Pushpin took nothing within the send timeout".into()));
             }
         }
+    }
+    // The socket says nothing when its peer is gone; the sentinel may know by now.
+    if gone(sentinel).now_or_never().is_some() {
+        command.answer(Err(SendError::Down));
+        return Err(End::Lost(CLOSED.into()));
     }
     command.answer(Ok(()));
     Ok(())

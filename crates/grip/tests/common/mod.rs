@@ -107,7 +107,7 @@ impl Stream {
     }
 
     /// Reads to the end; false when it was cut.
-    pub async fn to_end(&mut self) -> bool {
+    pub async fn finish(&mut self) -> bool {
         loop {
             match timeout(PATIENCE, self.body.frame()).await {
                 Err(_) => panic!("the stream did not end after {:?}", self.text),
