@@ -1,14 +1,4 @@
-//! GRIP for Pushpin, without lost messages.
-//!
-//! [Pushpin](https://pushpin.org) is a reverse proxy that holds client connections for an origin: the origin
-//! answers with `Grip-*` headers and forgets the request; what is published later reaches the client. This
-//! library has the three things that an origin needs:
-//!
-//! - [`Hold`]: the headers that make Pushpin hold a response;
-//! - [`verify_grip_sig`]: the proof that a request came through Pushpin;
-//! - [`Publisher`]: publishing to any number of Pushpins over ZeroMQ (or HTTP), with events that tell which
-//!   channels have a subscriber. A message that is sent after [`Event::Subscribed`] is not lost to the race
-//!   between the answer and the opening of the hold.
+#![doc = include_str!("../README.md")]
 
 mod endpoint;
 mod hold;

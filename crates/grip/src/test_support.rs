@@ -2,11 +2,14 @@
 //!
 //! Needs the program `pushpin` on the PATH (and what it starts: condure, zurl).
 
-use std::io::{Error, Result};
+use std::hash::{BuildHasher as _, RandomState};
+use std::io::{Error, ErrorKind, Result};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -61,6 +64,18 @@ impl Pushpin {
     /// # Errors
     /// The program is missing, or was not ready within 20 s; the error has the end of its logs.
     pub async fn start(backends: &[String], gateway: &str) -> Result<Self> {
+        let mut attempts = 3;
+        loop {
+            attempts -= 1;
+            match Self::try_start(backends, gateway).await {
+                // Somebody else took one of the ports meanwhile.
+                Err(error) if attempts > 0 && error.kind() == ErrorKind::AddrInUse => {}
+                result => return result,
+            }
+        }
+    }
+
+    async fn try_start(backends: &[String], gateway: &str) -> Result<Self> {
         let [http, pull, publish, sub, command, stats, metrics] = free_ports()?;
         let ports = Ports { http, pull, publish, sub, command, stats, metrics };
         // Short, because the names of Unix sockets inside have a limit of 107 bytes.
@@ -115,6 +130,12 @@ impl Pushpin {
         let deadline = Instant::now() + READY;
         let mut wait = Duration::from_millis(20);
         while let Err(error) = self.ready().await {
+            if self.process.as_mut().is_some_and(|process| !matches!(process.try_wait(), Ok(None))) {
+                let logs = self.logs();
+                let taken = logs.contains("unable to bind") || logs.contains("in use");
+                let kind = if taken { ErrorKind::AddrInUse } else { ErrorKind::Other };
+                return Err(Error::new(kind, format!("Pushpin ended: {logs}")));
+            }
             if Instant::now() > deadline {
                 return Err(Error::other(format!("Pushpin is not ready: {error}; {}", self.logs())));
             }
@@ -189,7 +210,7 @@ impl Pushpin {
     /// and streams are cut because messages between the programs are lost. So a stream is tried that is larger
     /// than the buffers, which takes every way in both directions.
     async fn ready(&self) -> Result<()> {
-        let Ports { publish, pull, sub, metrics, .. } = self.ports;
+        let Ports { pull, sub, metrics, .. } = self.ports;
         for port in [metrics, pull, sub] {
             TcpStream::connect(local(port)).await?;
         }
@@ -197,13 +218,23 @@ impl Pushpin {
         let request = format!("GET /stream?channel=ready HTTP/1.1\r\nHost: {READY_HOST}\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         read_until(&mut stream, b"[stream opened]\n").await?;
-        let mut publisher = TcpStream::connect(local(publish)).await?;
-        let content = "-".repeat(200_000);
-        let item = format!(r#"{{"items":[{{"channel":"ready","http-stream":{{"content":"{content}!"}}}}]}}"#);
-        let length = item.len();
+        let content = "-".repeat(200_000) + "!";
+        self.post(&format!(r#"{{"channel":"ready","http-stream":{{"content":"{content}"}}}}"#)).await?;
+        read_until(&mut stream, b"!").await?;
+        // Its subscription must be gone before a publisher comes.
+        sleep(crate::MIN_CLOSE_DELAY).await;
+        self.post(r#"{"channel":"ready","http-stream":{"action":"close"}}"#).await?;
+        // The last chunk.
+        read_until(&mut stream, b"0\r\n\r\n").await
+    }
+
+    async fn post(&self, item: &str) -> Result<()> {
+        let body = format!(r#"{{"items":[{item}]}}"#);
+        let length = body.len();
         let head = format!("POST /publish/ HTTP/1.1\r\nHost: ready\r\nContent-Length: {length}\r\n\r\n");
-        publisher.write_all((head + &item).as_bytes()).await?;
-        read_until(&mut stream, b"!").await
+        let mut stream = TcpStream::connect(local(self.ports.publish)).await?;
+        stream.write_all((head + &body).as_bytes()).await?;
+        read_until(&mut stream, b"200 OK").await
     }
 
     /// Signals all its programs; says how many there were. Pushpin puts each of them into a process group of its
@@ -290,23 +321,30 @@ async fn read_until(stream: &mut TcpStream, end: &[u8]) -> Result<()> {
         }
         Ok(())
     };
-    timeout(Duration::from_secs(2), read).await?
+    timeout(Duration::from_secs(1), read).await?
 }
 
 /// Ports that nobody uses, below those that the operating system gives to outgoing connections: a port must stay
-/// free while Pushpin is restarted.
+/// free while Pushpin is restarted. No two calls in one process get the same.
 fn free_ports<const N: usize>() -> Result<[u16; N]> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Where a process begins is by chance, so that several at a time seldom meet. The hasher's seed is random.
+    static FIRST: LazyLock<u16> =
+        LazyLock::new(|| (RandomState::new().hash_one(std::process::id()) % 12_000) as u16);
     let mut ports = [0; N];
-    let mut held = Vec::with_capacity(N);
-    // The hasher's seed is random: no need for a generator of random numbers.
-    let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
-    let mut candidates = (0..u64::from(u16::MAX)).map(|n| 20_000 + (seed.wrapping_add(n) % 12_000) as u16);
+    let mut tries = 12_000;
     for port in &mut ports {
-        let listener = candidates
-            .find_map(|port| TcpListener::bind(local(port)).ok())
-            .ok_or_else(|| Error::other("no free port"))?;
-        *port = listener.local_addr()?.port();
-        held.push(listener);
+        *port = loop {
+            let next = NEXT.fetch_add(1, Ordering::Relaxed);
+            let candidate = 20_000 + FIRST.wrapping_add(next) % 12_000;
+            if TcpListener::bind(local(candidate)).is_ok() {
+                break candidate;
+            }
+            tries -= 1;
+            if tries == 0 {
+                return Err(Error::other("no free port"));
+            }
+        };
     }
     Ok(ports)
 }

@@ -11,7 +11,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
 
-use super::link::{End, Link, probe, until_silent};
+use super::link::{BEHIND, End, Link, probe, until_silent};
 use super::{Command, SendError};
 use crate::endpoint::{Endpoint, EndpointError};
 use crate::item::{BATCH_FRAME, Item, MAX_ITEM};
@@ -115,14 +115,19 @@ pub(super) async fn connect_and_serve(link: &mut Link) -> End {
         Some(Ok(Err(error))) => return End::Lost(error.to_string()),
         Some(Err(_)) => return End::Lost("no answer".into()),
     };
-    if let Err(end) = link.up().and_then(|()| link.replayed()) {
-        return end;
-    }
+    link.up();
+    link.replayed();
     let mut silent = pin!(until_silent(address, false, &options));
+    let events = link.events.clone();
     loop {
+        let blocked = !link.pending.is_empty();
         tokio::select! {
             biased;
             () = &mut silent => return End::Lost("Pushpin does not answer".into()),
+            room = events.reserve(), if blocked => {
+                link.deliver(room.ok());
+            }
+            () = tokio::time::sleep_until(link.pending_limit()), if blocked => return End::Lost(BEHIND.into()),
             command = link.commands.recv() => {
                 let Some(command) = command else { return End::Stopped };
                 if let Err(end) = write(&publisher, command, link).await {

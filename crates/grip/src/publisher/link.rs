@@ -1,5 +1,6 @@
 //! The supervisor of one link: connects, serves, and starts again.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
@@ -15,6 +16,9 @@ use crate::endpoint::Endpoint;
 /// A link that lived this long was sound: the next attempt to connect starts with the shortest pause.
 const SOUND: Duration = Duration::from_secs(1);
 
+/// Why a link is given up whose events nobody takes.
+pub(super) const BEHIND: &str = "the reader of the events is too far behind";
+
 /// Why a link ended.
 pub(super) enum End {
     /// The last publisher is gone.
@@ -27,8 +31,12 @@ pub(super) struct Link {
     pub(super) endpoint: Endpoint,
     pub(super) options: PublisherOptions,
     pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) events: mpsc::Sender<Event>,
+    /// Events that found no room. Nothing that could make more is done before they are delivered.
+    pub(super) pending: VecDeque<Event>,
+    /// Since when the first of them has waited.
+    pending_since: Instant,
     pushpin: usize,
-    events: mpsc::Sender<Event>,
     status: watch::Sender<Status>,
 }
 
@@ -41,7 +49,8 @@ impl Link {
         events: mpsc::Sender<Event>,
         status: watch::Sender<Status>,
     ) -> Self {
-        Self { endpoint, options, commands, pushpin, events, status }
+        let (pending, pending_since) = (VecDeque::new(), Instant::now());
+        Self { endpoint, options, commands, events, pending, pending_since, pushpin, status }
     }
 
     pub(super) async fn run(mut self) {
@@ -91,48 +100,71 @@ impl Link {
     }
 
     /// Marks the link as standing.
-    pub(super) fn up(&self) -> Result<(), End> {
+    pub(super) fn up(&mut self) {
         tracing::info!(endpoint = %self.endpoint, "the link to Pushpin stands");
-        self.event(Event::Up { pushpin: self.pushpin })?;
+        self.event(Event::Up { pushpin: self.pushpin });
         self.status.send_replace(Status::Up { since: Instant::now(), replayed: false });
-        Ok(())
     }
 
     /// Marks the replay as ended.
-    pub(super) fn replayed(&self) -> Result<(), End> {
-        self.event(Event::Replayed { pushpin: self.pushpin })?;
+    pub(super) fn replayed(&mut self) {
+        self.event(Event::Replayed { pushpin: self.pushpin });
         self.status.send_modify(|status| {
             if let Status::Up { replayed, .. } = status {
                 *replayed = true;
             }
         });
-        Ok(())
     }
 
     /// Reports a subscription, or its end.
-    pub(super) fn subscription(&self, channel: String, subscribed: bool) -> Result<(), End> {
+    pub(super) fn subscription(&mut self, channel: String, subscribed: bool) {
         let pushpin = self.pushpin;
         self.event(if subscribed {
             Event::Subscribed { pushpin, channel }
         } else {
             Event::Unsubscribed { pushpin, channel }
-        })
+        });
     }
 
-    /// Never waits: the socket has to be read whether the events are or not, and a reader of events that waits
-    /// for a send must not wait for itself. A reader that is too far behind gets a `Down` instead of a gap.
-    fn event(&self, event: Event) -> Result<(), End> {
-        match self.events.try_send(event) {
-            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                Err(End::Lost("the reader of the events is too far behind".into()))
+    /// Never waits: sends have to go on whether the events are read or not, and a reader of events that waits for
+    /// a send must not wait for itself.
+    fn event(&mut self, event: Event) {
+        let event = if self.pending.is_empty() {
+            match self.events.try_send(event) {
+                Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => return,
+                Err(mpsc::error::TrySendError::Full(event)) => event,
             }
+        } else {
+            event
+        };
+        if self.pending.is_empty() {
+            self.pending_since = Instant::now();
         }
+        self.pending.push_back(event);
+    }
+
+    /// Delivers the first pending event into the room that was found (none: nobody wants events any more).
+    pub(super) fn deliver(&mut self, room: Option<mpsc::Permit<'_, Event>>) {
+        match (room, self.pending.pop_front()) {
+            (Some(room), Some(event)) => room.send(event),
+            _ => self.pending.clear(),
+        }
+        self.pending_since = Instant::now();
+    }
+
+    /// When a reader that took none of the pending events is given up.
+    pub(super) fn pending_limit(&self) -> Instant {
+        self.pending_since + self.options.send_timeout
     }
 
     /// Marks the link as down, answers what is queued, and reports it. False: the last publisher is gone.
     async fn down(&mut self) -> bool {
         self.status.send_replace(Status::Down);
+        // What the pending events would say, the Down says.
+        let pending = std::mem::take(&mut self.pending);
+        if matches!(pending.front(), Some(Event::Up { .. })) {
+            return true;
+        }
         let events = self.events.clone();
         let event = Event::Down { pushpin: self.pushpin };
         // Here waiting is right: nothing else happens on a link that is down, and sends are answered meanwhile.

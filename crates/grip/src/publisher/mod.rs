@@ -114,9 +114,9 @@ pub struct PublisherOptions {
     pub queue_length: usize,
     /// Bytes that wait for one Pushpin: 64 MiB.
     pub queue_bytes: usize,
-    /// Events that wait for their reader; a link whose event finds no room goes down and comes up again, so
-    /// that the replay brings the reader up to date: 262,144. It must exceed the number of channels that all
-    /// Pushpins together hold.
+    /// Events that wait for their reader: 262,144. A link whose events find no room reads no more subscriptions
+    /// (sends go on); when the reader takes nothing for the send timeout, the link goes down and comes up again,
+    /// so that the replay brings the reader up to date.
     pub event_backlog: usize,
     /// The first pause between two attempts to connect: 25 ms. It doubles with each failure.
     pub retry_min: Duration,
@@ -341,12 +341,18 @@ impl Publisher {
     }
 
     fn encode(&self, pushpin: usize, items: &[Item]) -> Result<Vec<Encoded>, SendError> {
-        let endpoint = self.endpoint(pushpin).ok_or(SendError::UnknownPushpin(pushpin))?;
+        let link = self.shared.links.get(pushpin).ok_or(SendError::UnknownPushpin(pushpin))?;
+        if *link.status.borrow() == Status::Down {
+            return Err(SendError::Down);
+        }
         items
             .iter()
             .map(|item| {
-                let [channel, body] =
-                    if endpoint.is_gated() { item.frames()? } else { [Bytes::new(), item.json()?.into()] };
+                let [channel, body] = if link.endpoint.is_gated() {
+                    item.frames()?
+                } else {
+                    [Bytes::new(), item.json()?.into()]
+                };
                 Ok(Encoded { channel, body })
             })
             .collect()
@@ -359,9 +365,6 @@ impl Publisher {
         until: Option<Instant>,
     ) -> Result<(), SendError> {
         let link = self.shared.links.get(pushpin).ok_or(SendError::UnknownPushpin(pushpin))?;
-        if *link.status.borrow() == Status::Down {
-            return Err(SendError::Down);
-        }
         if items.is_empty() {
             return Ok(());
         }

@@ -8,20 +8,22 @@
 use std::net::SocketAddr;
 use std::pin::pin;
 
-use futures::StreamExt as _;
 use futures::channel::mpsc;
+use futures::{FutureExt as _, StreamExt as _};
 use tokio::time::{Instant, sleep_until, timeout};
 use zeromq::util::PeerIdentity;
 use zeromq::{
     PubSocket, Socket, SocketEvent, SocketOptions, SocketRecv as _, SocketSend as _, XPubSocket, ZmqMessage,
 };
 
-use super::link::{End, Link, probe, until_silent};
+use super::link::{BEHIND, End, Link, probe, until_silent};
 use super::{Command, PublisherOptions, SendError};
 use crate::endpoint::Endpoint;
 
 /// After this many silences without a pause the replay counts as ended all the same.
 const REPLAY_LIMIT: u32 = 20;
+
+const CLOSED: &str = "Pushpin closed the connection";
 
 /// A connected socket that lets go of its connection when it is dropped.
 struct Connected<S: Socket> {
@@ -67,12 +69,7 @@ pub(super) async fn connect_and_serve(link: &mut Link) -> End {
     match connection {
         None => End::Stopped,
         Some(Err(error)) => End::Lost(error),
-        Some(Ok((address, mut sentinel, mut xpub))) => {
-            match serve(link, address, &mut sentinel, &mut xpub).await {
-                Ok(never) => match never {},
-                Err(end) => end,
-            }
-        }
+        Some(Ok((address, mut sentinel, mut xpub))) => serve(link, address, &mut sentinel, &mut xpub).await,
     }
 }
 
@@ -96,48 +93,62 @@ async fn serve(
     address: SocketAddr,
     sentinel: &mut Connected<PubSocket>,
     xpub: &mut Connected<XPubSocket>,
-) -> Result<std::convert::Infallible, End> {
+) -> End {
     let options = link.options.clone();
     let mut silent = pin!(until_silent(address, true, &options));
     let mut replaying = true;
     let replay_limit = Instant::now() + options.replay_silence * REPLAY_LIMIT;
     let mut replay_end = pin!(sleep_until(Instant::now() + options.replay_silence));
-    link.up()?;
+    link.up();
+    let events = link.events.clone();
     loop {
+        let blocked = !link.pending.is_empty();
         tokio::select! {
             biased;
-            () = gone(sentinel) => return Err(End::Lost("Pushpin closed the connection".into())),
-            () = &mut silent => return Err(End::Lost("Pushpin does not answer".into())),
-            message = xpub.socket.recv() => {
-                let message = message.map_err(|error| End::Lost(error.to_string()))?;
-                subscription(link, &message)?;
-                if replaying {
-                    replay_end.as_mut().reset((Instant::now() + options.replay_silence).min(replay_limit));
-                }
+            () = gone(sentinel) => return End::Lost(CLOSED.into()),
+            () = &mut silent => return End::Lost("Pushpin does not answer".into()),
+            room = events.reserve(), if blocked => {
+                link.deliver(room.ok());
             }
-            () = &mut replay_end, if replaying => {
+            () = sleep_until(link.pending_limit()), if blocked => return End::Lost(BEHIND.into()),
+            // What is not read now waits in the buffers of the operating system, some 4 MB.
+            message = xpub.socket.recv(), if !blocked => match message {
+                Ok(message) => {
+                    subscription(link, &message);
+                    if replaying {
+                        replay_end.as_mut().reset((Instant::now() + options.replay_silence).min(replay_limit));
+                    }
+                }
+                Err(error) => return End::Lost(error.to_string()),
+            },
+            () = &mut replay_end, if replaying && !blocked => {
                 replaying = false;
-                link.replayed()?;
+                link.replayed();
             }
             command = link.commands.recv() => {
-                write(&mut xpub.socket, command.ok_or(End::Stopped)?, &options).await?;
+                let Some(command) = command else { return End::Stopped };
+                if let Err(end) = write(&mut xpub.socket, sentinel, command, &options).await {
+                    return end;
+                }
             }
         }
     }
 }
 
-fn subscription(link: &Link, message: &ZmqMessage) -> Result<(), End> {
-    let Some((kind, channel)) = message.get(0).and_then(|frame| frame.split_first()) else {
-        return Ok(());
-    };
-    match (kind, std::str::from_utf8(channel)) {
-        (0 | 1, Ok(channel)) => link.subscription(channel.to_owned(), *kind == 1),
-        // Pushpin takes channel names as text, so a name that is none was not made by this library.
-        _ => Ok(()),
+fn subscription(link: &mut Link, message: &ZmqMessage) {
+    let Some((kind, channel)) = message.get(0).and_then(|frame| frame.split_first()) else { return };
+    // Pushpin takes channel names as text, so a name that is none was not made by this library.
+    if let (0 | 1, Ok(channel)) = (kind, std::str::from_utf8(channel)) {
+        link.subscription(channel.to_owned(), *kind == 1);
     }
 }
 
-async fn write(socket: &mut XPubSocket, command: Command, options: &PublisherOptions) -> Result<(), End> {
+async fn write(
+    socket: &mut XPubSocket,
+    sentinel: &mut Connected<PubSocket>,
+    command: Command,
+    options: &PublisherOptions,
+) -> Result<(), End> {
     if let Some(error) = command.stale(options) {
         command.answer(Err(error));
         return Ok(());
@@ -164,6 +175,11 @@ async fn write(socket: &mut XPubSocket, command: Command, options: &PublisherOpt
                 return Err(End::Lost("Pushpin took nothing within the send timeout".into()));
             }
         }
+    }
+    // The socket says nothing when its peer is gone; the sentinel may know by now.
+    if gone(sentinel).now_or_never().is_some() {
+        command.answer(Err(SendError::Down));
+        return Err(End::Lost(CLOSED.into()));
     }
     command.answer(Ok(()));
     Ok(())

@@ -1,5 +1,6 @@
 //! An origin, a client and a reader of events for the tests against a real Pushpin.
-#![allow(dead_code, unreachable_pub)] // Each test file uses a part of it.
+// Each test file uses a part of it, and helpers may fail as tests do.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -24,8 +25,8 @@ use tokio::time::timeout;
 
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Requests as an origin saw them.
-pub type Seen = Arc<Mutex<Vec<(Uri, HeaderMap)>>>;
+/// Requests as an origin saw them, and when it answered.
+pub type Seen = Arc<Mutex<Vec<(Uri, HeaderMap, Instant)>>>;
 
 /// `/hold/{channel}` and `/_hermod/hold/{channel}` hold a stream, `/response/{channel}` a response; everything
 /// else is a plain answer.
@@ -45,7 +46,7 @@ pub async fn origin() -> (String, Seen) {
         .route("/response/{channel}", response)
         .fallback(|| async { "plain".into_response() })
         .layer(axum::middleware::from_fn(move |request: Request<Body>, next: axum::middleware::Next| {
-            record.lock().unwrap().push((request.uri().clone(), request.headers().clone()));
+            record.lock().unwrap().push((request.uri().clone(), request.headers().clone(), Instant::now()));
             next.run(request)
         }));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -106,7 +107,7 @@ impl Stream {
     }
 
     /// Reads to the end; false when it was cut.
-    pub async fn to_end(&mut self) -> bool {
+    pub async fn finish(&mut self) -> bool {
         loop {
             match timeout(PATIENCE, self.body.frame()).await {
                 Err(_) => panic!("the stream did not end after {:?}", self.text),
