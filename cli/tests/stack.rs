@@ -1,5 +1,7 @@
 //! The supervisor with real parts: a small stack of Redis and Pushpin, on ports of its own.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that fails, panics")]
+
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Output};
