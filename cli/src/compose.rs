@@ -37,13 +37,31 @@ pub async fn up(paths: &Paths, state: &State, detach: bool) -> Result<ExitCode> 
     write_private(&marker(paths), b"compose\n")?;
     demand(paths, compose(paths, &["up", "-d", "--build"]).await?, "start the containers").await?;
     wait_healthy(paths).await?;
-    summary::print(paths, state);
+    summary::print(paths, &adopted(paths, state));
     if !detach {
         say("Ctrl-C stops everything.");
         let _ = tokio::signal::ctrl_c().await;
         return down(paths).await;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The state with what `.env` (written by `setup.sh`) says: in containers, that file rules.
+fn adopted(paths: &Paths, state: &State) -> State {
+    let mut state = state.clone();
+    let text = std::fs::read_to_string(paths.root.join(".env")).unwrap_or_default();
+    for (name, value) in text.lines().filter_map(|line| line.split_once('=')) {
+        let target = match name {
+            "PUBLIC_URL" => &mut state.public_url,
+            "KEYCLOAK_ADMIN_USER" => &mut state.secrets.admin_user,
+            "KEYCLOAK_ADMIN_PASSWORD" => &mut state.secrets.admin_password,
+            "MCP_INSPECTOR_API_TOKEN" => &mut state.secrets.inspector_token,
+            _ => continue,
+        };
+        target.clear();
+        target.push_str(value);
+    }
+    state
 }
 
 /// Stops and removes the containers; named volumes stay.

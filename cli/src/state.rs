@@ -90,6 +90,8 @@ pub struct Secrets {
     pub assertion_keys: String,
     /// Key of session ids and request states, base64url, 32 bytes.
     pub session_key: String,
+    /// Key that seals the state of a tool's dialogue, base64url, 32 bytes; the same for all workers.
+    pub dialogue_key: String,
     /// Key of `Grip-Sig`, base64url, 32 bytes.
     pub grip_key: String,
     /// Token of the Inspector's own API.
@@ -115,6 +117,7 @@ impl Secrets {
         Self {
             assertion_keys: format!("k1:{}", random_key()),
             session_key: random_key(),
+            dialogue_key: random_key(),
             grip_key: random_key(),
             inspector_token: random_key(),
             tests_client: random_key(),
@@ -207,8 +210,13 @@ impl State {
         self.listen.parse::<std::net::IpAddr>().map_err(|_| Problem::new("listen must be an IP address"))?;
         self.size.check()?;
         self.ports.check()?;
-        for (name, key) in [("session_key", &self.secrets.session_key), ("grip_key", &self.secrets.grip_key)]
-        {
+        let secrets = &self.secrets;
+        let keys = [
+            ("session_key", &secrets.session_key),
+            ("dialogue_key", &secrets.dialogue_key),
+            ("grip_key", &secrets.grip_key),
+        ];
+        for (name, key) in keys {
             if decode(name, key)?.len() < 32 {
                 return Err(Problem::new(format!("secrets.{name} is shorter than 32 bytes")));
             }

@@ -93,8 +93,8 @@ async fn prepare(paths: &Paths, suite: &Suite, prepared: &mut Vec<Need>) -> Resu
                 let install = tokio::task::spawn_blocking(move || {
                     // Versions alone matter here; a stack of a test has a state of its own.
                     let state = State::load(&paths)?.unwrap_or_else(|| State::new(Ports::default()));
-                    let needs = Needs { gateway: up::gateway(None)?, inspector: true };
-                    Tools::ensure(&paths, &state, needs).map(drop)
+                    let needs = Needs { gateway: up::gateway(None)?, inspector: true, only: Vec::new() };
+                    Tools::ensure(&paths, &state, &needs).map(drop)
                 });
                 install.await.map_err(|e| Problem::new(format!("the installation broke off: {e}")))??;
             }

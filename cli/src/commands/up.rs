@@ -9,7 +9,7 @@ use crate::args::Up;
 use crate::compose;
 use crate::install::{Needs, Tools, output_of};
 use crate::parts::{Gateway, Plan};
-use crate::paths::Paths;
+use crate::paths::{Paths, private_dir};
 use crate::ports::Ports;
 use crate::problem::{Problem, Result};
 use crate::process::{find_program, tail};
@@ -48,13 +48,13 @@ pub async fn run(paths: &Paths, up: Up) -> Result<ExitCode> {
     Supervisor::clear_leftovers(paths);
     let gateway = gateway(up.gateway)?;
     size(&state, &up)?.check()?;
-    let needs = Needs { gateway, inspector: !up.no_inspector };
+    let needs = Needs { gateway, inspector: !up.no_inspector, only: up.only.clone() };
     check_ports(paths, &state, &up, gateway)?;
     let tools = if up.no_build {
-        Tools::locate(paths, &state, needs)?
+        Tools::locate(paths, &state, &needs)?
     } else {
         let (paths, state) = (paths.clone(), state.clone());
-        let install = tokio::task::spawn_blocking(move || Tools::ensure(&paths, &state, needs));
+        let install = tokio::task::spawn_blocking(move || Tools::ensure(&paths, &state, &needs));
         install.await.map_err(|e| Problem::new(format!("the installation broke off: {e}")))??
     };
     let plan = plan(paths, &state, &up, gateway, tools)?;
@@ -93,22 +93,8 @@ fn size(state: &State, up: &Up) -> Result<Size> {
 }
 
 fn check_ports(paths: &Paths, state: &State, up: &Up, gateway: Gateway) -> Result<()> {
-    let nothing = std::path::PathBuf::new;
     // Ports do not depend on the tools.
-    let tools = Tools {
-        redis: nothing(),
-        pushpin: nothing(),
-        java: nothing(),
-        keycloak: nothing(),
-        envoy: None,
-        kong: None,
-        node: None,
-        inspector: None,
-        backend: nothing(),
-        worker: nothing(),
-        filter: nothing(),
-    };
-    plan(paths, state, up, gateway, tools)?.demand_ports()
+    plan(paths, state, up, gateway, Tools::default())?.demand_ports()
 }
 
 /// What to start.
@@ -163,6 +149,7 @@ fn kong_version(text: &str) -> Option<(u32, u32)> {
 
 /// Starts the supervisor as a process of its own and waits until all is ready.
 async fn detach(paths: &Paths, state: &State, up: &Up, gateway: Gateway, begun: Instant) -> Result<ExitCode> {
+    private_dir(&paths.logs())?;
     let log = paths.log("supervisor");
     let _ = std::fs::rename(&log, log.with_extension("log.1"));
     let open = || {

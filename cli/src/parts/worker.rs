@@ -16,7 +16,9 @@ pub(super) fn part(plan: &Plan, number: u16) -> PartSpec {
         [
             ("ASGARD_LISTEN", address.clone()),
             ("ASGARD_WORKER", name.clone()),
-            ("ASGARD_LOG", "info".to_owned()),
+            ("ASGARD_STATE_KEY", plan.state.secrets.dialogue_key.clone()),
+            // The toolbox's notebooks, which all workers share.
+            ("ASGARD_DATA", plan.paths.data().join("toolbox").display().to_string()),
         ],
     );
     PartSpec {

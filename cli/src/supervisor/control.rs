@@ -73,9 +73,9 @@ impl Control {
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
-            match tokio::time::timeout(Duration::from_secs(2), read_line::<Request>(stream)).await {
-                Ok(Ok((request, stream))) => return (request, stream),
-                Ok(Err(_)) | Err(_) => {}
+            let request = tokio::time::timeout(Duration::from_secs(2), read_line::<Request>(stream)).await;
+            if let Ok(Ok((request, stream))) = request {
+                return (request, stream);
             }
         }
     }

@@ -1,0 +1,230 @@
+//! The supervisor with real parts: a small stack of Redis and Pushpin, on ports of its own.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that fails, panics")]
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use asgard::ports::{LOOPBACK, is_free};
+use asgard::process;
+use asgard::supervisor::part::PartStatus;
+use nix::sys::signal::Signal;
+
+/// A state folder, and everything that runs from it.
+struct Home(PathBuf);
+
+impl Home {
+    fn new(name: &str) -> Self {
+        let home = std::env::temp_dir().join(format!("asgard-it-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&home);
+        Self(home)
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_asgard"));
+        command.args(args).env("ASGARD_HOME", &self.0).env_remove("ASGARD_ROOT");
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// `up -d` of Redis and Pushpin.
+    fn up(&self) -> Output {
+        self.run(&["up", "-d", "--native", "--no-build", "--only", "redis,pushpin", "--ports", "free"])
+    }
+
+    fn parts(&self) -> Vec<PartStatus> {
+        let output = self.run(&["status", "--json"]);
+        let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(value.as_object().unwrap().len(), 1, "nothing but parts: {value}");
+        serde_json::from_value(value["parts"].clone()).unwrap()
+    }
+
+    fn part(&self, name: &str) -> PartStatus {
+        self.parts().into_iter().find(|part| part.name == name).unwrap()
+    }
+
+    fn log(&self, name: &str) -> String {
+        std::fs::read_to_string(self.0.join("logs").join(format!("{name}.log"))).unwrap_or_default()
+    }
+
+    /// Ids of all processes that have this folder in their command line or environment.
+    fn processes(&self) -> Vec<u32> {
+        let needle = self.0.as_os_str().as_encoded_bytes();
+        std::fs::read_dir("/proc")
+            .unwrap()
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter(|pid| *pid != std::process::id() && process::is_alive(*pid))
+            .filter(|pid| {
+                ["cmdline", "environ"]
+                    .iter()
+                    .filter_map(|file| std::fs::read(format!("/proc/{pid}/{file}")).ok())
+                    .any(|text| text.windows(needle.len()).any(|window| window == needle))
+            })
+            .collect()
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        self.run(&["down"]);
+        if !std::thread::panicking() {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "waited in vain for: {what}");
+        std::thread::sleep(Duration::from_millis(30));
+    }
+}
+
+fn port(part: &PartStatus) -> u16 {
+    part.address.rsplit(':').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_stack_starts_restarts_its_parts_and_leaves_nothing() {
+    let home = Home::new("life");
+    assert_eq!(home.run(&["status"]).status.code(), Some(1), "nothing runs yet");
+    let up = home.up();
+    assert!(up.status.success(), "{}", text(&up));
+    assert!(home.run(&["status", "--json"]).status.success());
+    let before = home.parts();
+    assert_eq!(before.iter().map(|part| part.name.as_str()).collect::<Vec<_>>(), ["redis", "pushpin"]);
+    assert!(before.iter().all(|part| part.ready && part.pid.is_some()));
+
+    // A second start is told that the first still runs.
+    let again = home.run(&["up", "--native", "--no-build", "--only", "redis"]);
+    assert!(!again.status.success() && text(&again).contains("already running"), "{}", text(&again));
+
+    // Killed parts come back, with their children's ports free for them.
+    for name in ["redis", "pushpin"] {
+        let old = home.part(name).pid.unwrap();
+        process::signal_process(old, Signal::SIGKILL);
+        wait_for(name, || {
+            let part = home.part(name);
+            part.ready && part.pid.is_some_and(|pid| pid != old)
+        });
+        let line = format!("{name} died (signal 9), restarted; see ./asgard logs {name}");
+        assert_eq!(home.log("supervisor").matches(&line).count(), 1, "{}", home.log("supervisor"));
+    }
+
+    // Stopped and started by order.
+    assert!(home.run(&["stop", "redis"]).status.success());
+    let redis = home.part("redis");
+    assert!(!redis.ready && redis.pid.is_none() && is_free(LOOPBACK, port(&redis)));
+    assert_eq!(home.run(&["status"]).status.code(), Some(1));
+    assert!(home.run(&["start", "redis"]).status.success());
+    wait_for("redis", || home.part("redis").ready);
+    assert!(text(&home.run(&["stop", "nothing"])).contains("The parts are redis, pushpin"));
+
+    // Logs are there by name.
+    assert!(text(&home.run(&["logs", "redis"])).contains("Ready to accept connections"));
+    assert!(text(&home.run(&["logs", "nothing"])).contains("there is no log"));
+
+    let ports: Vec<u16> = home.parts().iter().map(port).collect();
+    assert!(home.run(&["down"]).status.success());
+    assert_eq!(home.processes(), Vec::<u32>::new());
+    assert!(ports.into_iter().all(|port| is_free(LOOPBACK, port)));
+    assert!(!home.0.join("run").exists());
+    assert!(home.0.join("logs/redis.log").exists(), "logs stay");
+}
+
+#[test]
+fn nothing_outlives_a_supervisor_that_is_killed() {
+    let home = Home::new("killed");
+    assert!(home.up().status.success());
+    let parts: Vec<u32> = home.parts().iter().filter_map(|part| part.pid).collect();
+    let supervisor = home.processes().into_iter().find(|pid| {
+        std::fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|line| line.windows(9).any(|w| w == b"supervise"))
+    });
+    process::signal_process(supervisor.unwrap(), Signal::SIGKILL);
+    wait_for("the end of all parts", || home.processes().is_empty());
+    assert!(parts.into_iter().all(|pid| !process::is_alive(pid)));
+    // And the next start works.
+    let up = home.run(&["up", "-d", "--native", "--no-build", "--only", "redis,pushpin"]);
+    assert!(up.status.success(), "{}", text(&up));
+}
+
+#[test]
+fn a_terminal_s_stack_ends_with_a_signal_and_with_its_parent() {
+    for by_parent in [false, true] {
+        let home = Home::new(if by_parent { "parent" } else { "signal" });
+        let mut parent = Command::new("sleep").arg("600").spawn().unwrap();
+        let id = parent.id().to_string();
+        let mut up = home
+            .command(&["up", "--native", "--no-build", "--only", "redis", "--ports", "free", "--parent", &id])
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        wait_for("redis", || home.parts().iter().any(|part| part.ready));
+        if by_parent {
+            parent.kill().unwrap();
+        } else {
+            process::signal_process(up.id(), Signal::SIGTERM);
+        }
+        assert!(up.wait().unwrap().success());
+        assert_eq!(home.processes(), Vec::<u32>::new());
+        let _ = parent.kill();
+        parent.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_taken_port_is_named_with_its_holder() {
+    let home = Home::new("port");
+    let listener = TcpListener::bind((LOOPBACK, 0)).unwrap();
+    let taken = listener.local_addr().unwrap().port();
+    assert!(home.up().status.success());
+    home.run(&["down"]);
+    let file = home.0.join("asgard.toml");
+    let state = std::fs::read_to_string(&file).unwrap();
+    let mended: Vec<String> = state
+        .lines()
+        .map(|line| if line.starts_with("redis = ") { format!("redis = {taken}") } else { line.to_owned() })
+        .collect();
+    std::fs::write(&file, mended.join("\n")).unwrap();
+    let up = home.run(&["up", "-d", "--native", "--no-build", "--only", "redis,pushpin"]);
+    assert!(!up.status.success());
+    let expected = format!("port {taken} (redis) is taken by pid {}", std::process::id());
+    assert!(text(&up).contains(&expected), "{}", text(&up));
+    assert_eq!(text(&up).trim().lines().count(), 1, "one line: {}", text(&up));
+    // The ports of a stack are chosen once.
+    let again = home.run(&["up", "--native", "--no-build", "--only", "redis", "--ports", "free"]);
+    assert!(text(&again).contains("already written"), "{}", text(&again));
+}
+
+#[test]
+fn a_part_that_keeps_dying_is_given_up() {
+    let home = Home::new("dying");
+    let programs = home.0.join("programs");
+    std::fs::create_dir_all(&programs).unwrap();
+    let fake = programs.join("redis-server");
+    std::fs::write(&fake, "#!/bin/sh\nexit 7\n").unwrap();
+    Command::new("chmod").arg("+x").arg(&fake).status().unwrap();
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    let up = home
+        .command(&["up", "-d", "--native", "--no-build", "--only", "redis", "--ports", "free"])
+        .env("PATH", path)
+        .output()
+        .unwrap();
+    assert!(!up.status.success());
+    let last = text(&up).lines().last().unwrap().to_owned();
+    assert!(last.contains("redis died 5 times in 30 s (last: exit code 7)"), "{last}");
+    assert!(last.contains("./asgard logs redis"), "{last}");
+    assert_eq!(home.processes(), Vec::<u32>::new());
+}
