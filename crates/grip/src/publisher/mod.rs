@@ -318,6 +318,12 @@ impl Publisher {
         (0..self.pushpins()).all(|pushpin| self.link_up(pushpin))
     }
 
+    /// True while all links are settled ([`Publisher::link_settled`]). With no Pushpin at all it is true.
+    #[must_use]
+    pub fn all_settled(&self) -> bool {
+        (0..self.pushpins()).all(|pushpin| self.link_settled(pushpin))
+    }
+
     /// True while all links stand and are replayed. With no Pushpin at all it is true.
     #[must_use]
     pub fn all_replayed(&self) -> bool {
