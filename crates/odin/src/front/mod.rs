@@ -208,7 +208,7 @@ impl Front {
 
     /// Whether a stream could be held now.
     fn can_hold(&self) -> bool {
-        self.publisher.as_ref().is_some_and(Publisher::all_up)
+        self.publisher.as_ref().is_some_and(Publisher::all_settled)
             && self.holds.has_room(unix_seconds(), self.config.limits.holds_per_second)
     }
 }
