@@ -101,10 +101,21 @@ impl Site {
         filter: Option<Vec<u8>>,
         config: impl FnOnce(&str) -> String,
     ) -> Result<Self, kong_host::config::ConfigError> {
+        let key = Key::new("key-1", 7);
+        let keys = json!({"keys": [key.public()]}).to_string();
+        Self::with_keys(filter, key, keys, config).await
+    }
+
+    /// With another key set at Keycloak.
+    pub async fn with_keys(
+        filter: Option<Vec<u8>>,
+        key: Key,
+        keys: String,
+        config: impl FnOnce(&str) -> String,
+    ) -> Result<Self, kong_host::config::ConfigError> {
         const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 7\r\nContent-Type: text/plain\r\n\r\nbackend";
         let backends = vec![Server::fixed(OK).await, Server::fixed(OK).await];
-        let key = Key::new("key-1", 7);
-        let keycloak = keycloak(json!({"keys": [key.public()]}).to_string()).await;
+        let keycloak = keycloak(keys).await;
         let address = keycloak.address.to_string();
         let addresses = backends.iter().map(|b| b.address.to_string());
         let setup = setup(addresses, &address, config(&address), filter);
