@@ -233,6 +233,7 @@ async fn run_suite(
         .env("ASGARD_CACHE", &paths.cache)
         .env("ASGARD_BIN", asgard)
         .env("CARGO_TERM_COLOR", "never")
+        .env("TERM", "dumb")
         .envs(env.iter().map(|(name, value)| (name, value)))
         .current_dir(&paths.root)
         .stdin(Stdio::null())
