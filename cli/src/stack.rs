@@ -52,6 +52,8 @@ pub struct Options {
     pub env: BTreeMap<Kind, BTreeMap<String, String>>,
     /// The first port of the block; none: a free block.
     pub ports: Option<u16>,
+    /// The `asgard` program; none: `ASGARD_BIN`, or the shim.
+    pub program: Option<PathBuf>,
     /// The state folder; none: a temporary one, removed at the end unless the test panics.
     pub home: Option<PathBuf>,
 }
@@ -66,6 +68,7 @@ impl Default for Options {
             only: Vec::new(),
             env: BTreeMap::new(),
             ports: None,
+            program: None,
             home: None,
         }
     }
@@ -102,7 +105,7 @@ impl Stack {
         state.size = Size { backends: options.backends, workers: options.workers };
         state.env = options.env.into_iter().map(|(kind, env)| (kind.name().to_owned(), env)).collect();
         state.save(&paths)?;
-        let program = program(&paths);
+        let program = options.program.unwrap_or_else(|| program(&paths));
         let mut command = tokio::process::Command::new(&program);
         command.args(["up", "-d", "--native", "--no-build", "--parent", &std::process::id().to_string()]);
         if let Some(gateway) = options.gateway {

@@ -1,17 +1,19 @@
 //! `asgard test`: runs the suites of [`crate::suites`], each into a log of its own.
 
-use std::path::Path;
-use std::process::{ExitCode, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use super::up;
-use crate::install::{Needs, Tools, cargo};
+use crate::install::{self, Needs, Run, Tools, cargo};
 use crate::paths::{Paths, private_dir};
 use crate::ports::Ports;
 use crate::problem::{Problem, Result};
-use crate::process::{ending, kill_session, tail};
+use crate::process::{ending, find_program, kill_session, tail};
+use crate::stack::{Options, Stack};
 use crate::state::State;
 use crate::suites::{Need, SUITES, Suite};
+use crate::supervisor::part::Kind;
 use crate::ui::{Step, seconds};
 
 /// Lines of a failed suite's log that are shown.
@@ -29,13 +31,14 @@ pub async fn run(paths: &Paths, names: &[String], list: bool) -> Result<ExitCode
     let chosen = choose(SUITES, names)?;
     let logs = paths.logs().join("test");
     private_dir(&logs)?;
-    let (mut passed, mut failed, mut prepared) = (0_u32, 0_u32, Vec::new());
+    let mut prepared = Prepared::default();
+    let (mut passed, mut failed) = (0_u32, 0_u32);
     for suite in chosen {
         let log = logs.join(format!("{}.log", suite.name));
         let _ = std::fs::remove_file(&log);
         let begun = Instant::now();
-        let outcome = match prepare(paths, suite, &mut prepared).await {
-            Ok(()) => run_suite(paths, suite, &log).await,
+        let outcome = match prepared.prepare(paths, suite).await {
+            Ok(()) => run_suite(paths, suite, &log, &prepared.env(suite)).await,
             Err(problem) => Err(problem.to_string()),
         };
         let took = seconds(begun.elapsed());
@@ -51,6 +54,7 @@ pub async fn run(paths: &Paths, names: &[String], list: bool) -> Result<ExitCode
             }
         }
     }
+    prepared.end(failed > 0).await;
     println!("{passed} passed, {failed} failed");
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -71,58 +75,166 @@ fn choose<'a>(suites: &'a [Suite], names: &[String]) -> Result<Vec<&'a Suite>> {
         .collect()
 }
 
-/// Brings what a suite needs, once.
-async fn prepare(paths: &Paths, suite: &Suite, prepared: &mut Vec<Need>) -> Result<()> {
-    for need in suite.needs {
-        if prepared.contains(need) {
-            continue;
-        }
-        match need {
-            Need::Filter => {
-                let mut build = tokio::process::Command::new(paths.root.join("scripts/build-filter"));
-                let built =
-                    build.current_dir(&paths.root).stdout(Stdio::null()).stderr(Stdio::null()).status().await;
-                if !built.is_ok_and(|status| status.success()) {
-                    return Err(
-                        Problem::new("the filter could not be built").mend("run scripts/build-filter")
-                    );
-                }
-            }
-            Need::Stack => {
-                let paths = paths.clone();
-                let install = tokio::task::spawn_blocking(move || {
-                    // Versions alone matter here; a stack of a test has a state of its own.
-                    let state = State::load(&paths)?.unwrap_or_else(|| State::new(Ports::default()));
-                    let needs = Needs { gateway: up::gateway(None)?, inspector: true, only: Vec::new() };
-                    Tools::ensure(&paths, &state, &needs).map(drop)
-                });
-                install.await.map_err(|e| Problem::new(format!("the installation broke off: {e}")))??;
-            }
-        }
-        prepared.push(*need);
-    }
-    Ok(())
+/// What has been brought so far: each need is met once.
+#[derive(Default)]
+struct Prepared {
+    met: Vec<Need>,
+    stack: Option<(Stack, PathBuf)>,
+    envoy: Option<PathBuf>,
 }
 
-async fn run_suite(paths: &Paths, suite: &Suite, log: &Path) -> std::result::Result<(), String> {
+impl Prepared {
+    async fn prepare(&mut self, paths: &Paths, suite: &Suite) -> Result<()> {
+        for need in suite.needs {
+            if self.met.contains(need) {
+                continue;
+            }
+            match need {
+                Need::Package(there, package) => {
+                    let found = if there.contains('/') {
+                        Path::new(there).exists()
+                    } else {
+                        find_program(there).is_some()
+                    };
+                    if !found {
+                        let (paths, package) = (paths.clone(), *package);
+                        blocking(move || install::install_packages(&paths, &[package])).await?;
+                    }
+                }
+                Need::Component(command, component, package) => {
+                    let (paths, names) = (paths.clone(), (*command, *component, *package));
+                    blocking(move || demand_component(&paths, names)).await?;
+                }
+                Need::Filter => {
+                    let paths = paths.clone();
+                    blocking(move || install::build_filter(&paths)).await?;
+                }
+                Need::Programs => self.envoy = programs(paths).await?.envoy,
+                Need::Stack => {
+                    programs(paths).await?;
+                    self.stack = Some(start_stack().await?);
+                }
+            }
+            self.met.push(*need);
+        }
+        Ok(())
+    }
+
+    fn env(&self, suite: &Suite) -> Vec<(&'static str, PathBuf)> {
+        let mut env = Vec::new();
+        env.extend(self.envoy.clone().map(|envoy| ("ASGARD_ENVOY", envoy)));
+        if suite.needs.contains(&Need::Stack) {
+            env.extend(self.stack.as_ref().map(|(stack, _)| ("ASGARD_HOME", stack.home().to_owned())));
+        }
+        env
+    }
+
+    async fn end(&mut self, failed: bool) {
+        let Some((stack, home)) = self.stack.take() else { return };
+        if let Err(problem) = stack.down().await {
+            println!("the tests' stack: {problem}");
+        }
+        if failed {
+            println!("the logs of the tests' stack: {}", home.join("logs").display());
+        } else {
+            let _ = std::fs::remove_dir_all(&home);
+        }
+    }
+}
+
+/// Runs something that blocks beside the runtime.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| Problem::new(format!("a step broke off: {e}")))?
+}
+
+async fn programs(paths: &Paths) -> Result<Tools> {
+    let paths = paths.clone();
+    blocking(move || {
+        // Versions alone matter here; a stack of a test has a state of its own.
+        let state = State::load(&paths)?.unwrap_or_else(|| State::new(Ports::default()));
+        let needs = Needs { gateway: up::gateway(None)?, inspector: false, only: Vec::new() };
+        Tools::ensure(&paths, &state, &needs)
+    })
+    .await
+}
+
+async fn start_stack() -> Result<(Stack, PathBuf)> {
+    let step = Step::begin("the tests' own stack: start");
+    // Short: sockets are made in it.
+    let home = std::env::temp_dir().join(format!("asgard-test-{:08x}", rand::random::<u32>()));
+    let journal = ("ASGARD_JOURNAL".to_owned(), home.join("journal.jsonl").display().to_string());
+    let options = Options {
+        env: [(Kind::Worker, [journal].into())].into(),
+        program: std::env::current_exe().ok(),
+        home: Some(home.clone()),
+        ..Options::default()
+    };
+    let stack = Stack::up(options).await?;
+    step.done();
+    Ok((stack, home))
+}
+
+/// Brings a component of the toolchain where it is missing: by rustup, or Debian's package.
+fn demand_component(paths: &Paths, (command, component, package): (&str, &str, &'static str)) -> Result<()> {
+    let cargo =
+        cargo().ok_or_else(|| Problem::new("there is no cargo").mend("install Rust: https://rustup.rs"))?;
+    let there = || install::output_of(Command::new(&cargo).args([command, "--version"])).is_some();
+    if there() {
+        return Ok(());
+    }
+    if let Some(rustup) = find_program("rustup") {
+        let step = Step::begin(format!("{component}: install"));
+        let log = paths.log("install-components");
+        let run = Run {
+            doing: "add a component to the Rust toolchain",
+            log_shown: paths.shown(&log),
+            log,
+            mend: "run rustup component add rustfmt clippy",
+        };
+        run.run(Command::new(rustup).args(["component", "add", component]), &step, |_, _| {})?;
+        step.done();
+    } else {
+        install::install_packages(paths, &[package])?;
+    }
+    if there() {
+        Ok(())
+    } else {
+        Err(Problem::new(format!("cargo {command} does not work")).mend("see cargo's own help"))
+    }
+}
+
+async fn run_suite(
+    paths: &Paths,
+    suite: &Suite,
+    log: &Path,
+    env: &[(&str, PathBuf)],
+) -> std::result::Result<(), String> {
     let (program, args) = suite.command.split_first().ok_or("it has no command")?;
     let program = match *program {
         "cargo" => cargo().ok_or("there is no cargo")?,
         script if script.contains('/') => paths.root.join(script),
         other => other.into(),
     };
-    let open = || std::fs::OpenOptions::new().create(true).append(true).open(log).map_err(|e| e.to_string());
+    let open = || {
+        std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log)
+            .map_err(|e| format!("{}: {e}", log.display()))
+    };
     let asgard = std::env::current_exe().map_err(|e| e.to_string())?;
     // A session of its own: a suite that hangs is killed with all that it started.
     let mut child = tokio::process::Command::new("setsid")
         .args(["setpriv", "--pdeathsig", "TERM", "--"])
         .arg(program)
         .args(args)
-        .envs(suite.env.iter().copied())
+        .env_remove("ASGARD_HOME")
         .env("ASGARD_ROOT", &paths.root)
         .env("ASGARD_CACHE", &paths.cache)
         .env("ASGARD_BIN", asgard)
         .env("CARGO_TERM_COLOR", "never")
+        .env("TERM", "dumb")
+        .envs(env.iter().map(|(name, value)| (name, value)))
         .current_dir(&paths.root)
         .stdin(Stdio::null())
         .stdout(open()?)
@@ -133,30 +245,25 @@ async fn run_suite(paths: &Paths, suite: &Suite, log: &Path) -> std::result::Res
     let step = Step::begin(suite.name);
     let deadline = tokio::time::sleep(Duration::from_secs(suite.limit_s));
     tokio::pin!(deadline);
-    loop {
+    let outcome = loop {
         tokio::select! {
-            status = child.wait() => {
-                step.clear();
-                kill_session(session);
-                let status = status.map_err(|e| e.to_string())?;
-                return if status.success() { Ok(()) } else { Err(ending(status)) };
-            }
-            () = &mut deadline => {
-                kill_session(session);
-                let _ = child.wait().await;
-                return Err(format!("not done after {} s", suite.limit_s));
-            }
-            _ = tokio::signal::ctrl_c() => {
-                kill_session(session);
-                let _ = child.wait().await;
-                return Err("interrupted".to_owned());
-            }
+            status = child.wait() => break match status {
+                Ok(status) if status.success() => Ok(()),
+                Ok(status) => Err(ending(status)),
+                Err(e) => Err(e.to_string()),
+            },
+            () = &mut deadline => break Err(format!("not done after {} s", suite.limit_s)),
+            _ = tokio::signal::ctrl_c() => break Err("interrupted".to_owned()),
             () = tokio::time::sleep(Duration::from_millis(500)) => {
                 let last = tail(log, 1).pop().unwrap_or_default();
                 step.message(last.trim().chars().take(100).collect::<String>());
             }
         }
-    }
+    };
+    step.clear();
+    kill_session(session);
+    let _ = child.wait().await;
+    outcome
 }
 
 #[cfg(test)]
@@ -164,14 +271,14 @@ mod tests {
     use super::*;
 
     fn suite(name: &'static str, command: &'static [&'static str], limit_s: u64) -> Suite {
-        Suite { name, shows: "", command, env: &[("WORD", "hello")], needs: &[], limit_s }
+        Suite { name, shows: "", command, needs: &[], limit_s }
     }
 
     async fn outcome(suite: &Suite) -> (std::result::Result<(), String>, Vec<String>) {
         let root = std::env::temp_dir();
         let log = root.join(format!("asgard-suite-{}-{}.log", suite.name, std::process::id()));
         let paths = Paths { home: root.clone(), cache: root.clone(), root };
-        let outcome = run_suite(&paths, suite, &log).await;
+        let outcome = run_suite(&paths, suite, &log, &[("WORD", "hello".into())]).await;
         let lines = tail(&log, 5);
         std::fs::remove_file(log).unwrap();
         (outcome, lines)

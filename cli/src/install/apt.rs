@@ -32,9 +32,16 @@ done
 exit 1
 "#;
 
-/// Installs the packages that are missing.
+/// Installs the packages that a stack needs and that are missing.
 pub(super) fn ensure(paths: &Paths, state: &State, needs: &Needs) -> Result<()> {
-    let missing = missing(paths, state, needs);
+    install(paths, &missing(paths, state, needs))
+}
+
+/// Installs Debian packages, as root or with sudo. Starts none of their services.
+///
+/// # Errors
+/// When it may not, or when apt fails; says what to type.
+pub fn install(paths: &Paths, missing: &[&str]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
@@ -68,7 +75,7 @@ pub(super) fn ensure(paths: &Paths, state: &State, needs: &Needs) -> Result<()> 
     step.message(list.clone());
     let log = paths.log("install-packages");
     let run = Run { doing: "install packages", log_shown: paths.shown(&log), log, mend: &by_hand };
-    command.args(["-c", SCRIPT, "asgard"]).args(&missing);
+    command.args(["-c", SCRIPT, "asgard"]).args(missing);
     run.run(&mut command, &step, |line, step| {
         if line.starts_with("Setting up") || line.starts_with("Unpacking") || line.starts_with("Get:") {
             step.message(line.chars().take(80).collect::<String>());

@@ -84,7 +84,10 @@ pub(super) fn programs(paths: &Paths) -> Result<()> {
 }
 
 /// Builds the filter.
-pub(super) fn filter(paths: &Paths) -> Result<()> {
+///
+/// # Errors
+/// When it cannot be built.
+pub fn filter(paths: &Paths) -> Result<()> {
     if std::env::var_os("ASGARD_FILTER_WASM").is_some() {
         return Ok(());
     }

@@ -18,8 +18,8 @@ use crate::process::find_program;
 use crate::state::State;
 use crate::supervisor::part::Kind;
 
-pub use apt::java_version;
-pub use build::{Built, cargo};
+pub use apt::{install as install_packages, java_version};
+pub use build::{Built, cargo, filter as build_filter};
 pub use run::{Run, output_of};
 
 /// Least free space for a first start, in bytes: what is fetched and built takes about 3 GB.
