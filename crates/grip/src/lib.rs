@@ -5,8 +5,6 @@ mod hold;
 mod item;
 mod publisher;
 mod sig;
-#[cfg(feature = "test-support")]
-pub mod test_support;
 
 pub use endpoint::{Endpoint, EndpointError};
 pub use hold::{Channel, Hold, HoldError, KeepAlive, MAX_CHANNELS, MAX_REQUEST_BODY, MIN_CLOSE_DELAY, Mode};

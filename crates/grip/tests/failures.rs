@@ -6,8 +6,8 @@ mod common;
 
 use std::time::{Duration, Instant};
 
+use common::pushpin::Pushpin;
 use common::{Http, PATIENCE, Stream, Tracker, publisher, publisher_with, pushpin};
-use grip::test_support::Pushpin;
 use grip::{Event, Item, MIN_CLOSE_DELAY, Publisher, PublisherOptions, SendError};
 use tokio::time::{sleep, timeout};
 

@@ -5,9 +5,9 @@ mod common;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use common::pushpin::{ISSUER, KEY, Pushpin};
 use common::{Http, origin, percentile, publisher, pushpin};
 use futures::StreamExt as _;
-use grip::test_support::{ISSUER, KEY, Pushpin};
 use grip::{HttpPublisher, Item, MIN_CLOSE_DELAY, Response, SendError};
 use tokio::time::sleep;
 

@@ -253,12 +253,14 @@ impl Exchange {
     #[must_use]
     pub fn outline(&self) -> String {
         let since = |at: Instant| at.duration_since(self.begun).as_millis();
-        let head = self.head.as_ref().map_or_else(|| "no head".into(), |head| {
-            format!("{} {:?} after {} ms", head.status, self.form(), since(head.at))
-        });
-        let end = self.end.as_ref().map_or_else(|| "not ended".into(), |(end, at)| {
-            format!("{end:?} after {} ms", since(*at))
-        });
+        let head = self.head.as_ref().map_or_else(
+            || "no head".into(),
+            |head| format!("{} {:?} after {} ms", head.status, self.form(), since(head.at)),
+        );
+        let end = self
+            .end
+            .as_ref()
+            .map_or_else(|| "not ended".into(), |(end, at)| format!("{end:?} after {} ms", since(*at)));
         let answer = self.answer().map_or_else(|| "no answer".into(), ToString::to_string);
         format!("{head}; steps {:?}; {} comments; {answer} {}; {end}", self.steps(), self.comments, self.text)
     }

@@ -41,7 +41,10 @@ async fn both_backends_and_both_workers_get_their_share() {
         for shares in [backends, workers.into_values().collect()] {
             assert_eq!(shares.iter().sum::<u64>(), CALLS as u64, "{shares:?}");
             assert_eq!(shares.len(), 2);
-            assert!(shares.iter().all(|share| *share * 10 >= CALLS as u64 * 3), "at least 30 % each: {shares:?}");
+            assert!(
+                shares.iter().all(|share| *share * 10 >= CALLS as u64 * 3),
+                "at least 30 % each: {shares:?}"
+            );
         }
     }
 }

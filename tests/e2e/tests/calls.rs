@@ -41,9 +41,10 @@ async fn slow_calls_stream_their_progress_and_result() {
     for road in Road::BOTH {
         for era in [Era::Modern, Era::Session] {
             let client = Client::of(era, &stack, road, "thor", "org-1").await;
-            let held = |counters: &std::collections::BTreeMap<String, std::collections::BTreeMap<String, u64>>| {
-                counters.values().map(|counts| counts["held"]).sum::<u64>()
-            };
+            let held = |counters: &std::collections::BTreeMap<
+                String,
+                std::collections::BTreeMap<String, u64>,
+            >| { counters.values().map(|counts| counts["held"]).sum::<u64>() };
             let (requests, before) = (stack.pushpin_requests().await, held(&stack.counters().await));
             let journal = stack.journal();
             let exchange = client.tool_with_progress("report", json!({"steps": 12, "step_ms": 80})).await;
@@ -160,7 +161,9 @@ async fn errors_of_a_tool_and_of_the_protocol_reach_the_client() {
 async fn the_caller_is_who_the_token_says() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {
-        for (user, organisation) in [("thor", "org-1"), ("hel", "org-2"), ("freya", "org-1"), ("freya", "org-2")] {
+        for (user, organisation) in
+            [("thor", "org-1"), ("hel", "org-2"), ("freya", "org-1"), ("freya", "org-2")]
+        {
             let client = Client::modern(&stack, road, user, organisation).await;
             let who = client.tool("whoami", json!({})).await;
             let who = &who.result().unwrap_or_else(|| panic!("{}", who.outline()))["structuredContent"];

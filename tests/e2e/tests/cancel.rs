@@ -23,7 +23,10 @@ async fn a_modern_client_that_goes_ends_its_call() {
             assert_eq!(exchange.form(), Form::Stream, "{}", exchange.outline());
             exchange.read_messages(messages).await;
             drop((exchange, client));
-            println!("{road:?}, after {messages} messages: the tool ended {} ms later", ended(&journal).await);
+            println!(
+                "{road:?}, after {messages} messages: the tool ended {} ms later",
+                ended(&journal).await
+            );
         }
     }
 }
@@ -70,12 +73,12 @@ async fn a_session_whose_connection_breaks_goes_on() {
     for road in Road::BOTH {
         let journal = stack.journal();
         let client = Client::session(&stack, road, "thor", "org-1").await;
-        let mut exchange = client.open_tool("slow_echo", json!({"total_ms": 2_000, "events": 20}), true).await;
+        let mut exchange =
+            client.open_tool("slow_echo", json!({"total_ms": 2_000, "events": 20}), true).await;
         exchange.read_messages(2).await;
         drop((exchange, client));
-        let (_, run) = journal
-            .wait_for("the tool ends", Duration::from_secs(10), |run| run.ends + run.drops > 0)
-            .await;
+        let (_, run) =
+            journal.wait_for("the tool ends", Duration::from_secs(10), |run| run.ends + run.drops > 0).await;
         assert_eq!((run.starts.len(), run.steps.len(), run.ends, run.drops), (1, 20, 1, 0), "{run:?}");
     }
 }

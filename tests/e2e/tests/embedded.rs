@@ -78,7 +78,8 @@ async fn many_at_once_each_get_their_own() {
     let calls = (0..100_u64).map(|number| {
         let client = &client;
         async move {
-            let arguments = json!({"text": number.to_string(), "total_ms": 20 + number * 3, "events": number % 6});
+            let arguments =
+                json!({"text": number.to_string(), "total_ms": 20 + number * 3, "events": number % 6});
             let exchange = client.tool_with_progress("slow_echo", arguments).await;
             exchange.check_whole(number % 6).unwrap();
             assert_eq!(exchange.result().unwrap()["structuredContent"]["text"], number.to_string());

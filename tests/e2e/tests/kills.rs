@@ -129,7 +129,8 @@ fn judge(exchange: &Exchange, events: u64, killed: Instant, sum: &mut Sum) -> Re
 #[tokio::test]
 async fn a_tool_that_may_run_again_does_when_its_worker_dies() {
     let stack = Stack::claim().await;
-    for (road, steps_before) in [(Road::Bifrost, 0), (Road::Hermod, 0), (Road::Bifrost, 3), (Road::Hermod, 3)] {
+    for (road, steps_before) in [(Road::Bifrost, 0), (Road::Hermod, 0), (Road::Bifrost, 3), (Road::Hermod, 3)]
+    {
         let client = Client::modern(&stack, road, "thor", "org-1").await;
         let arguments = json!({"text": "again", "total_ms": 2_000, "events": 8});
         let (exchange, killed, journal) =
@@ -141,7 +142,10 @@ async fn a_tool_that_may_run_again_does_when_its_worker_dies() {
         assert!(starts.len() == 2 && starts[0] == killed && starts[1] != killed, "{starts:?}");
         let result = &exchange.result().unwrap()["structuredContent"];
         assert_eq!((&result["text"], &result["worker"]), (&json!("again"), &json!(starts[1])));
-        println!("{road:?}: killed after {steps_before} steps, whole after {} ms", exchange.took().as_millis());
+        println!(
+            "{road:?}: killed after {steps_before} steps, whole after {} ms",
+            exchange.took().as_millis()
+        );
         stack.back(&[killed]).await;
     }
 }
@@ -149,7 +153,8 @@ async fn a_tool_that_may_run_again_does_when_its_worker_dies() {
 #[tokio::test]
 async fn a_tool_that_must_not_run_again_does_not_and_the_client_is_told() {
     let stack = Stack::claim().await;
-    for (road, steps_before) in [(Road::Bifrost, 0), (Road::Hermod, 0), (Road::Bifrost, 3), (Road::Hermod, 3)] {
+    for (road, steps_before) in [(Road::Bifrost, 0), (Road::Hermod, 0), (Road::Bifrost, 3), (Road::Hermod, 3)]
+    {
         let client = Client::modern(&stack, road, "thor", "org-1").await;
         let arguments = json!({"total_ms": 2_000, "events": 8});
         let (exchange, killed, journal) =
@@ -160,7 +165,10 @@ async fn a_tool_that_must_not_run_again_does_not_and_the_client_is_told() {
         let steps = exchange.steps();
         assert_eq!(steps, (1..=steps.len() as u64).collect::<Vec<_>>(), "{}", exchange.outline());
         assert!(steps.len() >= steps_before && steps.len() < 8);
-        println!("{road:?}: killed after {steps_before} steps, told after {} ms", exchange.took().as_millis());
+        println!(
+            "{road:?}: killed after {steps_before} steps, told after {} ms",
+            exchange.took().as_millis()
+        );
         stack.back(&[killed]).await;
         let runs = journal.runs();
         assert_eq!(runs.len(), 1, "{runs:?}");

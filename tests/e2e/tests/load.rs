@@ -83,7 +83,10 @@ async fn load(road: Road, seed: u64) {
     let runs = journal.runs();
     assert_eq!(runs.len(), CALLS);
     assert!(runs.values().all(|run| run.starts.len() == 1 && run.ends == 1 && run.drops == 0));
-    assert!(json >= EACH_SIDE && held >= EACH_SIDE, "both sides of hold_after have to come up {EACH_SIDE} times");
+    assert!(
+        json >= EACH_SIDE && held >= EACH_SIDE,
+        "both sides of hold_after have to come up {EACH_SIDE} times"
+    );
 }
 
 fn judge(exchange: &Exchange, plan: &Plan, text: &str) -> Result<(), String> {

@@ -41,9 +41,11 @@ async fn every_fault_of_a_token_is_refused_and_no_backend_sees_it() {
     let short = short_lived(&stack).await;
     let usual = |user| Wish::usual(&stack, user, "org-1");
     // Keycloak then names its own account service as audience.
-    let foreign =
-        tokens::fetch(&stack, &Wish { scope: "openid organization:org-1".into(), resource: None, ..usual("thor") })
-            .await;
+    let foreign = tokens::fetch(
+        &stack,
+        &Wish { scope: "openid organization:org-1".into(), resource: None, ..usual("thor") },
+    )
+    .await;
     let no_organisation =
         tokens::fetch(&stack, &Wish { scope: "openid mcp:tools".into(), ..usual("thor") }).await;
     let invalid = |reason| ("invalid_token", reason);
@@ -55,7 +57,13 @@ async fn every_fault_of_a_token_is_refused_and_no_backend_sees_it() {
         row("algorithm none", "org-1", with_header(&good, r#"{"alg":"none"}"#), 401, invalid("")),
         row("algorithm of a shared key", "org-1", with_header(&good, r#"{"alg":"HS256"}"#), 401, invalid("")),
         row("signature missing", "org-1", unsigned(&good), 401, invalid("")),
-        row("another realm's token", "org-1", tokens::administrator(&stack).await, 401, invalid("issuer_wrong")),
+        row(
+            "another realm's token",
+            "org-1",
+            tokens::administrator(&stack).await,
+            401,
+            invalid("issuer_wrong"),
+        ),
         row("another resource's token", "org-2", good.clone(), 401, invalid("audience_wrong")),
         row(
             "another resource's token, of one who belongs to both",
@@ -79,12 +87,19 @@ async fn every_fault_of_a_token_is_refused_and_no_backend_sees_it() {
             403,
             ("insufficient_scope", "organisation_not_member"),
         ),
-        row("organisation not asked for", "org-1", no_organisation, 403, ("insufficient_scope", "organisation_not_member")),
+        row(
+            "organisation not asked for",
+            "org-1",
+            no_organisation,
+            403,
+            ("insufficient_scope", "organisation_not_member"),
+        ),
     ];
     rows.push(row("expired", "org-1", short.clone(), 401, invalid("token_expired")));
 
     // The twins without a fault. A backend sees each of them, so the counter would tell.
-    for (user, organisation) in [("thor", "org-1"), ("freya", "org-1"), ("freya", "org-2"), ("hel", "org-2")] {
+    for (user, organisation) in [("thor", "org-1"), ("freya", "org-1"), ("freya", "org-2"), ("hel", "org-2")]
+    {
         for road in Road::BOTH {
             let before = total(&stack).await;
             let client = Client::modern(&stack, road, user, organisation).await;
@@ -104,7 +119,11 @@ async fn every_fault_of_a_token_is_refused_and_no_backend_sees_it() {
         for road in Road::BOTH {
             let client = Client::at(stack.endpoint(road, organisation), token.clone());
             let exchange = client.tool("echo", json!({"text": "x"})).await;
-            let told = format!("{fault}, {road:?}: {} {:?}", exchange.outline(), exchange.header("www-authenticate"));
+            let told = format!(
+                "{fault}, {road:?}: {} {:?}",
+                exchange.outline(),
+                exchange.header("www-authenticate")
+            );
             assert_eq!(exchange.status(), *status, "{told}");
             let body: Value = serde_json::from_str(&exchange.text).unwrap_or_else(|_| panic!("{told}"));
             assert_eq!(body["error"], error.0, "{told}");
@@ -182,7 +201,8 @@ async fn a_backend_believes_the_gateways_assertion_alone() {
         let client = Client::at(format!("http://{}/api/v1/mcp/org-1", part.address), String::new());
         let journal = stack.journal();
         for (what, value) in &unknown {
-            let mut request = client.build(7, "tools/call", json!({"name": "echo", "arguments": {"text": "x"}}));
+            let mut request =
+                client.build(7, "tools/call", json!({"name": "echo", "arguments": {"text": "x"}}));
             if !value.is_empty() {
                 request = request.header(assertion::HEADER, value);
             }
@@ -196,7 +216,8 @@ async fn a_backend_believes_the_gateways_assertion_alone() {
         assert_eq!(journal.lines().len(), 0, "no tool ran");
         // The twin: the very request with the right one.
         let request = client.build(7, "tools/call", json!({"name": "echo", "arguments": {"text": "x"}}));
-        let exchange = Exchange::of(request.header(assertion::HEADER, keys.sign(&good)), 7).await.to_end().await;
+        let exchange =
+            Exchange::of(request.header(assertion::HEADER, keys.sign(&good)), 7).await.to_end().await;
         exchange.check_whole(0).unwrap();
         let twice = client.build(7, "tools/call", json!({"name": "echo", "arguments": {"text": "x"}}));
         let twice = twice.header(assertion::HEADER, keys.sign(&good)).header(assertion::HEADER, "thor");
@@ -258,7 +279,8 @@ async fn a_client_can_not_ask_for_a_hold() {
                     .header("x-envoy-original-url", "/")
                     .header(assertion::HEADER, keys.sign(&assertion_of(&stack)));
                 let answer = request.send().await.unwrap();
-                let (status, kind) = (answer.status().as_u16(), answer.headers().get("content-type").cloned());
+                let (status, kind) =
+                    (answer.status().as_u16(), answer.headers().get("content-type").cloned());
                 let text = answer.text().await.unwrap_or_default();
                 // 502: Pushpin knows no way there.
                 let refused = [404, 400].contains(&status) || (status == 502 && road == Road::Hermod);

@@ -94,7 +94,8 @@ async fn works_again(stack: &Stack, gone: &[u32], what: &str) {
     for road in Road::BOTH {
         e2e::stack::wait("a held call works", SOON, async || {
             let client = Client::modern(stack, road, "thor", "org-1").await;
-            let exchange = client.tool_with_progress("slow_echo", json!({"total_ms": 300, "events": 2})).await;
+            let exchange =
+                client.tool_with_progress("slow_echo", json!({"total_ms": 300, "events": 2})).await;
             (exchange.form() == Form::Stream && exchange.check_whole(2).is_ok()).then_some(())
         })
         .await;

@@ -2,11 +2,14 @@
 // Each test file uses a part of it, and helpers may fail as tests do.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+pub mod pushpin;
+
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use self::pushpin::Pushpin;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Path;
@@ -14,7 +17,6 @@ use axum::http::{HeaderMap, Request, Uri};
 use axum::response::IntoResponse;
 use axum::routing::any;
 use bytes::Bytes;
-use grip::test_support::Pushpin;
 use grip::{Endpoint, Event, Hold, KeepAlive, Publisher, PublisherOptions};
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::client::legacy::Client;

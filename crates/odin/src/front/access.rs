@@ -68,10 +68,11 @@ fn by_assertion(
         tracing::warn!(%error, "an assertion is refused");
         unauthenticated()
     })?;
-    let same = |name: http::HeaderName, said: Option<&str>| {
-        let mut values = headers.get_all(name).iter();
-        let value = values.next().map(|value| value.to_str().ok());
-        values.next().is_none() && value.unwrap_or_default() == said && value != Some(None)
+    // A header that is there twice, or is no text, is not in the assertion: the rules of MCP refuse it later,
+    // with an error that says so.
+    let same = |name: http::HeaderName, said: Option<&str>| match only(headers, name.as_str()) {
+        Some(value) => said == Some(value),
+        None => said.is_none(),
     };
     let fits = assertion.method == method.as_str()
         && assertion.path == path

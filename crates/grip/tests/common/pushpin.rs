@@ -20,11 +20,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::endpoint::Endpoint;
+use grip::Endpoint;
 
-const CONFIGURATION: &str = include_str!("../../../pushpin/pushpin.conf.in");
-const ROUTES: &str = include_str!("../../../pushpin/routes.in");
-const VALUES: &str = include_str!("../../../pushpin/native.env");
+const CONFIGURATION: &str = include_str!("../../../../pushpin/pushpin.conf.in");
+const ROUTES: &str = include_str!("../../../../pushpin/routes.in");
+const VALUES: &str = include_str!("../../../../pushpin/native.env");
 
 /// The `sig_iss` of every Pushpin that is started here.
 pub const ISSUER: &str = "pushpin";
@@ -222,7 +222,7 @@ impl Pushpin {
         self.post(&format!(r#"{{"channel":"ready","http-stream":{{"content":"{content}"}}}}"#)).await?;
         read_until(&mut stream, b"!").await?;
         // Its subscription must be gone before a publisher comes.
-        sleep(crate::MIN_CLOSE_DELAY).await;
+        sleep(grip::MIN_CLOSE_DELAY).await;
         self.post(r#"{"channel":"ready","http-stream":{"action":"close"}}"#).await?;
         // The last chunk.
         read_until(&mut stream, b"0\r\n\r\n").await
