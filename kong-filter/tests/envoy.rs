@@ -314,3 +314,9 @@ fn cost() {
         println!("{name}: {} µs of CPU a request", (site.cpu_ticks() - before) * 10_000 / rounds as u64);
     }
 }
+
+#[test]
+fn the_module_is_small() {
+    let size = std::fs::metadata(module()).unwrap().len();
+    assert!(size <= 500_000, "{size} bytes");
+}

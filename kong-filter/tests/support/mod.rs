@@ -143,6 +143,8 @@ pub struct Case {
     pub expect: Value,
     /// Whether a gateway may refuse the request itself, before the filter, in its own words.
     pub gateway_may_answer: bool,
+    /// Whether the shipped Kong files remove the fault before the filter sees it.
+    pub removed_in_kong: bool,
 }
 
 /// The table and the example configuration.
@@ -193,6 +195,7 @@ impl Table {
             twin: self.request(keys, &[&row["also"]], now),
             expect: row["expect"].clone(),
             gateway_may_answer: row["gateway_may_answer"] == true,
+            removed_in_kong: row["removed_in_kong"] == true,
         })
         .collect()
     }
