@@ -63,7 +63,17 @@ pub(super) fn programs(paths: &Paths) -> Result<()> {
     };
     let mut command = Command::new(cargo);
     command
-        .args(["build", "--release", "-p", "mcp-backend", "-p", "worker", "--color", "never"])
+        .args([
+            "build",
+            "--release",
+            "--workspace",
+            "--bin",
+            "mcp-backend",
+            "--bin",
+            "worker",
+            "--color",
+            "never",
+        ])
         .current_dir(&paths.root);
     let mut compiled = 0_u32;
     run.run(&mut command, &step, |line, step| {
