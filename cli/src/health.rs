@@ -1,5 +1,6 @@
 //! Health checks: is a part ready?
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -58,9 +59,14 @@ pub fn http_client(timeout: Duration) -> crate::problem::Result<reqwest::Client>
         .map_err(|e| crate::problem::Problem::new(format!("cannot make an HTTP client: {e}")))
 }
 
+/// One client for all checks: ten parts are checked each second, for as long as the stack runs.
+static CHECKER: LazyLock<Result<reqwest::Client, String>> = LazyLock::new(|| {
+    let builder = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0);
+    builder.redirect(reqwest::redirect::Policy::none()).build().map_err(|e| e.to_string())
+});
+
 async fn http(url: &str) -> Result<(), String> {
-    let client = http_client(TIMEOUT).map_err(|p| p.what)?;
-    let response = client.get(url).send().await.map_err(|e| cause(&e))?;
+    let response = CHECKER.as_ref().map_err(Clone::clone)?.get(url).send().await.map_err(|e| cause(&e))?;
     let status = response.status();
     if status == reqwest::StatusCode::OK {
         return Ok(());

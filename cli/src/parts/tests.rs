@@ -1,0 +1,162 @@
+//! Every template of the repository, filled in for a stack that is not started.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use super::*;
+use crate::ports::Ports;
+
+struct Filled {
+    plan: Plan,
+    parts: Vec<PartSpec>,
+}
+
+impl Drop for Filled {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.plan.paths.home);
+    }
+}
+
+fn fill(gateway: Gateway) -> Filled {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned();
+    let home = std::env::temp_dir().join(format!("asgard-parts-{:016x}", rand::random::<u64>()));
+    private_dir(&home).unwrap();
+    let filter = home.join("filter.wasm");
+    std::fs::write(&filter, b"\0asm").unwrap();
+    let program = |name: &str| PathBuf::from("/programs").join(name);
+    let plan = Plan {
+        paths: Paths { root, cache: home.join("cache"), home },
+        state: State::new(Ports::from_base(30_000)),
+        size: Size { backends: 3, workers: 2 },
+        gateway,
+        tools: Tools {
+            redis: program("redis-server"),
+            pushpin: program("pushpin"),
+            java: program("java"),
+            keycloak: program("keycloak"),
+            envoy: Some(program("envoy")),
+            kong: Some(program("kong")),
+            node: Some(program("node")),
+            inspector: Some(program("index.js")),
+            backend: program("mcp-backend"),
+            worker: program("worker"),
+            filter,
+        },
+        inspector: true,
+        only: Vec::new(),
+    };
+    let parts = plan.parts().unwrap();
+    Filled { plan, parts }
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path());
+    entries
+        .flat_map(|path| if path.is_dir() && !path.is_symlink() { files(&path) } else { vec![path] })
+        .collect()
+}
+
+#[test]
+fn all_parts_of_both_gateways_are_described() {
+    for gateway in [Gateway::Envoy, Gateway::Kong] {
+        let filled = fill(gateway);
+        let names: Vec<&str> = filled.parts.iter().map(|part| part.name.as_str()).collect();
+        assert_eq!(
+            names,
+            [
+                "redis",
+                "pushpin",
+                "keycloak",
+                "gateway",
+                "backend-1",
+                "backend-2",
+                "backend-3",
+                "worker-1",
+                "worker-2",
+                "inspector"
+            ]
+        );
+        for part in &filled.parts {
+            assert!(part.after.iter().all(|name| names.contains(&name.as_str())), "{}", part.name);
+        }
+        let backend = &filled.parts[4];
+        assert_eq!(backend.env["ASGARD_HANDOVER"], gateway.name());
+        assert_eq!(backend.env["ASGARD_LISTEN"], "127.0.0.1:30020");
+    }
+}
+
+#[test]
+fn rendered_files_are_private_and_secrets_are_in_no_argument() {
+    for gateway in [Gateway::Envoy, Gateway::Kong] {
+        let filled = fill(gateway);
+        let run = filled.plan.paths.run();
+        for file in files(&run).into_iter().filter(|file| file.extension().is_none_or(|e| e != "wasm")) {
+            assert_eq!(file.metadata().unwrap().permissions().mode() & 0o077, 0, "{}", file.display());
+        }
+        let secrets = &filled.plan.state.secrets;
+        for part in &filled.parts {
+            for secret in [
+                &secrets.assertion_keys,
+                &secrets.session_key,
+                &secrets.grip_key,
+                &secrets.dialogue_key,
+                &secrets.inspector_token,
+                &secrets.admin_password,
+            ] {
+                assert!(part.args.iter().all(|arg| !arg.contains(secret.as_str())), "{}", part.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_realm_is_whole() {
+    let filled = fill(Gateway::Envoy);
+    let file = keycloak::home(&filled.plan.paths).join("data/import/asgard-realm.json");
+    let realm: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let text = realm.to_string();
+    assert!(!text.contains("localhost:8000"), "the public address is filled in everywhere");
+    let members = |organisation: usize| {
+        let members = realm["organizations"][organisation]["members"].as_array().unwrap();
+        members.iter().map(|m| m["username"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(members(0), ["service-account-tests", "thor", "freya"]);
+    assert_eq!(members(1), ["hel", "freya"]);
+    for (user, _) in crate::commands::summary::USERS {
+        let found = realm["users"].as_array().unwrap().iter().find(|u| u["username"] == user).unwrap();
+        assert_eq!(found["credentials"][0]["value"], user);
+    }
+    let client =
+        |id: &str| realm["clients"].as_array().unwrap().iter().find(|c| c["clientId"] == id).unwrap().clone();
+    assert_eq!(client("inspector")["redirectUris"].as_array().unwrap().len(), 4);
+    assert_eq!(client("tests")["secret"], filled.plan.state.secrets.tests_client.as_str());
+    for organisation in ["org-1", "org-2"] {
+        let resource = filled.plan.state.resource(organisation);
+        assert_eq!(client(&resource)["attributes"]["resource_url"], resource.as_str());
+    }
+    // The second start imports nothing; another secret makes a new database.
+    keycloak::imported(&filled.plan.paths);
+    let imports = |plan: &Plan| {
+        let parts = plan.parts().unwrap();
+        parts.iter().any(|part| part.args.iter().any(|arg| arg == "--import-realm"))
+    };
+    assert!(!imports(&filled.plan));
+    let mut plan = filled.plan.clone();
+    plan.state.secrets.tests_client = "another".to_owned();
+    assert!(imports(&plan));
+}
+
+#[test]
+fn the_filter_s_configuration_is_in_both_gateways_files() {
+    for (gateway, file) in [(Gateway::Envoy, "envoy.yaml"), (Gateway::Kong, "kong.yml")] {
+        let filled = fill(gateway);
+        let text = std::fs::read_to_string(filled.plan.paths.run().join("gateway").join(file)).unwrap();
+        let config = filter::config(&filled.plan);
+        let expected =
+            if gateway == Gateway::Envoy { serde_json::to_string(&config).unwrap() } else { config };
+        assert!(text.contains(&expected), "{}", gateway.name());
+        for port in 30_020..30_023 {
+            assert!(text.contains(&port.to_string()), "backend {port} in {file}");
+        }
+    }
+}
