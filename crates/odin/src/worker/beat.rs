@@ -9,9 +9,9 @@ use crate::broker::{Beat, Broker};
 use crate::call::Input;
 
 /// How often a worker beats: three times within a lease.
-const PARTS: u32 = 3;
-/// After this many missed beats others may have missed theirs as well.
-const GAP: u64 = 2;
+pub(super) const PARTS: u32 = 3;
+/// A silence of this many beats: others may have missed theirs as well.
+pub(super) const GAP: u32 = 2;
 
 /// Starts the thread. It has a runtime and a broker connection of its own: a tool that blocks the worker's
 /// runtime does not cost it its leases.
@@ -45,9 +45,7 @@ async fn beat(shared: &Shared, broker: &dyn Broker, patience: Duration) {
         Err(_) => return tracing::warn!("a beat took too long"),
     };
     let mut state = shared.state();
-    let gap = now - shared.beaten.load(Ordering::Acquire)
-        > GAP * u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
-    if gap || state.generation != beaten.generation {
+    if shared.is_out_of_touch(now) || state.generation != beaten.generation {
         state.generation = beaten.generation;
         state.settled = now.max(1);
     }

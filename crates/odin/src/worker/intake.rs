@@ -70,13 +70,9 @@ pub(super) async fn claim(shared: Arc<Shared>) {
         // Spread, so that not all workers ask at once.
         let jitter = rand::rng().random_range(0..50);
         tokio::time::sleep(CLAIM_EVERY + Duration::from_millis(jitter)).await;
-        // After the broker was out of reach, or lost its memory, the owners have one lease to renew theirs.
-        let settled = {
-            let state = shared.state();
-            let lease = u64::try_from(config.timing.lease.as_millis()).unwrap_or(u64::MAX);
-            state.settled > 0 && shared.now() >= state.settled + lease
-        };
-        if !settled {
+        // Asked before each round: a worker that has just lost the broker must not be the first to ask it
+        // when it is back.
+        if !shared.is_settled(&shared.state()) {
             continue;
         }
         if let Ok(entries) = shared.broker.undelivered(&config.server, &config.name, MOST).await {

@@ -163,7 +163,7 @@ impl Shared {
 
     /// Milliseconds since the start.
     fn now(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+        millis(self.start.elapsed())
     }
 
     /// Until when this worker may write to Pushpin: the end of the lease that its last answered beat gave it.
@@ -174,7 +174,25 @@ impl Shared {
         }
     }
 
+    /// Whether no beat was answered for the time of `GAP` beats before `now`.
+    fn is_out_of_touch(&self, now: u64) -> bool {
+        let every = self.config.timing.lease / beat::PARTS;
+        now.saturating_sub(self.beaten.load(Ordering::Acquire)) > millis(every * beat::GAP)
+    }
+
+    /// Whether a lease that has run out means that its owner is gone. After the broker was out of reach, or
+    /// lost its memory, the owners have one lease to renew theirs or to register again.
+    fn is_settled(&self, state: &State) -> bool {
+        let now = self.now();
+        let lease = millis(self.config.timing.lease);
+        !self.is_out_of_touch(now) && state.settled > 0 && now >= state.settled + lease
+    }
+
     fn links_replayed(&self) -> bool {
         self.publisher.as_ref().is_none_or(Publisher::all_replayed)
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -82,11 +82,9 @@ pub(super) async fn end_strays(shared: Arc<Shared>) {
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let now = shared.now();
-        let lease = u64::try_from(shared.config.timing.lease.as_millis()).unwrap_or(u64::MAX);
         let due: Vec<(CallChannel, usize)> = {
             let mut state = shared.state();
-            // After the broker lost its memory the owners have one lease to register their calls again.
-            if now < state.settled + lease || shared.fresh_until().is_none() {
+            if !shared.is_settled(&state) {
                 continue;
             }
             let due = state.streams.by_channel.iter_mut().filter(|(_, at)| now >= at.look);
