@@ -142,7 +142,6 @@ impl Client {
     }
 
     /// The request for [`Client::open`], for tests that change something in it.
-    #[must_use]
     pub fn build(&self, id: u64, method: &str, mut params: Value) -> reqwest::RequestBuilder {
         let mut post = self.post();
         if self.session.is_none() {
@@ -176,7 +175,6 @@ impl Client {
     }
 
     /// A POST with all headers but those of the modern era.
-    #[must_use]
     pub fn post(&self) -> reqwest::RequestBuilder {
         self.with_headers(self.http.post(&self.endpoint)).header("content-type", "application/json")
     }

@@ -11,7 +11,10 @@ use crate::Stack;
 /// Tokens live for five minutes; a client keeps one for less than this.
 const KEEP: Duration = Duration::from_secs(120);
 
-static CACHE: Mutex<Option<HashMap<(String, String), (String, Instant)>>> = Mutex::const_new(None);
+/// Tokens by user and organisation, with the time until which they are good.
+type Cache = HashMap<(String, String), (String, Instant)>;
+
+static CACHE: Mutex<Option<Cache>> = Mutex::const_new(None);
 
 /// What to ask a token for.
 #[derive(Debug, Clone)]
