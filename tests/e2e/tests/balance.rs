@@ -1,5 +1,7 @@
 //! The work spreads by itself: over the backends by the gateway's balancing, over the workers by the queue.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

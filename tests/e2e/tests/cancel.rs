@@ -1,6 +1,8 @@
 //! A call ends when its client does not want it any more: modern, by closing the stream; in a session, by
 //! `notifications/cancelled`, and only by that.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::time::{Duration, Instant};
 
 use e2e::exchange::End;

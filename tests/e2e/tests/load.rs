@@ -1,5 +1,7 @@
 //! Many calls at once, short and long, with and without progress: each is answered, once, in order.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
