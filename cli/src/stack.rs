@@ -6,7 +6,7 @@
 //!
 //! let stack = Stack::up(Options { inspector: false, ..Options::default() }).await?;
 //! let token = stack.token("thor", Some("org-1")).await?;
-//! stack.kill("backend-1")?; // the supervisor starts it again
+//! stack.kill(&stack.part("backend-1").await?)?; // the supervisor starts it again
 //! stack.stop("backend-2").await?; // stays down
 //! stack.start("backend-2").await?;
 //! stack.wait_ready(std::time::Duration::from_secs(20)).await?;

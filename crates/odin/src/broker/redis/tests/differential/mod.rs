@@ -28,7 +28,7 @@ use crate::job::Era;
 use crate::runner::Rerun;
 
 /// Unless the environment variable `ODIN_SEQUENCES` says otherwise.
-const SEQUENCES: u64 = 100;
+const SEQUENCES: u64 = 250;
 const COMMANDS: usize = 120;
 /// After how many commands all records are compared.
 const COMPARE: usize = 4;
