@@ -90,6 +90,11 @@ impl Step {
         say(format!("  ok  {} ({})", self.name, seconds(self.began.elapsed())));
     }
 
+    /// Takes it from the screen.
+    pub fn hide(&self) {
+        self.bar.finish_and_clear();
+    }
+
     /// Ends it without a word.
     pub fn clear(self) {
         self.bar.finish_and_clear();

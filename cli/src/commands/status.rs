@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use crate::compose;
 use crate::paths::Paths;
-use crate::problem::Result;
+use crate::problem::{Problem, Result};
 use crate::supervisor::control::{self, Reply, Request};
+use crate::supervisor::part::PartStatus;
 
 /// Prints how the parts are. Exit code 0 when there are some and all are ready.
 ///
@@ -18,12 +19,22 @@ pub async fn run(paths: &Paths, json: bool) -> Result<ExitCode> {
         control::ask(paths, &Request::Status).await?.unwrap_or_default()
     };
     if json {
-        println!("{}", serde_json::json!({"parts": reply.parts}));
+        println!("{}", document(&reply)?);
     } else {
         print(&reply);
     }
     let ready = !reply.parts.is_empty() && reply.parts.iter().all(|part| part.ready);
     Ok(if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// `{"parts":[{"name":…,"kind":…,"pid":…,"address":…,"ready":…},…]}`, on one line.
+fn document(reply: &Reply) -> Result<String> {
+    #[derive(serde::Serialize)]
+    struct Document<'a> {
+        parts: &'a [PartStatus],
+    }
+    serde_json::to_string(&Document { parts: &reply.parts })
+        .map_err(|e| Problem::new(format!("cannot write the status as JSON: {e}")))
 }
 
 fn print(reply: &Reply) {

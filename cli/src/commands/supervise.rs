@@ -80,6 +80,7 @@ async fn supervise(plan: &Plan, parent: Option<u32>, when_ready: impl FnOnce()) 
             () = &mut orphaned => break,
             outcome = async { match waiting.as_mut() { Some(wait) => wait.await, None => std::future::pending().await } } => {
                 waiting = None;
+                step.hide();
                 match outcome {
                     Ok(()) => {
                         keycloak::imported(&plan.paths);

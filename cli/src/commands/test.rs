@@ -36,8 +36,9 @@ pub async fn run(paths: &Paths, names: &[String], list: bool) -> Result<ExitCode
     for suite in chosen {
         let log = logs.join(format!("{}.log", suite.name));
         let _ = std::fs::remove_file(&log);
+        let ready = prepared.prepare(paths, suite).await;
         let begun = Instant::now();
-        let outcome = match prepared.prepare(paths, suite).await {
+        let outcome = match ready {
             Ok(()) => run_suite(paths, suite, &log, &prepared.env(suite)).await,
             Err(problem) => Err(problem.to_string()),
         };
@@ -75,10 +76,11 @@ fn choose<'a>(suites: &'a [Suite], names: &[String]) -> Result<Vec<&'a Suite>> {
         .collect()
 }
 
-/// What has been brought so far: each need is met once.
+/// What has been brought so far: each need is tried once.
 #[derive(Default)]
 struct Prepared {
     met: Vec<Need>,
+    unmet: Vec<(Need, Problem)>,
     stack: Option<(Stack, PathBuf)>,
     envoy: Option<PathBuf>,
 }
@@ -89,33 +91,40 @@ impl Prepared {
             if self.met.contains(need) {
                 continue;
             }
-            match need {
-                Need::Package(there, package) => {
-                    let found = if there.contains('/') {
-                        Path::new(there).exists()
-                    } else {
-                        find_program(there).is_some()
-                    };
-                    if !found {
-                        let (paths, package) = (paths.clone(), *package);
-                        blocking(move || install::install_packages(&paths, &[package])).await?;
-                    }
-                }
-                Need::Component(command, component, package) => {
-                    let (paths, names) = (paths.clone(), (*command, *component, *package));
-                    blocking(move || demand_component(&paths, names)).await?;
-                }
-                Need::Filter => {
-                    let paths = paths.clone();
-                    blocking(move || install::build_filter(&paths)).await?;
-                }
-                Need::Programs => self.envoy = programs(paths).await?.envoy,
-                Need::Stack => {
-                    programs(paths).await?;
-                    self.stack = Some(start_stack().await?);
-                }
+            if let Some((_, problem)) = self.unmet.iter().find(|(unmet, _)| unmet == need) {
+                return Err(problem.clone());
+            }
+            if let Err(problem) = self.meet(paths, *need).await {
+                self.unmet.push((*need, problem.clone()));
+                return Err(problem);
             }
             self.met.push(*need);
+        }
+        Ok(())
+    }
+
+    async fn meet(&mut self, paths: &Paths, need: Need) -> Result<()> {
+        let for_step = paths.clone();
+        match need {
+            Need::Package(there, package) => {
+                let found = if there.contains('/') {
+                    Path::new(there).exists()
+                } else {
+                    find_program(there).is_some()
+                };
+                if !found {
+                    blocking(move || install::install_packages(&for_step, &[package])).await?;
+                }
+            }
+            Need::Component(command, component, package) => {
+                blocking(move || demand_component(&for_step, (command, component, package))).await?;
+            }
+            Need::Filter => blocking(move || install::build_filter(&for_step)).await?,
+            Need::Programs => self.envoy = programs(paths).await?.envoy,
+            Need::Stack => {
+                programs(paths).await?;
+                self.stack = Some(start_stack().await?);
+            }
         }
         Ok(())
     }
