@@ -113,11 +113,17 @@ impl Stack {
         self.ask(request).await;
     }
 
-    /// Waits until every part is ready with a process that is none of `gone`. The supervisor starts parts
-    /// again that die, ever more slowly; an order to start them makes it hurry.
+    /// Waits until every part is ready with a process that is none of `gone`.
     pub async fn back(&self, gone: &[u32]) {
-        wait("all parts are ready again", BACK, async || {
-            let parts = self.parts().await;
+        self.kinds_back(None, gone).await;
+    }
+
+    /// The same for the parts of some kinds, or for all. The supervisor starts parts again that die, ever more
+    /// slowly, and at last no more; an order to start them makes it hurry.
+    pub async fn kinds_back(&self, kinds: Option<&[Kind]>, gone: &[u32]) {
+        wait("the parts are ready again", BACK, async || {
+            let mut parts = self.parts().await;
+            parts.retain(|part| kinds.is_none_or(|kinds| kinds.contains(&part.kind)));
             for part in parts.iter().filter(|part| part.pid.is_none()) {
                 self.ask(&Request::Start(part.name.clone())).await;
             }

@@ -82,16 +82,7 @@ async fn a_running_call_outlives_a_restart_of_redis() {
 /// Waits until the part is back, and then at most [`SOON`] until a call of each kind works on each road.
 async fn works_again(stack: &Stack, gone: &[u32], what: &str) {
     let begun = Instant::now();
-    e2e::stack::wait("the part is back", Duration::from_secs(60), async || {
-        let parts = stack.parts().await;
-        let back = |kind| {
-            parts.iter().any(|part| {
-                part.kind == kind && part.ready && part.pid.is_some_and(|pid| !gone.contains(&pid))
-            })
-        };
-        (back(Kind::Pushpin) && back(Kind::Redis)).then_some(())
-    })
-    .await;
+    stack.kinds_back(Some(&[Kind::Pushpin, Kind::Redis]), gone).await;
     let back = begun.elapsed();
     for road in Road::BOTH {
         e2e::stack::wait("a held call works", SOON, async || {
