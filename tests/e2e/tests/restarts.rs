@@ -86,7 +86,10 @@ async fn a_running_call_outlives_a_restart_of_redis() {
         exchange.check_whole(30).unwrap_or_else(|fault| panic!("{road:?} {era:?} {outage:?}: {fault}"));
         let runs = journal.runs();
         assert!(runs.len() == 1 && runs.values().all(|run| run.starts.len() == 1), "{runs:?}");
-        println!("{road:?} {era:?}, Redis gone for {outage:?}: whole after {} ms", exchange.took().as_millis());
+        println!(
+            "{road:?} {era:?}, Redis gone for {outage:?}: whole after {} ms",
+            exchange.took().as_millis()
+        );
         stack.serving().await;
     }
 }
