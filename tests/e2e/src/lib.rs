@@ -14,6 +14,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+pub mod breaks;
 pub mod client;
 pub mod exchange;
 pub mod journal;
@@ -22,6 +23,7 @@ pub mod sse;
 pub mod stack;
 pub mod tokens;
 
+pub use breaks::Breaks;
 pub use client::{Client, Era};
 pub use exchange::{Exchange, Form};
 pub use journal::Journal;

@@ -12,7 +12,7 @@ use asgard::supervisor::part::{Kind, PartStatus};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::{Client, Journal};
+use crate::{Client, Exchange, Form, Journal};
 
 /// How long parts may take to be back. Generous: a busy machine is no failure.
 const BACK: Duration = Duration::from_secs(60);
@@ -113,11 +113,17 @@ impl Stack {
         self.ask(request).await;
     }
 
-    /// Waits until every part is ready with a process that is none of `gone`. The supervisor starts parts
-    /// again that die, ever more slowly; an order to start them makes it hurry.
+    /// Waits until every part is ready with a process that is none of `gone`.
     pub async fn back(&self, gone: &[u32]) {
-        wait("all parts are ready again", BACK, async || {
-            let parts = self.parts().await;
+        self.kinds_back(None, gone).await;
+    }
+
+    /// The same for the parts of some kinds, or for all. The supervisor starts parts again that die, ever more
+    /// slowly, and at last no more; an order to start them makes it hurry.
+    pub async fn kinds_back(&self, kinds: Option<&[Kind]>, gone: &[u32]) {
+        wait("the parts are ready again", BACK, async || {
+            let mut parts = self.parts().await;
+            parts.retain(|part| kinds.is_none_or(|kinds| kinds.contains(&part.kind)));
             for part in parts.iter().filter(|part| part.pid.is_none()) {
                 self.ask(&Request::Start(part.name.clone())).await;
             }
@@ -133,6 +139,7 @@ impl Stack {
         self.back(&[]).await;
         for road in Road::BOTH {
             self.answers(road, BACK).await;
+            self.holds(road, BACK).await;
         }
     }
 
@@ -145,6 +152,21 @@ impl Stack {
             let exchange = client.tool("echo", serde_json::json!({"text": "x"})).await;
             row = if exchange.result().is_some() { row + 1 } else { 0 };
             (row >= 4).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until every slow call on a road is held: a backend whose link to Pushpin has only just come up
+    /// answers without.
+    pub async fn holds(&self, road: Road, limit: Duration) {
+        wait("slow calls are held", limit, async || {
+            let client = Client::modern(self, road, "thor", "org-1").await;
+            let call =
+                || client.tool_with_progress("slow_echo", serde_json::json!({"total_ms": 150, "events": 2}));
+            let exchanges = futures::future::join_all((0..4).map(|_| call())).await;
+            let held =
+                |exchange: &Exchange| exchange.form() == Form::Stream && exchange.check_whole(2).is_ok();
+            exchanges.iter().all(held).then_some(())
         })
         .await;
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use asgard::supervisor::part::Kind;
 use e2e::random::{self, RngExt};
-use e2e::{Client, Era, Exchange, Form, Road, Stack};
+use e2e::{Breaks, Client, Era, Exchange, Form, Road, Stack};
 use serde_json::json;
 
 /// Calls in each run.
@@ -48,6 +48,7 @@ async fn runs(road: Road, victims: &[Kind], seed: u64) {
     let stack = Stack::claim().await;
     let mut generator = random::generator(seed);
     let (mut sum, mut faults) = (Sum::default(), Vec::new());
+    let mut breaks = Breaks::from_now(&stack);
     let runs = random::times("E2E_KILLS", 20);
     for run in 0..runs {
         let mut calls = Vec::new();
@@ -80,12 +81,13 @@ async fn runs(road: Road, victims: &[Kind], seed: u64) {
         let killed = Stack::kill(pids.values().copied());
         for task in tasks {
             let (exchange, events) = task.await.unwrap();
-            if let Err(fault) = judge(&exchange, events, killed, &mut sum) {
+            if let Err(fault) = judge(&exchange, events, killed, &mut sum)
+                && !breaks.excuses(&exchange)
+            {
                 faults.push(format!("run {run}, killed after {} ms: {fault}", moment.as_millis()));
             }
         }
         stack.back(&pids.into_values().collect::<Vec<_>>()).await;
-        stack.answers(road, Duration::from_secs(30)).await;
         let tools = journal.runs();
         let starts: usize =
             tools.values().filter(|run| run.tool.starts_with("slow")).map(|run| run.starts.len()).sum();
@@ -93,10 +95,12 @@ async fn runs(road: Road, victims: &[Kind], seed: u64) {
         if starts > CALLS as usize || tools.values().any(|run| run.starts.len() > 1) {
             faults.push(format!("run {run}: a tool ran twice: {tools:#?}"));
         }
+        stack.holds(road, Duration::from_secs(30)).await;
     }
     println!("{road:?}, {runs} runs of {CALLS} calls: {sum:?}");
+    assert!(breaks.excused() <= 3);
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
-    assert!(sum.held_before >= 20, "too few streams were held when the servers died");
+    assert!(u64::from(sum.held_before) >= runs, "too few streams were held when the servers died");
 }
 
 /// A stream must be whole once it is held; what was not held may fail, but soon.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use e2e::random::{self, RngExt};
-use e2e::{Client, Era, Exchange, Form, Road, Stack};
+use e2e::{Breaks, Client, Era, Exchange, Form, Road, Stack};
 use futures::StreamExt;
 use serde_json::json;
 
@@ -50,7 +50,7 @@ async fn load(road: Road, seed: u64) {
             events: if generator.random_bool(0.75) { 0 } else { generator.random_range(1..=5) },
         })
         .collect();
-    let journal = stack.journal();
+    let (journal, mut breaks) = (stack.journal(), Breaks::from_now(&stack));
     let begun = Instant::now();
     let calls = futures::stream::iter(plans).map(|plan| {
         let client = clients[plan.number % CONCURRENCY].clone();
@@ -80,11 +80,17 @@ async fn load(road: Road, seed: u64) {
         late[CALLS * 99 / 100].as_millis(),
         late[CALLS - 1].as_millis()
     );
-    let faults: Vec<&String> = outcomes.iter().filter_map(|(_, verdict, _)| verdict.as_ref().err()).collect();
+    let faults: Vec<&String> = outcomes
+        .iter()
+        .filter(|(exchange, verdict, _)| verdict.is_err() && !breaks.excuses(exchange))
+        .filter_map(|(_, verdict, _)| verdict.as_ref().err())
+        .collect();
     assert!(faults.is_empty(), "{} faults, such as:\n{:#?}", faults.len(), &faults[..faults.len().min(10)]);
+    assert!(breaks.excused() <= 10);
     let runs = journal.runs();
     assert_eq!(runs.len(), CALLS);
-    assert!(runs.values().all(|run| run.starts.len() == 1 && run.ends == 1 && run.drops == 0));
+    assert!(runs.values().all(|run| run.starts.len() == 1 && run.ends + run.drops == 1));
+    assert!(runs.values().filter(|run| run.drops > 0).count() <= breaks.excused());
     assert!(
         json >= EACH_SIDE && held >= EACH_SIDE,
         "both sides of hold_after have to come up {EACH_SIDE} times"
