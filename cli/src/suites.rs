@@ -88,7 +88,9 @@ pub const SUITES: &[Suite] = &[
     Suite {
         name: "unit",
         shows: "each crate's own tests, and the simulation of the call protocol",
-        command: cargo_test!("--lib", "--bins", "--test", "simulation", "--test", "toolbox"),
+        command: cargo_test!(
+            "--lib", "--bins", "--test", "runner", "--test", "simulation", "--test", "toolbox"
+        ),
         needs: &[Need::Programs, REDIS],
         limit_s: minutes(60),
     },
@@ -159,7 +161,10 @@ mod tests {
         for package in packages {
             for file in std::fs::read_dir(package.join("tests")).into_iter().flatten().flatten() {
                 let path = file.path();
-                if path.extension().is_none_or(|extension| extension != "rs") {
+                // A test is a file, or a folder with a main.rs.
+                if path.extension().is_none_or(|extension| extension != "rs")
+                    && !path.join("main.rs").is_file()
+                {
                     continue;
                 }
                 let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
