@@ -47,13 +47,21 @@ const fn minutes(minutes: u64) -> u64 {
     minutes * 60
 }
 
+/// Suites of cargo tests. All choose the whole workspace and then some of its tests: with another choice of
+/// packages, cargo would unite other features, and compile most crates again.
+macro_rules! cargo_test {
+    ($($argument:literal),+) => {
+        &["cargo", "test", "--release", "--workspace", $($argument),+]
+    };
+}
+
 /// A suite of `tests/e2e`: one file.
 macro_rules! e2e {
-    ($name:literal, $file:literal, $shows:literal) => {
+    ($name:literal, $shows:literal) => {
         Suite {
             name: $name,
             shows: $shows,
-            command: &["cargo", "test", "--release", "--workspace", "--test", $file],
+            command: cargo_test!("--test", $name),
             needs: &[Need::Stack],
             limit_s: minutes(20),
         }
@@ -61,6 +69,7 @@ macro_rules! e2e {
 }
 
 /// All suites, in the order in which they run: quick ones first, the one that kills most last.
+#[rustfmt::skip]
 pub const SUITES: &[Suite] = &[
     Suite {
         name: "fmt",
@@ -78,74 +87,93 @@ pub const SUITES: &[Suite] = &[
     },
     Suite {
         name: "unit",
-        shows: "each crate's own tests, with a real Pushpin and Redis, and the simulation of the call protocol",
-        command: &[
-            "cargo",
-            "test",
-            "--release",
-            "--workspace",
-            "--lib",
-            "--bins",
-            "--test",
-            "failures",
-            "--test",
-            "pushpin",
-            "--test",
-            "templates",
-            "--test",
-            "runner",
-            "--test",
-            "simulation",
-            "--test",
-            "toolbox",
-            "--test",
-            "stack",
-        ],
-        needs: &[PUSHPIN, REDIS],
+        shows: "each crate's own tests, and the simulation of the call protocol",
+        command: cargo_test!(
+            "--lib", "--bins", "--test", "runner", "--test", "simulation", "--test", "toolbox"
+        ),
+        needs: &[Need::Programs, REDIS],
         limit_s: minutes(60),
     },
     Suite {
         name: "doc",
         shows: "the examples in the documentation",
-        command: &["cargo", "test", "--release", "--workspace", "--doc"],
-        needs: &[],
+        command: cargo_test!("--doc"),
+        needs: &[Need::Programs],
         limit_s: minutes(20),
     },
     Suite {
+        name: "grip",
+        shows: "the publisher with a real Pushpin, also killed and stalled",
+        command: cargo_test!("--test", "pushpin", "--test", "failures", "--test", "templates"),
+        needs: &[Need::Programs, PUSHPIN],
+        limit_s: minutes(20),
+    },
+    Suite {
+        name: "supervisor",
+        shows: "up, down, status and restarts with a real Redis and Pushpin; nothing is left behind",
+        command: cargo_test!("--test", "stack"),
+        needs: &[Need::Programs, PUSHPIN, REDIS],
+        limit_s: minutes(10),
+    },
+    Suite {
         name: "filter",
-        shows: "the filter's decisions, natively and as WebAssembly in a real Envoy",
-        command: &["cargo", "test", "--release", "--workspace", "--test", "native", "--test", "envoy"],
+        shows: "the filter, natively and as WebAssembly in a real Envoy",
+        command: cargo_test!("--test", "native", "--test", "envoy"),
         needs: &[Need::Filter, Need::Programs],
         limit_s: minutes(20),
     },
     Suite {
         name: "kong",
-        shows: "Kong's files and the filter in a host that behaves as Kong does, and in a real nginx; the compose file",
-        command: &[
-            "cargo",
-            "test",
-            "--release",
-            "--workspace",
-            "--test",
-            "host",
-            "--test",
-            "shipped",
-            "--test",
-            "faults",
-            "--test",
-            "nginx",
-            "--test",
-            "compose",
-        ],
-        needs: &[Need::Filter, NGINX, NGINX_LUA, COMPOSE],
+        shows: "Kong's files in a host that behaves as Kong does and in a real nginx; the compose file",
+        command: cargo_test!(
+            "--test", "shipped", "--test", "host", "--test", "faults", "--test", "nginx", "--test", "compose"
+        ),
+        needs: &[Need::Filter, Need::Programs, NGINX, NGINX_LUA, COMPOSE],
         limit_s: minutes(20),
     },
-    e2e!("calls", "calls", "quick calls as JSON, slow ones handed over to Pushpin, on both roads"),
-    e2e!("refusals", "refusals", "a table of faulty tokens and forged headers; no backend sees them"),
-    e2e!("balance", "balance", "requests go to all backends and all workers; sessions on any backend"),
-    e2e!("cancel", "cancel", "a client that goes away stops the work, in the era where it means that"),
-    e2e!("embedded", "embedded", "one process with an embedded worker and its own streams"),
-    e2e!("load", "load", "2,000 calls on each road, none lost, none twice, in order"),
-    e2e!("restarts", "restarts", "Pushpin, Redis and the gateway killed: the next call works"),
-    e2e!("kills", "kills", "every backend killed while calls run, at 20 moments on each road"),
+    e2e!("calls", "quick calls as JSON, slow ones handed over to Pushpin, on both roads"),
+    e2e!("refusals", "a table of faulty tokens and forged headers; no backend sees them"),
+    e2e!("balance", "requests go to all backends and all workers; sessions on any backend"),
+    e2e!("cancel", "a client that goes away stops the work, in the era where it means that"),
+    e2e!("embedded", "one process with an embedded worker and its own streams"),
+    e2e!("load", "2,000 calls on each road, none lost, none twice, in order"),
+    e2e!("restarts", "Pushpin, Redis and the gateway killed: the next call works"),
+    e2e!("kills", "every backend killed while calls run, at 20 moments on each road"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::{Path, PathBuf};
+
+    fn folders(folder: &Path) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        entries.filter(|path| path.is_dir()).collect()
+    }
+
+    #[test]
+    fn every_integration_test_is_in_a_suite() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let packages = ["crates", "tests"].map(|group| folders(&root.join(group))).concat();
+        let packages =
+            packages.into_iter().chain(["cli", "kong-filter", "mcp-backend", "worker"].map(|p| root.join(p)));
+        let mut seen = 0;
+        for package in packages {
+            for file in std::fs::read_dir(package.join("tests")).into_iter().flatten().flatten() {
+                let path = file.path();
+                // A test is a file, or a folder with a main.rs.
+                if path.extension().is_none_or(|extension| extension != "rs")
+                    && !path.join("main.rs").is_file()
+                {
+                    continue;
+                }
+                let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+                let runs =
+                    |suite: &&Suite| suite.command.windows(2).any(|w| w[0] == "--test" && w[1] == name);
+                assert_eq!(SUITES.iter().filter(runs).count(), 1, "suites that run {}", path.display());
+                seen += 1;
+            }
+        }
+        assert!(seen > 10);
+    }
+}

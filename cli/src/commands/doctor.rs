@@ -159,7 +159,7 @@ fn tools(paths: &Paths, state: Option<&State>) -> Vec<(&'static str, Finding)> {
     ));
     if let Some(state) = state {
         let gateway = if kong.is_ok() { Gateway::Kong } else { Gateway::Envoy };
-        let needs = install::Needs { gateway, inspector: true, only: Vec::new() };
+        let needs = install::Needs { gateway, inspector: true, only: Vec::new(), tests: false };
         let located = install::Tools::locate(paths, state, &needs);
         findings.push((
             "programs",

@@ -40,7 +40,7 @@ pub async fn detached(paths: &Paths, options: &Up) -> Result<ExitCode> {
     let _ = nix::unistd::setsid();
     let state = State::existing(paths)?;
     let gateway = up::gateway(options.gateway)?;
-    let needs = Needs { gateway, inspector: !options.no_inspector, only: options.only.clone() };
+    let needs = Needs { gateway, inspector: !options.no_inspector, only: options.only.clone(), tests: false };
     let tools = Tools::locate(paths, &state, &needs)?;
     let plan = up::plan(paths, &state, options, gateway, tools)?;
     run(&plan, options.parent, || say("all parts are ready")).await

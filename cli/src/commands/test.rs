@@ -161,7 +161,7 @@ async fn programs(paths: &Paths) -> Result<Tools> {
     blocking(move || {
         // Versions alone matter here; a stack of a test has a state of its own.
         let state = State::load(&paths)?.unwrap_or_else(|| State::new(Ports::default()));
-        let needs = Needs { gateway: up::gateway(None)?, inspector: false, only: Vec::new() };
+        let needs = Needs { gateway: up::gateway(None)?, inspector: false, only: Vec::new(), tests: true };
         Tools::ensure(&paths, &state, &needs)
     })
     .await

@@ -48,7 +48,7 @@ pub async fn run(paths: &Paths, up: Up) -> Result<ExitCode> {
     Supervisor::clear_leftovers(paths);
     let gateway = gateway(up.gateway)?;
     size(&state, &up)?.check()?;
-    let needs = Needs { gateway, inspector: !up.no_inspector, only: up.only.clone() };
+    let needs = Needs { gateway, inspector: !up.no_inspector, only: up.only.clone(), tests: false };
     check_ports(paths, &state, &up, gateway)?;
     let tools = if up.no_build {
         Tools::locate(paths, &state, &needs)?

@@ -49,31 +49,23 @@ pub(super) fn has_wasm_target() -> bool {
         })
 }
 
-/// Builds backend and worker.
-pub(super) fn programs(paths: &Paths) -> Result<()> {
+/// Builds backend and worker, or the whole workspace with its tests.
+pub(super) fn programs(paths: &Paths, tests: bool) -> Result<()> {
     let cargo =
         cargo().ok_or_else(|| Problem::new("there is no cargo").mend("install Rust: https://rustup.rs"))?;
-    let step = Step::begin("backend and worker: build");
+    let name = if tests { "programs and tests: build" } else { "backend and worker: build" };
+    let step = Step::begin(name);
     let log = paths.log("install-programs");
     let run = Run {
-        doing: "build the backend and the worker",
+        doing: if tests { "build the programs and their tests" } else { "build the backend and the worker" },
         log_shown: paths.shown(&log),
         log,
         mend: "mend the code, or check the network if a crate could not be fetched",
     };
     let mut command = Command::new(cargo);
     command
-        .args([
-            "build",
-            "--release",
-            "--workspace",
-            "--bin",
-            "mcp-backend",
-            "--bin",
-            "worker",
-            "--color",
-            "never",
-        ])
+        .args(["build", "--release", "--color", "never", "--workspace"])
+        .args(if tests { ["--all-targets"].as_slice() } else { &["--bin", "mcp-backend", "--bin", "worker"] })
         .current_dir(&paths.root);
     let mut compiled = 0_u32;
     run.run(&mut command, &step, |line, step| {

@@ -65,6 +65,9 @@ pub struct Needs {
     pub inspector: bool,
     /// Nothing but these parts (names or kinds); empty: all.
     pub only: Vec<String>,
+    /// Build the whole workspace with its tests. Cargo unites the features of what is built together, so tests
+    /// that were built otherwise than the programs would compile most crates a second time.
+    pub tests: bool,
 }
 
 impl Needs {
@@ -156,7 +159,7 @@ impl Tools {
         let outcomes = std::thread::scope(|scope| {
             let mut steps = Vec::new();
             if needs.wants_own() {
-                steps.push(scope.spawn(|| build::programs(paths)));
+                steps.push(scope.spawn(|| build::programs(paths, needs.tests)));
             }
             if needs.wants(Kind::Gateway) {
                 steps.push(scope.spawn(|| build::filter(paths)));

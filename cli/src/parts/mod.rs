@@ -110,7 +110,7 @@ impl Plan {
     }
 
     fn needs(&self) -> Needs {
-        Needs { gateway: self.gateway, inspector: self.inspector, only: self.only.clone() }
+        Needs { gateway: self.gateway, inspector: self.inspector, only: self.only.clone(), tests: false }
     }
 
     /// Renders every configuration and describes every part.
