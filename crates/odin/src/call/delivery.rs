@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::record::{Gone, Message, Reach, Run, Snapshot, State};
+use super::types::{Gone, Message, Reach, Run, Snapshot, State};
 use crate::job::Era;
 
 /// A stream must not be closed sooner than this after its subscription was seen: Pushpin 1.36 can hang the

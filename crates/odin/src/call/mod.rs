@@ -9,9 +9,10 @@
 
 mod delivery;
 mod record;
+mod types;
 
 pub use delivery::{Action, Delivery, DeliveryLimits, Exit, Input, Link, Send, SendOutcome};
-pub use record::{
-    Claim, Enqueue, Gone, Message, Offer, Order, Reach, Read, Record, Resume, Run, Snapshot, State, Timing,
-    Via,
+pub use record::Record;
+pub use types::{
+    Claim, Enqueue, Gone, Message, Offer, Order, Reach, Read, Resume, Run, Snapshot, State, Timing, Via,
 };

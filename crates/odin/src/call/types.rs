@@ -1,0 +1,247 @@
+//! What the record, its transitions and their replies are made of.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::Ticket;
+use crate::job::Era;
+use crate::runner::Rerun;
+
+/// A JSON-RPC message as text, shared without copying.
+pub type Message = Arc<str>;
+
+/// The times of the protocol. All of them are the same on every node of a site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// How long a worker owns a call after its last beat.
+    pub lease: Duration,
+    /// How long a backend may be silent before its clients count as gone. Longer than a restart of Redis
+    /// takes: a living backend can't announce itself meanwhile.
+    pub silence: Duration,
+    /// How long a ticket may be used after it was offered.
+    pub offer: Duration,
+    /// How long a held stream may wait for its subscription to be seen.
+    pub gate: Duration,
+    /// How long a call may wait in the queue before the client's connection is handed over all the same.
+    pub start: Duration,
+    /// How long a finished call of a session era can be resumed.
+    pub keep: Duration,
+    /// How long a cancelled call is remembered.
+    pub tombstone: Duration,
+    /// How long an undelivered queue entry may lie with a worker that has not taken it.
+    pub undelivered: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_millis(1500),
+            silence: Duration::from_secs(5),
+            offer: Duration::from_secs(5),
+            gate: Duration::from_secs(10),
+            start: Duration::from_secs(30),
+            keep: Duration::from_secs(300),
+            tombstone: Duration::from_secs(60),
+            undelivered: Duration::from_millis(1000),
+        }
+    }
+}
+
+/// How a stream reaches the client, if the call needs one. Known when the call begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Via {
+    /// Held by Pushpin; the worker publishes.
+    Pushpin,
+    /// Streamed by the backend that took the request; the events travel through the record.
+    Backend,
+}
+
+/// How far the work is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Run {
+    /// In the queue.
+    Queued,
+    /// A worker runs it, or did before it was lost.
+    Running,
+    /// The answer is in the record.
+    Done,
+    /// Given up: nothing more will come.
+    Cancelled,
+}
+
+/// Where the client can be reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "at", rename_all = "lowercase")]
+pub enum Reach {
+    /// A backend waits with the client's connection.
+    Node {
+        /// Name of the backend.
+        node: String,
+        /// Number of the request within that backend.
+        request: u64,
+    },
+    /// The client's connection is on its way to Pushpin.
+    Offered {
+        /// What the hold request must show.
+        ticket: Ticket,
+        /// When the offer was made, in milliseconds of the broker's clock.
+        since: u64,
+    },
+    /// Pushpin holds the client's connection.
+    Held {
+        /// Number of the channel.
+        channel: u32,
+        /// How many events the client already had when the hold began.
+        from: u32,
+        /// Whether the worker saw the subscription and may have written.
+        gate: bool,
+        /// When the hold began, in milliseconds of the broker's clock.
+        since: u64,
+        /// The ticket that a repeated hold request shows; none for a resumed stream.
+        ticket: Option<Ticket>,
+    },
+    /// Nobody is there.
+    None,
+}
+
+/// A call as a backend hands it in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// Named server that is to run it.
+    pub server: String,
+    /// The [`crate::job::Job`] as JSON text.
+    pub job: Message,
+    /// Protocol era, which decides what happens when the client is gone.
+    pub era: Era,
+    /// How a stream would reach the client.
+    pub via: Via,
+    /// Tool that `tools/call` names; none for every other method.
+    pub tool: Option<String>,
+    /// SHA-256 of the request's assertion, in hexadecimal; the hold request must carry the same.
+    pub assertion: String,
+    /// [`identity::Principal::key`] of the caller.
+    pub principal: String,
+    /// Session id, in the session eras.
+    pub session: Option<String>,
+    /// The client's own request id as JSON text.
+    pub request_id: Option<String>,
+    /// The answer if the worker is lost and the call may not run again.
+    pub lost: Message,
+    /// The backend that waits.
+    pub node: String,
+    /// Number of the request within that backend.
+    pub request: u64,
+}
+
+/// A worker's view of its call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// Where the client is.
+    pub reach: Reach,
+    /// Events accepted so far.
+    pub hi: u32,
+    /// The client asked to cancel.
+    pub cancel: bool,
+}
+
+/// Why a worker's word no longer counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gone {
+    /// There is no such record, or the call is over.
+    Missing,
+    /// Another worker has it.
+    Fenced,
+}
+
+/// Outcome of handing a call in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Enqueue {
+    /// It is in the queue.
+    Accepted,
+    /// The queue is full; nothing was kept.
+    Full,
+    /// The client cancelled it before it came; nothing was kept.
+    Cancelled,
+}
+
+/// What a waiting backend may do with its client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Offer {
+    /// Go on waiting.
+    Wait,
+    /// The answer.
+    Done(Message),
+    /// Hand the client over with the ticket.
+    Offered,
+    /// The client cancelled the call.
+    Cancelled,
+    /// The record is lost, or this request no longer has the call.
+    Missing,
+}
+
+/// Events for a backend that streams by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Read {
+    /// Events after the number that was asked for.
+    pub events: Vec<Message>,
+    /// The answer, if it is there.
+    pub out: Option<Message>,
+    /// The call is over without an answer.
+    pub over: bool,
+}
+
+/// How a stream is taken up again in a session era.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resume {
+    /// The call is unknown, or somebody else's.
+    Unknown,
+    /// Everything that was missed; the call is finished.
+    Replay {
+        /// Events after the last one that the client has, the answer included.
+        events: Vec<Message>,
+    },
+    /// Everything that was missed so far; more will come on the channel.
+    Held {
+        /// Events after the last one that the client has.
+        events: Vec<Message>,
+        /// Number of the new channel.
+        channel: u32,
+    },
+}
+
+/// What a worker does with a call that another one lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// Run it again; events up to `state.hi` were accepted before.
+    Run,
+    /// The answer is there: see that it reaches the client.
+    Publish {
+        /// The answer.
+        out: Message,
+    },
+}
+
+/// A worker's copy of what it takes over or registers again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The order.
+    pub order: Order,
+    /// Epoch of the owner.
+    pub epoch: u32,
+    /// How far the work is.
+    pub run: Run,
+    /// Whether it may run again.
+    pub rerun: Rerun,
+    /// The worker's view.
+    pub state: State,
+    /// The answer.
+    pub out: Option<Message>,
+    /// The kept events.
+    pub log: Vec<Message>,
+    /// Number of the last channel handed out.
+    pub channels: u32,
+}
