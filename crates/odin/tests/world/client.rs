@@ -79,7 +79,13 @@ impl Client {
             return;
         }
         let (number, is_final) = match item {
-            Send::Event(number, _) => (*number, false),
+            Send::Event(number, text) => {
+                // The tool numbers its events: a repeated run must not shift or repeat them.
+                if **text != *format!("event {number}") {
+                    self.wrong = Some(format!("{item:?}: not the event of that number"));
+                }
+                (*number, false)
+            }
             Send::Final(number, _) => (*number, true),
             Send::Burn(_) | Send::Close => return,
         };

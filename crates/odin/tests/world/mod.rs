@@ -64,6 +64,8 @@ pub struct Call {
     pub client: Client,
     /// A fault that may end this call's stream early struck.
     pub excused: bool,
+    /// The broker lost its memory.
+    pub forgotten: bool,
     pub gets: Vec<Get>,
     pub ticket: Option<Ticket>,
 }
@@ -150,6 +152,7 @@ impl World {
                     front: Front::New,
                     client: Client::new(era),
                     excused: false,
+                    forgotten: false,
                     gets: Vec::new(),
                     ticket: None,
                 }
@@ -272,6 +275,10 @@ impl World {
                 // Only a fault keeps a part from its regular work.
                 self.announce();
                 for worker in 0..self.workers.len() {
+                    if self.workers[worker].paused && self.rng.random_range(0..8) == 0 {
+                        self.workers[worker].paused = false;
+                        self.say(format!("worker {worker} wakes"));
+                    }
                     self.worker_beat(worker);
                 }
             }
@@ -399,6 +406,9 @@ impl World {
                     Resume::Unknown => {
                         call.gets.remove(index);
                         call.client.phase = Phase::Gone;
+                        if !call.forgotten {
+                            call.client.wrong = Some("it can't be resumed".into());
+                        }
                     }
                     Resume::Replay { events } => {
                         call.gets[index].stage = Stage::Answered(None, numbered(last, &events));
@@ -489,7 +499,10 @@ impl World {
             8 if faults.broker => {
                 self.say("FAULT the broker forgets everything".into());
                 self.broker.forget();
-                self.calls.iter_mut().for_each(|call| call.excused = true);
+                for call in &mut self.calls {
+                    call.excused = true;
+                    call.forgotten = true;
+                }
             }
             _ => self.left = before,
         }
@@ -558,8 +571,10 @@ impl World {
 
     /// Pushpin takes the next item of a worker's socket.
     fn deliver(&mut self, worker: usize) {
-        // Abandoned holds end by themselves.
-        self.pushpin.holds.retain(|hold| hold.attached);
+        // Abandoned holds end by themselves, a little later.
+        if self.rng.random_range(0..3) == 0 {
+            self.pushpin.holds.retain(|hold| hold.attached);
+        }
         let Some((channel, item)) = self.workers[worker].wire.pop_front() else { return };
         let id = match &item {
             Send::Event(n, _) | Send::Burn(n) => Some(n.to_string()),
@@ -590,7 +605,7 @@ impl World {
 
     /// The subscriptions that Pushpin has now.
     pub fn subscriptions(&self) -> BTreeMap<CallChannel, usize> {
-        self.pushpin.holds.iter().filter(|hold| hold.attached).map(|hold| (hold.channel, hold.call)).collect()
+        self.pushpin.holds.iter().map(|hold| (hold.channel, hold.call)).collect()
     }
 }
 
