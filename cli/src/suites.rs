@@ -61,7 +61,7 @@ macro_rules! e2e {
         Suite {
             name: $name,
             shows: $shows,
-            command: cargo_test!("--test", $name),
+            command: cargo_test!("--test", $name, "--", "--nocapture"),
             needs: &[Need::Stack],
             limit_s: minutes(20),
         }

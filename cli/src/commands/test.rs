@@ -47,6 +47,7 @@ pub async fn run(paths: &Paths, names: &[String], list: bool) -> Result<ExitCode
             Ok(()) => {
                 passed += 1;
                 println!("passed  {} ({took})", suite.name);
+                figures(&log).iter().for_each(|line| println!("    {line}"));
             }
             Err(why) => {
                 failed += 1;
@@ -58,6 +59,14 @@ pub async fn run(paths: &Paths, names: &[String], list: bool) -> Result<ExitCode
     prepared.end(failed > 0).await;
     println!("{passed} passed, {failed} failed");
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The figures that the end-to-end tests print, each under its road or era.
+fn figures(log: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let is_figure =
+        |line: &&str| ["Bifrost", "Hermod", "Modern", "Session"].iter().any(|of| line.starts_with(of));
+    text.lines().filter(is_figure).map(str::to_owned).collect()
 }
 
 fn choose<'a>(suites: &'a [Suite], names: &[String]) -> Result<Vec<&'a Suite>> {
