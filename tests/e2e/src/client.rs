@@ -46,6 +46,8 @@ pub struct Client {
     pub token: String,
     /// The session; none in the modern era.
     pub session: Option<String>,
+    /// What the client says that it can do.
+    pub capabilities: Value,
     next: AtomicU64,
 }
 
@@ -71,7 +73,21 @@ impl Client {
     /// A modern client of any address.
     #[must_use]
     pub fn at(endpoint: String, token: String) -> Self {
-        Self { http: http(), endpoint, token, session: None, next: AtomicU64::new(1) }
+        Self {
+            http: http(),
+            endpoint,
+            token,
+            session: None,
+            capabilities: json!({}),
+            next: AtomicU64::new(1),
+        }
+    }
+
+    /// The same, saying that it can ask its user.
+    #[must_use]
+    pub fn with_user(mut self) -> Self {
+        self.capabilities = json!({"elicitation": {}});
+        self
     }
 
     /// Begins a session.
@@ -90,7 +106,7 @@ impl Client {
     pub async fn initialize(&self) -> Exchange {
         let params = json!({
             "protocolVersion": SESSION,
-            "capabilities": {},
+            "capabilities": self.capabilities,
             "clientInfo": {"name": "asgard-e2e", "version": "1"},
         });
         let id = self.next.fetch_add(1, Ordering::Relaxed);
@@ -106,6 +122,7 @@ impl Client {
             endpoint,
             token: self.token.clone(),
             session: self.session.clone(),
+            capabilities: self.capabilities.clone(),
             next: AtomicU64::new(1_000),
         }
     }
@@ -147,7 +164,7 @@ impl Client {
         if self.session.is_none() {
             let meta = json!({
                 "io.modelcontextprotocol/protocolVersion": MODERN,
-                "io.modelcontextprotocol/clientCapabilities": {},
+                "io.modelcontextprotocol/clientCapabilities": self.capabilities,
                 "io.modelcontextprotocol/clientInfo": {"name": "asgard-e2e", "version": "1"},
             });
             for (key, value) in meta.as_object().unwrap() {
@@ -165,6 +182,12 @@ impl Client {
     /// Sends a notification; its status.
     pub async fn notify(&self, method: &str, params: Value) -> u16 {
         let message = json!({"jsonrpc": "2.0", "method": method, "params": params});
+        self.post().body(message.to_string()).send().await.unwrap().status().as_u16()
+    }
+
+    /// Answers a request of the server; the status.
+    pub async fn reply(&self, id: &Value, result: Value) -> u16 {
+        let message = json!({"jsonrpc": "2.0", "id": id, "result": result});
         self.post().body(message.to_string()).send().await.unwrap().status().as_u16()
     }
 

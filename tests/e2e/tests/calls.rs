@@ -174,3 +174,80 @@ async fn the_caller_is_who_the_token_says() {
         }
     }
 }
+
+/// What a user says who wants it warm.
+fn warm() -> Value {
+    json!({"action": "accept", "content": {"wish": "warm"}})
+}
+
+#[tokio::test]
+async fn in_a_session_a_tool_asks_and_any_backend_takes_the_answer() {
+    let stack = Stack::claim().await;
+    for road in Road::BOTH {
+        let client = Client::modern(&stack, road, "thor", "org-1").await.with_user().initialized().await;
+        let stranger = Client::session(&stack, road, "freya", "org-1").await;
+        for _ in 0..4 {
+            let mut exchange = client.open_tool("plan_outing", json!({"month": 7}), false).await;
+            exchange.read_messages(1).await;
+            let asked = exchange.messages.first().map(|arrived| arrived.message.clone());
+            let asked = asked.unwrap_or_else(|| panic!("{road:?}: {}", exchange.outline()));
+            assert_eq!(asked["method"], "elicitation/create", "{asked}");
+            // Somebody else's answer counts for nothing, though it names the right question.
+            let calm = json!({"action": "accept", "content": {"wish": "calm"}});
+            assert_eq!(stranger.reply(&asked["id"], calm).await, 202);
+            let elsewhere = client.moved(client.endpoint.clone());
+            assert_eq!(elsewhere.reply(&asked["id"], warm()).await, 202);
+            let exchange = exchange.to_end().await;
+            let plan = exchange.result().unwrap_or_else(|| panic!("{road:?}: {}", exchange.outline()));
+            assert_eq!(plan["structuredContent"]["wish"], "warm", "{plan}");
+            assert_eq!(exchange.messages.len(), 2, "{}", exchange.outline());
+        }
+    }
+}
+
+#[tokio::test]
+async fn in_the_modern_era_a_tool_asks_by_its_result_and_any_worker_takes_the_answer() {
+    let stack = Stack::claim().await;
+    for road in Road::BOTH {
+        let client = Client::modern(&stack, road, "thor", "org-1").await.with_user();
+        let stranger = Client::modern(&stack, road, "freya", "org-1").await.with_user();
+        let journal = stack.journal();
+        let mut moved = 0;
+        for month in 1..=12 {
+            let plan = json!({"name": "plan_outing", "arguments": {"month": month}});
+            let asked = client.request("tools/call", plan.clone()).await;
+            let result = asked.result().unwrap_or_else(|| panic!("{}", asked.outline()));
+            assert_eq!(result["resultType"], "input_required", "{result}");
+            assert_eq!(result["inputRequests"]["wish"]["method"], "elicitation/create", "{result}");
+            let state = result["requestState"].as_str().unwrap().to_owned();
+            let answer = |state: &str, month: u64| {
+                let mut answer = plan.clone();
+                answer["arguments"]["month"] = json!(month);
+                answer["requestState"] = json!(state);
+                answer["inputResponses"] = json!({"wish": warm()});
+                answer
+            };
+            // What the client carries is bound to who it is and what it asked for.
+            if month == 1 {
+                let wrong = [
+                    client.request("tools/call", answer(&format!("{state}x"), month)).await,
+                    client.request("tools/call", answer(&state, month + 1)).await,
+                    stranger.request("tools/call", answer(&state, month)).await,
+                ];
+                for wrong in wrong {
+                    let code = wrong.error().map(|error| error["code"].clone());
+                    assert_eq!(code, Some(json!(-32602)), "{}", wrong.outline());
+                }
+            }
+            let before = journal.lines().len();
+            let planned = client.request("tools/call", answer(&state, month)).await;
+            let result = planned.result().unwrap_or_else(|| panic!("{}", planned.outline()));
+            assert_eq!(result["structuredContent"]["wish"], "warm", "{result}");
+            assert_eq!(result["structuredContent"]["month"], month);
+            let lines = journal.lines();
+            moved += usize::from(lines[before - 1].pid != lines[before].pid);
+        }
+        println!("{road:?}: 12 dialogues, {moved} of them moved from one worker to the other");
+        assert!(moved > 0);
+    }
+}

@@ -3,9 +3,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use asgard::supervisor::part::Kind;
+use e2e::exchange::End;
 use e2e::random::{self, RngExt};
 use e2e::{Breaks, Client, Era, Exchange, Form, Road, Stack};
 use serde_json::json;
@@ -44,6 +46,33 @@ struct Call {
     offset: Duration,
 }
 
+impl Call {
+    /// Makes the call when its time has come, and reads to the end.
+    fn spawn(self) -> tokio::task::JoinHandle<(Exchange, Self)> {
+        tokio::spawn(async move {
+            tokio::time::sleep(self.offset).await;
+            let arguments = json!({"total_ms": self.total_ms, "events": self.events});
+            (self.client.tool_with_progress(self.tool, arguments).await, self)
+        })
+    }
+}
+
+/// The calls of a run: of both eras, some that may run again and some that may not.
+async fn draw(stack: &Stack, road: Road, run: u64, generator: &mut impl RngExt) -> Vec<Call> {
+    let mut calls = Vec::new();
+    for number in 0..CALLS {
+        let era = if (run + number).is_multiple_of(2) { Era::Modern } else { Era::Session };
+        calls.push(Call {
+            client: Client::of(era, stack, road, "thor", "org-1").await,
+            tool: if generator.random_bool(0.5) { "slow_echo" } else { "slow_count" },
+            total_ms: generator.random_range(30..1_200),
+            events: generator.random_range(0..=8),
+            offset: Duration::from_millis(generator.random_range(0..300)),
+        });
+    }
+    calls
+}
+
 async fn runs(road: Road, victims: &[Kind], seed: u64) {
     let stack = Stack::claim().await;
     let mut generator = random::generator(seed);
@@ -51,37 +80,18 @@ async fn runs(road: Road, victims: &[Kind], seed: u64) {
     let mut breaks = Breaks::from_now(&stack);
     let runs = random::times("E2E_KILLS", 20);
     for run in 0..runs {
-        let mut calls = Vec::new();
-        for number in 0..CALLS {
-            let era = if (run + number) % 2 == 0 { Era::Modern } else { Era::Session };
-            calls.push(Call {
-                client: Client::of(era, &stack, road, "thor", "org-1").await,
-                tool: if generator.random_bool(0.5) { "slow_echo" } else { "slow_count" },
-                total_ms: generator.random_range(30..1_200),
-                events: generator.random_range(0..=8),
-                offset: Duration::from_millis(generator.random_range(0..300)),
-            });
-        }
+        let calls = draw(&stack, road, run, &mut generator).await;
         // From a call's request to its result; in every second run about when the call is handed over.
         let victim = &calls[generator.random_range(0..calls.len())];
         let most = if run % 2 == 0 { victim.total_ms } else { victim.total_ms.min(200) };
         let moment = victim.offset + Duration::from_millis(generator.random_range(0..most));
         let (journal, pids) = (stack.journal(), stack.pids(victims).await);
-        let tasks: Vec<_> = calls
-            .into_iter()
-            .map(|call| {
-                tokio::spawn(async move {
-                    tokio::time::sleep(call.offset).await;
-                    let arguments = json!({"total_ms": call.total_ms, "events": call.events});
-                    (call.client.tool_with_progress(call.tool, arguments).await, call.events)
-                })
-            })
-            .collect();
+        let tasks: Vec<_> = calls.into_iter().map(Call::spawn).collect();
         tokio::time::sleep(moment).await;
         let killed = Stack::kill(pids.values().copied());
         for task in tasks {
-            let (exchange, events) = task.await.unwrap();
-            if let Err(fault) = judge(&exchange, events, killed, &mut sum)
+            let (exchange, call) = task.await.unwrap();
+            if let Err(fault) = judge(&exchange, call.events, killed, &mut sum)
                 && !breaks.excuses(&exchange)
             {
                 faults.push(format!("run {run}, killed after {} ms: {fault}", moment.as_millis()));
@@ -129,6 +139,71 @@ fn judge(exchange: &Exchange, events: u64, killed: Instant, sum: &mut Sum) -> Re
                 Ok(())
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn workers_die_while_calls_run() {
+    let stack = Stack::claim().await;
+    let mut generator = random::generator(random::seed(5));
+    let (mut told, mut faults, mut breaks) = (BTreeMap::new(), Vec::new(), Breaks::from_now(&stack));
+    let runs = random::times("E2E_KILLS", 10);
+    for run in 0..runs {
+        let road = Road::BOTH[generator.random_range(0..2)];
+        let calls = draw(&stack, road, run, &mut generator).await;
+        let victim = &calls[generator.random_range(0..calls.len())];
+        let moment = victim.offset + Duration::from_millis(generator.random_range(0..victim.total_ms));
+        let journal = stack.journal();
+        let mut pids: Vec<u32> = stack.pids(&[Kind::Worker]).await.into_values().collect();
+        // One worker, and every third time all of them.
+        if run % 3 != 2 {
+            pids.swap_remove(generator.random_range(0..pids.len()));
+        }
+        let tasks: Vec<_> = calls.into_iter().map(Call::spawn).collect();
+        tokio::time::sleep(moment).await;
+        Stack::kill(pids.iter().copied());
+        // While the others wait for the dead one's lease to run out.
+        stack.back(&pids).await;
+        for task in tasks {
+            let (exchange, call) = task.await.unwrap();
+            let outcome = judge_without_worker(&exchange, &call);
+            match outcome {
+                Ok(outcome) => *told.entry(outcome).or_insert(0) += 1,
+                Err(_) if breaks.excuses(&exchange) => {}
+                Err(fault) => faults.push(format!(
+                    "run {run}, {road:?}, {} {}, killed after {} ms: {fault}",
+                    call.tool,
+                    if call.client.session.is_some() { "session" } else { "modern" },
+                    moment.as_millis()
+                )),
+            }
+        }
+        let tools = journal.runs();
+        if tools.values().any(|run| run.starts.len() > if run.tool == "slow_count" { 1 } else { 2 }) {
+            faults.push(format!("run {run}: a tool ran too often: {tools:#?}"));
+        }
+    }
+    println!("{runs} runs of {CALLS} calls: {told:?}");
+    assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
+}
+
+/// A call that may run again is whole all the same. One that may not ends with an error. A session's stream that
+/// had begun is closed: the client takes it up again with `Last-Event-ID`.
+fn judge_without_worker(exchange: &Exchange, call: &Call) -> Result<&'static str, String> {
+    let whole = exchange.check_whole(if exchange.form() == Form::Json { 0 } else { call.events });
+    if exchange.took() > Duration::from_millis(call.total_ms) + Duration::from_secs(15) {
+        return Err(format!("too late: {}", exchange.outline()));
+    }
+    let steps = exchange.steps();
+    let in_order = steps == (1..=steps.len() as u64).collect::<Vec<_>>();
+    let ended = matches!(exchange.end, Some((End::Whole, _))) && exchange.form() != Form::Error;
+    let error = exchange.error().and_then(|error| error["message"].as_str()).unwrap_or_default();
+    match whole {
+        Ok(()) => Ok("whole"),
+        Err(fault) if !in_order || !ended => Err(fault),
+        Err(_) if call.tool == "slow_count" && error.contains("outcome is unknown") => Ok("told"),
+        Err(_) if call.client.session.is_some() && exchange.answer().is_none() => Ok("closed"),
+        Err(fault) => Err(fault),
     }
 }
 
