@@ -28,6 +28,41 @@ async fn pushpin_is_killed_and_comes_back() {
 }
 
 #[tokio::test]
+async fn streams_that_die_with_pushpin_end_their_calls_by_the_rules_of_their_era() {
+    let stack = Stack::claim().await;
+    for road in Road::BOTH {
+        let (modern, session) = (
+            Client::modern(&stack, road, "thor", "org-1").await,
+            Client::session(&stack, road, "thor", "org-1").await,
+        );
+        let journal = stack.journal();
+        let mut echo = modern.open_tool("slow_echo", json!({"total_ms": 60_000, "events": 600}), true).await;
+        let mut count = session.open_tool("slow_count", json!({"total_ms": 5_000, "events": 50}), true).await;
+        echo.read_messages(2).await;
+        count.read_messages(2).await;
+        let pushpin = stack.pids(&[Kind::Pushpin]).await["pushpin"];
+        let killed = Stack::kill([pushpin]);
+        for exchange in [echo.to_end().await, count.to_end().await] {
+            assert!(exchange.answer().is_none() && exchange.took() < Duration::from_secs(20));
+        }
+        let cut = killed.elapsed();
+        // The modern client is gone for good, so its tool stops once the time for a new subscription is over; the
+        // session's client may come back.
+        let (_, run) = journal.wait_for("slow_echo is dropped", SOON * 2, |run| run.drops > 0).await;
+        assert_eq!((run.tool.as_str(), run.starts.len()), ("slow_echo", 1));
+        let dropped = killed.elapsed();
+        let (_, run) = journal.wait_for("slow_count ends", SOON * 2, |run| run.ends > 0).await;
+        assert_eq!((run.tool.as_str(), run.starts.len(), run.steps.len()), ("slow_count", 1, 50));
+        println!(
+            "{road:?}: clients cut after {} ms, the modern tool stopped after {} ms, the session's went on",
+            cut.as_millis(),
+            dropped.as_millis()
+        );
+        stack.serving().await;
+    }
+}
+
+#[tokio::test]
 async fn redis_is_killed_and_comes_back() {
     let stack = Stack::claim().await;
     for _ in 0..3 {
