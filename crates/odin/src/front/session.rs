@@ -9,12 +9,11 @@ use http::HeaderValue;
 use super::access::Caller;
 use super::answer::{self, Context, Outcome};
 use super::{Front, batch, into_axum, refuse, unix_seconds};
-use crate::id::CallId;
 use crate::job::Era;
 use crate::protocol::session::SessionInfo;
 use crate::protocol::{
-    self, Body, LOG_LEVELS, Message, Notification, NotificationRoute, Refusal, Reply, Request, Revision,
-    Route, SESSION_ID,
+    self, Body, Id, Message, Notification, NotificationRoute, Refusal, Reply, Request, Revision, Route,
+    SESSION_ID,
 };
 
 /// Field of a session: its lowest log level.
@@ -160,19 +159,15 @@ pub(super) async fn at_once(
     Some(match Route::of(revision, &request.method) {
         Route::Ping => Ok(done()),
         Route::SetLevel => {
-            let level = request.params.level.as_deref().filter(|level| LOG_LEVELS.contains(level));
-            match level {
-                Some(level) => session
-                    .remember(front, LOG_LEVEL, level)
-                    .await
-                    .map(|()| done())
-                    .map_err(|refusal| refusal.for_id(request.id)),
-                None => Err(Refusal::invalid_params(format!(
-                    "Invalid params: \"level\" must be one of {}.",
-                    LOG_LEVELS.join(", ")
-                ))
-                .for_id(request.id)),
-            }
+            let level = match request.set_level() {
+                Ok(level) => level,
+                Err(refusal) => return Some(Err(refusal)),
+            };
+            session
+                .remember(front, LOG_LEVEL, level)
+                .await
+                .map(|()| done())
+                .map_err(|refusal| refusal.for_id(request.id))
         }
         Route::NotInRevision => Err(Refusal::method_not_found(revision, &request.method).for_id(request.id)),
         _ => return None,
@@ -193,8 +188,7 @@ pub(super) async fn take_notification(
             None => Ok(()),
         },
         NotificationRoute::Progress => {
-            let token = notification.params.progress_token.map(|token| token.as_json().trim_matches('"'));
-            post(front, session, token, notification.raw.get()).await
+            post(front, session, notification.params.progress_token, notification.raw.get()).await
         }
         NotificationRoute::Worker => answer::notify(front, context, notification.raw).await,
     }
@@ -206,13 +200,13 @@ pub(super) async fn take_reply(
     session: &Session,
     reply: &Reply<'_>,
 ) -> Result<(), Refusal> {
-    post(front, session, Some(reply.id.as_json().trim_matches('"')), reply.raw.get()).await
+    post(front, session, Some(reply.id), reply.raw.get()).await
 }
 
 /// Hands a message to the call that its name begins with. What fits to no call of this session is taken and
 /// dropped: a call that has just ended is no fault of the client's, and ids must not be probed.
-async fn post(front: &Front, session: &Session, name: Option<&str>, message: &str) -> Result<(), Refusal> {
-    let call = name.and_then(|name| name.split_once(':')).and_then(|(call, _)| call.parse::<CallId>().ok());
+async fn post(front: &Front, session: &Session, name: Option<Id<'_>>, message: &str) -> Result<(), Refusal> {
+    let call = name.and_then(|name| name.call());
     let Some(call) = call else { return Ok(()) };
     match front.broker.post(call, &session.info.key(), message.into()).await {
         Ok(_) => Ok(()),
