@@ -19,6 +19,9 @@ const IDS_REMEMBERED: u64 = 50_000;
 /// milliseconds; and how often.
 const CLOSE_AGAIN: u64 = 2_000;
 const CLOSE_TRIES: u32 = 5;
+/// How long to wait, in milliseconds, after a subscription came and went before anything was written: the
+/// gateway may have abandoned that hold request and be about to repeat it.
+const VANISHED: u64 = 300;
 
 /// Bounds of what one delivery keeps and sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,6 +201,8 @@ pub struct Delivery {
     first_write: Option<(u32, u64)>,
     /// A channel whose subscription went away while its gate was open.
     unsubscribed: Option<u32>,
+    /// A channel whose subscription went away before, and when that was noticed.
+    vanished: Option<(u32, Option<u64>)>,
     gone: Option<Gone>,
     over: Option<Exit>,
 }
@@ -222,6 +227,7 @@ impl Delivery {
             closing: None,
             first_write: None,
             unsubscribed: None,
+            vanished: None,
             gone: None,
             over: None,
         }
@@ -258,6 +264,7 @@ impl Delivery {
             Input::Seen(view) => self.see(view),
             Input::Subscribed { pushpin, channel } => {
                 self.subscriptions.insert(channel, pushpin);
+                self.vanished = self.vanished.filter(|(gone, _)| *gone != channel);
             }
             Input::Unsubscribed { pushpin, channel } => {
                 if self.subscriptions.get(&channel) == Some(&pushpin) {
@@ -265,6 +272,8 @@ impl Delivery {
                     if self.gate.is_some_and(|gate| gate.channel == channel) {
                         self.gate = None;
                         self.unsubscribed = Some(channel);
+                    } else {
+                        self.vanished = Some((channel, None));
                     }
                 }
             }
@@ -299,7 +308,10 @@ impl Delivery {
                     self.open(*channel, *pushpin, state, now);
                 }
             }
-            (Action::Lost { .. }, Ok(_)) => self.unsubscribed = None,
+            (Action::Lost { .. }, Ok(_)) => {
+                self.unsubscribed = None;
+                self.vanished = None;
+            }
             _ => {}
         }
         self.see(reply);
@@ -463,7 +475,7 @@ impl Delivery {
             return if self.subscriptions.contains_key(&channel) {
                 Action::Gate { channel }
             } else {
-                Action::Wait { until: None }
+                self.await_subscription(channel, now)
             };
         };
         let too_late = self.first_write.is_some_and(|(ch, at)| ch == channel && now > at + IDS_REMEMBERED);
@@ -491,6 +503,16 @@ impl Delivery {
             return Action::Send { pushpin: gate.pushpin, channel, items };
         }
         if self.final_written { self.close(gate, now) } else { Action::Wait { until: None } }
+    }
+
+    fn await_subscription(&mut self, channel: u32, now: u64) -> Action {
+        match &mut self.vanished {
+            Some((gone, since)) if *gone == channel => {
+                let until = *since.get_or_insert(now) + VANISHED;
+                if now < until { Action::Wait { until: Some(until) } } else { Action::Lost { channel } }
+            }
+            _ => Action::Wait { until: None },
+        }
     }
 
     fn close(&self, gate: Gate, now: u64) -> Action {

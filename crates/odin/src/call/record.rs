@@ -241,7 +241,7 @@ impl Record {
     /// The subscription of the channel went away: the client is gone.
     pub fn lost(&mut self, epoch: u32, unsubscribed: u32) -> Result<State, Gone> {
         self.owned(epoch)?;
-        if let Reach::Held { channel, gate: true, .. } = self.reach
+        if let Reach::Held { channel, .. } = self.reach
             && channel == unsubscribed
         {
             self.reach = Reach::None;
