@@ -46,6 +46,8 @@ async fn streams_that_die_with_pushpin_end_their_calls_by_the_rules_of_their_era
             assert!(exchange.answer().is_none() && exchange.took() < Duration::from_secs(20));
         }
         let cut = killed.elapsed();
+        // While no link stands nobody can know whether the client is still there.
+        stack.back(&[pushpin]).await;
         // The modern client is gone for good, so its tool stops once the time for a new subscription is over; the
         // session's client may come back.
         let (_, run) = journal.wait_for("slow_echo is dropped", SOON * 2, |run| run.drops > 0).await;
