@@ -11,7 +11,7 @@ use super::{
     Beat, Beaten, Broker, BrokerLimits, Claimed, Entry, Held, NodeNudge, Result, Stray, Taken, WorkerNudge,
 };
 use crate::call::{
-    Enqueue, Gone, Message, Offer, Order, Reach, Read, Record, Resume, Run, Snapshot, State, Timing,
+    Enqueue, Gone, Join, Message, Offer, Order, Reach, Read, Record, Resume, Run, Snapshot, State, Timing,
 };
 use crate::id::{CallChannel, CallId, Ticket};
 use crate::runner::Rerun;
@@ -20,6 +20,8 @@ use crate::runner::Rerun;
 pub(super) const NUDGES: usize = 1024;
 /// How long a cancellation is remembered for a request that it overtook.
 const CANCEL_AHEAD: Duration = Duration::from_secs(10);
+/// How long a stream that is no call's may take to be held.
+pub(super) const PARKED: Duration = Duration::from_secs(30);
 /// How long [`Broker::next`] waits.
 const NEXT_WAIT: Duration = Duration::from_secs(1);
 
@@ -41,6 +43,8 @@ struct Memory {
     records: HashMap<CallId, Kept>,
     queues: HashMap<String, Queue>,
     tickets: HashMap<Ticket, (CallId, u64)>,
+    parked: HashMap<Ticket, (String, u64)>,
+    by_retry: HashMap<String, CallId>,
     nodes: HashMap<String, u64>,
     /// Stored fields of sessions, and when they expire.
     sessions: HashMap<String, (BTreeMap<String, String>, u64)>,
@@ -175,6 +179,11 @@ impl Memory {
 
     fn forget_record(&mut self, call: CallId) {
         let Some(kept) = self.records.remove(&call) else { return };
+        if let Some(retry) = &kept.record.order.retry
+            && self.by_retry.get(&retry.name) == Some(&call)
+        {
+            self.by_retry.remove(&retry.name);
+        }
         if let (Some(session), Some(id)) = (kept.record.order.session, kept.record.order.request_id) {
             let key = (session, id);
             if let Some(calls) = self.by_request.get_mut(&key) {
@@ -202,6 +211,7 @@ impl Memory {
             self.forget_record(call);
         }
         self.tickets.retain(|_, (_, until)| now < *until);
+        self.parked.retain(|_, (_, until)| now < *until);
         self.cancelled_ahead.retain(|_, until| now < *until);
         self.sessions.retain(|_, (_, until)| now < *until);
         self.nodes.retain(|_, until| now < *until);
@@ -249,6 +259,13 @@ impl Broker for MemoryBroker {
         if memory.records.contains_key(&call) {
             return Ok(Enqueue::Accepted);
         }
+        if let Some(retry) = &order.retry
+            && let Some(known) = memory.by_retry.get(&retry.name)
+            && let Some(kept) = memory.records.get(known)
+        {
+            let same = kept.record.order.retry.as_ref() == Some(retry);
+            return Ok(Enqueue::Known { call: *known, same });
+        }
         let key = order.session.clone().zip(order.request_id.clone());
         if let Some(key) = &key
             && memory.cancelled_ahead.get(key).is_some_and(|until| now < *until)
@@ -262,6 +279,9 @@ impl Broker for MemoryBroker {
         queue.waiting.push_back(Line { call, tool: order.tool.clone() });
         if let Some(key) = key {
             memory.by_request.entry(key).or_default().push(call);
+        }
+        if let Some(retry) = &order.retry {
+            memory.by_retry.insert(retry.name.clone(), call);
         }
         let kept = Kept { record: Record::new(order, now), inbox: VecDeque::new(), expires: None };
         memory.records.insert(call, kept);
@@ -312,10 +332,34 @@ impl Broker for MemoryBroker {
         Ok(())
     }
 
-    async fn resume(&self, call: CallId, session: &str, last: u32) -> Result<Resume> {
-        let reply = self.owner(call, Resume::Unknown, |record, _, now| record.resume(session, last, now));
+    async fn resume(
+        &self,
+        call: CallId,
+        session: &str,
+        last: u32,
+        at: Option<(&str, u64)>,
+    ) -> Result<Resume> {
+        let reply = self.owner(call, Resume::Unknown, |record, _, now| record.resume(session, last, at, now));
         self.memory().nudge_owner(call);
         Ok(reply)
+    }
+
+    async fn join(&self, call: CallId, name: &str, node: &str, request: u64) -> Result<Join> {
+        let reply = self.owner(call, Join::Unknown, |record, _, _| record.join(name, node, request));
+        self.memory().nudge_owner(call);
+        Ok(reply)
+    }
+
+    async fn park(&self, ticket: Ticket, stream: &str) -> Result<()> {
+        let until = self.now() + millis(PARKED);
+        self.memory().parked.insert(ticket, (stream.to_owned(), until));
+        Ok(())
+    }
+
+    async fn parked(&self, ticket: Ticket) -> Result<Option<String>> {
+        let now = self.now();
+        let memory = self.memory();
+        Ok(memory.parked.get(&ticket).filter(|(_, until)| now < *until).map(|(stream, _)| stream.clone()))
     }
 
     async fn cancel(&self, session: &str, request_id: &str) -> Result<()> {
@@ -531,6 +575,9 @@ impl Broker for MemoryBroker {
             memory.nodes.entry(node.clone()).or_insert(now + millis(self.timing.silence));
         }
         let key = snapshot.order.session.clone().zip(snapshot.order.request_id.clone());
+        if let Some(retry) = &snapshot.order.retry {
+            memory.by_retry.insert(retry.name.clone(), call);
+        }
         let record = Record::restored(snapshot, worker, now, &self.timing);
         let state = record.state();
         memory.records.insert(call, Kept { record, inbox: VecDeque::new(), expires: None });

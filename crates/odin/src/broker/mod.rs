@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 pub use self::redis::{InvalidUrl, RedisBroker};
 pub use memory::{Clock, MemoryBroker};
 
-use crate::call::{Claim, Enqueue, Gone, Message, Offer, Order, Read, Resume, Snapshot, State};
+use crate::call::{Claim, Enqueue, Gone, Join, Message, Offer, Order, Read, Resume, Snapshot, State};
 use crate::id::{CallChannel, CallId, Ticket};
 use crate::runner::Rerun;
 
@@ -171,8 +171,20 @@ pub trait Broker: Send + Sync + 'static {
     async fn read(&self, call: CallId, node: &str, request: u64, from: u32) -> Result<Read>;
     /// The client went away before anything was offered.
     async fn abandon(&self, call: CallId, node: &str, request: u64) -> Result<()>;
-    /// RESUME.
-    async fn resume(&self, call: CallId, session: &str, last: u32) -> Result<Resume>;
+    /// RESUME; with `at`, for a backend that streams by itself.
+    async fn resume(
+        &self,
+        call: CallId,
+        session: &str,
+        last: u32,
+        at: Option<(&str, u64)>,
+    ) -> Result<Resume>;
+    /// JOIN.
+    async fn join(&self, call: CallId, name: &str, node: &str, request: u64) -> Result<Join>;
+    /// Keeps what a hold request will need, for a stream that is no call's, for half a minute.
+    async fn park(&self, ticket: Ticket, stream: &str) -> Result<()>;
+    /// What was kept under the ticket.
+    async fn parked(&self, ticket: Ticket) -> Result<Option<String>>;
     /// CANCEL of all calls of the session with this request id; one that comes later, within 10 s, is
     /// cancelled as well.
     async fn cancel(&self, session: &str, request_id: &str) -> Result<()>;

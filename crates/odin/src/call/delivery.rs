@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::types::{Gone, Message, Reach, Run, Snapshot, State};
+use super::types::{Gone, Message, Order, Reach, Run, Snapshot, State};
 use crate::job::Era;
 
 /// A stream must not be closed sooner than this after its subscription was seen: Pushpin 1.36 can hang the
@@ -22,6 +22,12 @@ const CLOSE_TRIES: u32 = 5;
 /// How long to wait, in milliseconds, after a subscription came and went before anything was written: the
 /// gateway may have abandoned that hold request and be about to repeat it.
 const VANISHED: u64 = 300;
+/// How long, in milliseconds, a call of the modern era that may be asked for again goes on without a client.
+const RETRIED_WITHIN: u64 = 60_000;
+
+/// The event in place of which the stream is closed, for the client to resume it (session eras; sending
+/// messages, disconnection). It has a number like any other.
+pub const HANG_UP: &str = "";
 
 /// Bounds of what one delivery keeps and sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,6 +182,10 @@ struct Closing {
 #[derive(Debug, Clone)]
 pub struct Delivery {
     era: Era,
+    /// The stream is the session's, and outlives the call.
+    shared: bool,
+    /// The client may come back with the key of a retry.
+    retried: bool,
     limits: DeliveryLimits,
     /// The last known view of the record.
     state: State,
@@ -203,15 +213,19 @@ pub struct Delivery {
     unsubscribed: Option<u32>,
     /// A channel whose subscription went away before, and when that was noticed.
     vanished: Option<(u32, Option<u64>)>,
+    /// Since when nobody is there.
+    alone: Option<u64>,
     gone: Option<Gone>,
     over: Option<Exit>,
 }
 
 impl Delivery {
     /// For a call that this worker has just taken.
-    pub fn taken(era: Era, state: State, limits: DeliveryLimits) -> Self {
+    pub fn taken(order: &Order, state: State, limits: DeliveryLimits) -> Self {
         Self {
-            era,
+            era: order.era,
+            shared: order.stream.is_some(),
+            retried: order.retry.is_some(),
             limits,
             suppressed: state.hi,
             state,
@@ -228,6 +242,7 @@ impl Delivery {
             first_write: None,
             unsubscribed: None,
             vanished: None,
+            alone: None,
             gone: None,
             over: None,
         }
@@ -235,7 +250,7 @@ impl Delivery {
 
     /// For a call that another worker lost.
     pub fn claimed(snapshot: &Snapshot, limits: DeliveryLimits) -> Self {
-        let mut delivery = Self::taken(snapshot.order.era, snapshot.state.clone(), limits);
+        let mut delivery = Self::taken(&snapshot.order, snapshot.state.clone(), limits);
         delivery.items = match snapshot.order.era {
             // What the lost worker wrote may still be on its way: its ids are used up first.
             Era::Modern => (1..=snapshot.state.hi).map(Send::Burn).collect(),
@@ -371,7 +386,8 @@ impl Delivery {
                 Action::Lost { channel }
             };
         }
-        if self.is_unwanted() {
+        self.alone = (self.state.reach == Reach::None).then(|| self.alone.unwrap_or(now));
+        if self.is_unwanted(now) {
             return self.give_up(now);
         }
         if !self.pending.is_empty() {
@@ -387,6 +403,9 @@ impl Delivery {
             Reach::Held { channel, .. } => self.deliver(*channel, now),
             // The events are kept: the client comes back for them.
             Reach::None if self.out.is_some() => Action::Published,
+            Reach::None if self.era == Era::Modern => {
+                Action::Wait { until: self.alone.map(|since| since + RETRIED_WITHIN) }
+            }
             _ => Action::Wait { until: None },
         }
     }
@@ -451,19 +470,29 @@ impl Delivery {
         let Reach::Held { from, .. } = state.reach else { return };
         self.gate = Some(Gate { channel, pushpin, opened: now, from });
         self.closing = None;
-        self.final_written = false;
-        self.written = 0;
+        // A stream that outlives the call can't be closed when repeats might come through: nothing is
+        // repeated.
+        if !self.shared {
+            self.final_written = false;
+            self.written = 0;
+        }
     }
 
-    fn is_unwanted(&self) -> bool {
-        (self.state.cancel && self.out.is_none())
-            || (self.era == Era::Modern && self.state.reach == Reach::None)
+    fn is_unwanted(&self, now: u64) -> bool {
+        if self.state.cancel && self.out.is_none() {
+            return true;
+        }
+        let alone = self.alone.is_some_and(|since| {
+            !self.retried || (self.out.is_none() && now >= since + RETRIED_WITHIN)
+        });
+        self.era == Era::Modern && alone
     }
 
     fn give_up(&mut self, now: u64) -> Action {
         // The client of a cancelled call gets no answer, but the end of its stream.
         if let Some(gate) = self.gate
             && self.closing.is_none()
+            && !self.shared
         {
             return self.close(gate, now);
         }
@@ -482,17 +511,25 @@ impl Delivery {
         if let Some(closing) = self.closing {
             return self.await_close(gate, closing, now);
         }
-        if too_late && gate.opened > self.first_write.map_or(u64::MAX, |(_, at)| at) {
+        if !self.shared && too_late && gate.opened > self.first_write.map_or(u64::MAX, |(_, at)| at) {
             // A second gate on the same channel, and the ids of the first writes are forgotten.
             return self.close(gate, now);
         }
-        // A resumed stream began with the events up to `from`.
-        let had = |item: &Send| matches!(item, Send::Event(n, _) if *n <= gate.from);
-        while self.items.get(self.written).is_some_and(had) {
-            self.written += 1;
+        // A resumed stream began with the events up to `from`; one that outlives the call is not hung up.
+        let had = |item: &Send| {
+            matches!(item, Send::Event(n, _) if *n <= gate.from) || (self.shared && is_hang_up(item))
+        };
+        let mut written = self.written;
+        while self.items.get(written).is_some_and(had) {
+            written += 1;
         }
+        self.written = written;
+        let rest = self.items.iter().skip(written);
         let mut items: Vec<Send> =
-            self.items.iter().skip(self.written).take(self.limits.batch).cloned().collect();
+            rest.take(self.limits.batch).take_while(|item| !is_hang_up(item)).cloned().collect();
+        if items.is_empty() && self.items.get(written).is_some_and(is_hang_up) {
+            return self.close(gate, now);
+        }
         if let Some(out) = &self.out
             && !self.final_written
             && self.written + items.len() == self.items.len()
@@ -502,7 +539,11 @@ impl Delivery {
         if !items.is_empty() {
             return Action::Send { pushpin: gate.pushpin, channel, items };
         }
-        if self.final_written { self.close(gate, now) } else { Action::Wait { until: None } }
+        match (self.final_written, self.shared) {
+            (true, true) => Action::Published,
+            (true, false) => self.close(gate, now),
+            (false, _) => Action::Wait { until: None },
+        }
     }
 
     fn await_subscription(&mut self, channel: u32, now: u64) -> Action {
@@ -537,4 +578,9 @@ impl Delivery {
     fn number_after_items(&self) -> u32 {
         u32::try_from(self.items.len() + 1).unwrap_or(u32::MAX)
     }
+}
+
+/// Whether the tool asked for the stream's end here; the client resumes it ([`HANG_UP`]).
+fn is_hang_up(item: &Send) -> bool {
+    matches!(item, Send::Event(_, event) if event.as_ref() == HANG_UP)
 }

@@ -11,8 +11,9 @@ mod delivery;
 mod record;
 mod types;
 
-pub use delivery::{Action, Delivery, DeliveryLimits, Exit, Input, Link, Send, SendOutcome};
+pub use delivery::{Action, Delivery, DeliveryLimits, Exit, HANG_UP, Input, Link, Send, SendOutcome};
 pub use record::Record;
 pub use types::{
-    Claim, Enqueue, Gone, Message, Offer, Order, Reach, Read, Resume, Run, Snapshot, State, Timing, Via,
+    Claim, Enqueue, Gone, Join, Message, Offer, Order, Reach, Read, Resume, Retry, Run, Snapshot, State,
+    Timing, Via,
 };

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::types::{
-    Claim, Gone, Message, Offer, Order, Reach, Read, Resume, Run, Snapshot, State, Timing, Via,
+    Claim, Gone, Join, Message, Offer, Order, Reach, Read, Resume, Run, Snapshot, State, Timing, Via,
 };
 use crate::broker::Stray;
 use crate::id::Ticket;
@@ -51,7 +51,11 @@ pub struct Record {
 impl Record {
     /// ENQ.
     pub fn new(order: Order, now: u64) -> Self {
-        let reach = Reach::Node { node: order.node.clone(), request: order.request };
+        let (reach, channels) = match &order.stream {
+            // The stream stands already.
+            Some(_) => (Reach::Held { channel: 1, from: 0, gate: false, since: now, ticket: None }, 1),
+            None => (Reach::Node { node: order.node.clone(), request: order.request }, 0),
+        };
         Self {
             order,
             enqueued: now,
@@ -61,7 +65,7 @@ impl Record {
             lease: 0,
             rerun: Rerun::Unsafe,
             reach,
-            channels: 0,
+            channels,
             hi: 0,
             finished: 0,
             out: None,
@@ -74,6 +78,12 @@ impl Record {
     /// Whether events are kept in the record.
     pub fn keeps_log(&self) -> bool {
         self.order.era == Era::Session || self.order.via == Via::Backend
+    }
+
+    /// Whether somebody may ask for it again, so that it goes on without a client: in the session eras by
+    /// `Last-Event-ID`, else by the key of a retry.
+    fn is_kept(&self) -> bool {
+        self.order.era == Era::Session || self.order.retry.is_some()
     }
 
     /// The owner's view.
@@ -101,7 +111,8 @@ impl Record {
         if self.closed || self.run != Run::Queued {
             return false;
         }
-        if self.cancel || (self.order.era == Era::Modern && self.reach == Reach::None) {
+        let nobody = self.reach == Reach::None && !self.is_kept();
+        if self.cancel || nobody {
             self.close_cancelled();
             return false;
         }
@@ -324,6 +335,10 @@ impl Record {
         let mut close = None;
         match &mut self.reach {
             Reach::Offered { since, .. } => *since = now,
+            // The stream is not the call's own, and can't be resumed: what was accepted counts as sent.
+            Reach::Held { gate, from, since, .. } if *gate && self.order.stream.is_some() => {
+                (*gate, *from, *since) = (false, self.hi, now);
+            }
             // The client's last event is not known here, so it resumes with Last-Event-ID.
             Reach::Held { gate: true, channel, .. } if self.order.era == Era::Session => {
                 close = Some(*channel);
@@ -358,10 +373,12 @@ impl Record {
         Read { events, out, over: false }
     }
 
-    /// RESUME in a session era. The caller has checked that the session is the asking principal's own.
-    pub fn resume(&mut self, session: &str, last: u32, now: u64) -> Resume {
+    /// RESUME in a session era. The caller has checked that the session is the asking principal's own. With
+    /// `at`, a backend and its request, that backend streams the rest; else Pushpin holds it.
+    pub fn resume(&mut self, session: &str, last: u32, at: Option<(&str, u64)>, now: u64) -> Resume {
         if self.order.era != Era::Session
             || self.order.session.as_deref() != Some(session)
+            || self.order.stream.is_some()
             || self.run == Run::Cancelled
         {
             return Resume::Unknown;
@@ -376,10 +393,33 @@ impl Record {
         if self.closed {
             return Resume::Unknown;
         }
+        if let Some((node, request)) = at {
+            self.reach = Reach::Node { node: node.to_owned(), request };
+            return Resume::Joined;
+        }
         self.channels += 1;
         let from = u32::try_from(self.log.len()).unwrap_or(u32::MAX);
         self.reach = Reach::Held { channel: self.channels, from, gate: false, since: now, ticket: None };
         Resume::Held { events, channel: self.channels }
+    }
+
+    /// JOIN of a repeated request: the answer comes to it, and no longer to the one before it.
+    pub fn join(&mut self, name: &str, node: &str, request: u64) -> Join {
+        if self.order.retry.as_ref().is_none_or(|retry| retry.name != name) {
+            return Join::Unknown;
+        }
+        match (&self.out, self.run) {
+            (Some(out), _) => Join::Done(out.clone()),
+            (None, Run::Cancelled) => Join::Cancelled,
+            (None, _) if self.closed => Join::Unknown,
+            _ => {
+                node.clone_into(&mut self.order.node);
+                self.order.request = request;
+                self.order.via = Via::Backend;
+                self.reach = Reach::Node { node: node.to_owned(), request };
+                Join::Waits
+            }
+        }
     }
 
     /// A worker registers its call again after the broker lost its memory.
@@ -415,7 +455,7 @@ impl Record {
 
     /// Whether the record is to be deleted rather than kept until it expires: nothing could ask for it.
     pub fn is_forgettable(&self) -> bool {
-        self.closed && self.run != Run::Cancelled && (self.order.era == Era::Modern || self.out.is_none())
+        self.closed && self.run != Run::Cancelled && (!self.is_kept() || self.out.is_none())
     }
 
     fn own(&mut self, worker: &str, now: u64, timing: &Timing) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::Ticket;
+use crate::id::{CallId, Ticket};
 use crate::job::Era;
 use crate::runner::Rerun;
 
@@ -135,6 +135,20 @@ pub struct Order {
     pub node: String,
     /// Number of the request within that backend.
     pub request: u64,
+    /// Channel of the session's standing stream, which carries this call's messages (HTTP+SSE, revision
+    /// 2024-11-05). None: the call has a stream of its own.
+    pub stream: Option<String>,
+    /// What a repetition of this request is recognised by.
+    pub retry: Option<Retry>,
+}
+
+/// What a repeated request is recognised by (header `Idempotency-Key`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retry {
+    /// Hash of caller, server, method, name and key, in hexadecimal.
+    pub name: String,
+    /// Hash of the parameters, in hexadecimal: one key is for one request.
+    pub print: String,
 }
 
 /// A worker's view of its call.
@@ -166,6 +180,26 @@ pub enum Enqueue {
     Full,
     /// The client cancelled it before it came; nothing was kept.
     Cancelled,
+    /// It is the repetition of a call that is known, by its [`Retry`]; nothing was kept.
+    Known {
+        /// The call.
+        call: CallId,
+        /// Whether the parameters are the same.
+        same: bool,
+    },
+}
+
+/// How a repeated request meets its call (JOIN).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Join {
+    /// The call is unknown.
+    Unknown,
+    /// It was cancelled.
+    Cancelled,
+    /// It is finished.
+    Done(Message),
+    /// It runs; its answer will come to the request that joined.
+    Waits,
 }
 
 /// What a waiting backend may do with its client.
@@ -211,6 +245,8 @@ pub enum Resume {
         /// Number of the new channel.
         channel: u32,
     },
+    /// More will come; the backend that asks reads it (READ).
+    Joined,
 }
 
 /// What a worker does with a call that another one lost.

@@ -17,6 +17,7 @@ pub enum Access {
 }
 
 /// Who asks, and how.
+#[derive(Clone)]
 pub(super) struct Caller {
     pub(super) principal: Principal,
     pub(super) road: Road,

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use super::access::Caller;
 use super::waiting::Waiting;
-use super::{Counters, Front, Handover, hold, into_axum, refuse, stream};
-use crate::call::{Enqueue, Message, Offer, Order, Via};
+use super::{Counters, Front, Handover, hold, into_axum, refuse, retry, stream};
+use crate::call::{Enqueue, Join, Message, Offer, Order, Retry, Via};
 use crate::id::{CallId, Ticket};
 use crate::job::{Era, Job};
 use crate::protocol::{self, Refusal, Request, Revision, sse};
@@ -27,6 +27,7 @@ const MISSING: Duration = Duration::from_secs(3);
 const SILENT: Duration = Duration::from_secs(4);
 
 /// What a call needs beside the client's message.
+#[derive(Clone)]
 pub(super) struct Context {
     pub(super) caller: Caller,
     pub(super) era: Era,
@@ -34,20 +35,35 @@ pub(super) struct Context {
     /// Key of the session, and `params` of its `initialize`.
     pub(super) session: Option<(String, Box<RawValue>)>,
     pub(super) log_level: Option<String>,
+    /// Channel of the standing stream that the answer goes to, in HTTP+SSE.
+    pub(super) stream: Option<String>,
+    /// The client's `Idempotency-Key`.
+    pub(super) key: Option<String>,
     /// Bytes of the request's body.
     pub(super) body: usize,
 }
 
 impl Context {
-    fn via(&self, front: &Front) -> Via {
-        let limits = &front.config.limits;
-        let held = match self.caller.road {
-            Road::Hermod => self.body <= limits.held_body,
-            Road::Bifrost => front.config.handover != Handover::None && self.body <= limits.handover_body,
-            Road::Direct => false,
-        };
-        if held && front.publisher.is_some() { Via::Pushpin } else { Via::Backend }
+    fn retry(&self, front: &Front, request: &Request<'_>) -> Option<Retry> {
+        let key = self.key.as_deref()?;
+        let name = request.params.name.as_deref().unwrap_or_default();
+        let principal = self.caller.principal.key();
+        Some(Retry {
+            name: retry::name(&[&principal, &front.config.server, &request.method, name, key]),
+            print: retry::print(request.raw),
+        })
     }
+}
+
+/// Who holds a stream, if the answer becomes one.
+pub(super) fn via(front: &Front, road: Road, body: usize) -> Via {
+    let limits = &front.config.limits;
+    let held = match road {
+        Road::Hermod => body <= limits.held_body,
+        Road::Bifrost => front.config.handover != Handover::None && body <= limits.handover_body,
+        Road::Direct => false,
+    };
+    if held && front.publisher.is_some() { Via::Pushpin } else { Via::Backend }
 }
 
 /// How a call ended, for who wants one JSON document.
@@ -60,12 +76,14 @@ pub(super) enum Outcome {
 
 /// Runs a request and answers it in the best form that there is.
 pub(super) async fn answer(front: &Arc<Front>, context: Context, request: &Request<'_>) -> Response {
-    let via = context.via(front);
+    let via = via(front, context.caller.road, context.body);
     let revision = context.revision;
     let refused = |refusal: Refusal| refuse(front, refusal.for_id(request.id));
     let mut waiting = match begin(front, &context, request, via).await {
-        Ok(Some(waiting)) => waiting,
-        Ok(None) => return no_answer(),
+        Ok(Begun::Waiting(waiting)) => waiting,
+        Ok(Begun::Joined(waiting)) => return stream::joined(front, revision, waiting, request).await,
+        Ok(Begun::Answer(out)) => return json(front, revision, out),
+        Ok(Begun::Cancelled) => return no_answer(),
         Err(refusal) => return refused(refusal),
     };
     if via == Via::Backend {
@@ -80,7 +98,7 @@ pub(super) async fn answer(front: &Arc<Front>, context: Context, request: &Reque
             Counters::count(&front.counters.held);
             match context.caller.road {
                 Road::Hermod => match front.broker.hold(ticket, &context.caller.assertion).await {
-                    Ok(Some(held)) => hold::held_response(&held),
+                    Ok(Some(held)) => hold::held_response(&held, revision),
                     _ => refused(Refusal::unavailable("The stream could not be held. Try again.", 1)),
                 },
                 _ => hold::handover_response(front.config.handover, ticket),
@@ -92,8 +110,9 @@ pub(super) async fn answer(front: &Arc<Front>, context: Context, request: &Reque
 /// Runs a request and waits for its answer; no stream.
 pub(super) async fn outcome(front: &Arc<Front>, context: &Context, request: &Request<'_>) -> Outcome {
     let mut waiting = match begin(front, context, request, Via::Pushpin).await {
-        Ok(Some(waiting)) => waiting,
-        Ok(None) => return Outcome::Cancelled,
+        Ok(Begun::Waiting(waiting) | Begun::Joined(waiting)) => waiting,
+        Ok(Begun::Answer(out)) => return Outcome::Answer(out),
+        Ok(Begun::Cancelled) => return Outcome::Cancelled,
         Err(refusal) => return Outcome::Refused(refusal.for_id(request.id)),
     };
     match wait(front, &mut waiting, None).await {
@@ -105,10 +124,21 @@ pub(super) async fn outcome(front: &Arc<Front>, context: &Context, request: &Req
 
 /// Puts a notification into the queue; nobody waits for it.
 pub(super) async fn notify(front: &Arc<Front>, context: &Context, message: &RawValue) -> Result<(), Refusal> {
+    submit(front, context, message, None).await
+}
+
+/// Puts a message into the queue whose answer, if it has one, goes to the context's standing stream.
+pub(super) async fn submit(
+    front: &Arc<Front>,
+    context: &Context,
+    message: &RawValue,
+    request: Option<&Request<'_>>,
+) -> Result<(), Refusal> {
     let call = CallId::random(front.broker.shard(session_key(context)));
-    let order = order(front, context, call, message, None, None, Via::Backend, u64::MAX);
+    let via = via(front, context.caller.road, context.body);
+    let order = order(front, context, call, message, request, via, u64::MAX);
     match front.broker.enqueue(call, order?).await {
-        Ok(Enqueue::Accepted | Enqueue::Cancelled) => Ok(()),
+        Ok(Enqueue::Accepted | Enqueue::Cancelled | Enqueue::Known { .. }) => Ok(()),
         Ok(Enqueue::Full) => Err(full()),
         Err(_) => Err(silent()),
     }
@@ -132,33 +162,76 @@ fn session_key(context: &Context) -> Option<&str> {
     context.session.as_ref().map(|(key, _)| key.as_str())
 }
 
-/// Counts the call, registers the request, and enqueues. `None`: the client's cancellation came first.
+/// What became of a request that was handed in.
+enum Begun {
+    Waiting(Waiting),
+    /// It repeats a call that still runs.
+    Joined(Waiting),
+    /// It repeats a call that has ended.
+    Answer(Message),
+    /// The client's cancellation came first.
+    Cancelled,
+}
+
+/// Counts the call, registers the request, and enqueues.
 async fn begin(
     front: &Arc<Front>,
     context: &Context,
     request: &Request<'_>,
     via: Via,
-) -> Result<Option<Waiting>, Refusal> {
+) -> Result<Begun, Refusal> {
     let counted = count(front, &context.caller.principal)?;
-    let call = CallId::random(front.broker.shard(session_key(context)));
+    let retry = context.retry(front, request);
+    let shard = front.broker.shard(retry.as_ref().map(|retry| retry.name.as_str()).or(session_key(context)));
+    let call = CallId::random(shard);
     let mut waiting = Waiting::register(front, call, counted);
-    let tool = (request.method == "tools/call").then(|| request.params.name.as_deref().unwrap_or_default());
-    let order = order(front, context, call, request.raw, tool, Some(request), via, waiting.request)?;
+    let order = order(front, context, call, request.raw, Some(request), via, waiting.request)?;
     match front.broker.enqueue(call, order).await {
-        Ok(Enqueue::Accepted) => Ok(Some(waiting)),
+        Ok(Enqueue::Accepted) => Ok(Begun::Waiting(waiting)),
         Ok(Enqueue::Cancelled) => {
             waiting.settle();
-            Ok(None)
+            Ok(Begun::Cancelled)
         }
         Ok(Enqueue::Full) => {
             waiting.settle();
             Err(full())
+        }
+        Ok(Enqueue::Known { call, same }) => {
+            waiting.call = call;
+            match retry.filter(|_| same) {
+                Some(retry) => join(front, waiting, &retry, request).await,
+                None => {
+                    waiting.settle();
+                    Err(retry::reused())
+                }
+            }
         }
         // It may have been accepted all the same: `waiting` gives it up when it is dropped.
         Err(error) => {
             tracing::warn!(%error, "a call can't be enqueued");
             Err(silent())
         }
+    }
+}
+
+/// Joins the call that a request repeats.
+async fn join(
+    front: &Arc<Front>,
+    mut waiting: Waiting,
+    retry: &Retry,
+    request: &Request<'_>,
+) -> Result<Begun, Refusal> {
+    let reply = front.broker.join(waiting.call, &retry.name, &front.config.node, waiting.request).await;
+    if !matches!(reply, Ok(Join::Waits)) {
+        waiting.settle();
+    }
+    match reply {
+        Ok(Join::Waits) => Ok(Begun::Joined(waiting)),
+        Ok(Join::Done(out)) => Ok(Begun::Answer(retry::under_id(&out, request.id.as_json()))),
+        Ok(Join::Cancelled) => Err(retry::cancelled()),
+        // It was forgotten in this very moment.
+        Ok(Join::Unknown) => Err(Refusal::unavailable("The call has just expired. Ask again.", 1)),
+        Err(_) => Err(silent()),
     }
 }
 
@@ -171,7 +244,7 @@ fn silent() -> Refusal {
 }
 
 /// Counts a call for its principal and organisation.
-fn count(front: &Front, principal: &Principal) -> Result<Vec<String>, Refusal> {
+pub(super) fn count(front: &Front, principal: &Principal) -> Result<Vec<String>, Refusal> {
     let limits = &front.config.limits;
     let own = principal.key();
     let organisation = format!("{}|{}", principal.issuer, principal.organisation);
@@ -190,13 +263,11 @@ fn count(front: &Front, principal: &Principal) -> Result<Vec<String>, Refusal> {
     Ok(counted)
 }
 
-#[expect(clippy::too_many_arguments, reason = "an order is made of all of these")]
 fn order(
     front: &Front,
     context: &Context,
     call: CallId,
     message: &RawValue,
-    tool: Option<&str>,
     request: Option<&Request<'_>>,
     via: Via,
     number: u64,
@@ -219,7 +290,9 @@ fn order(
         job: job.get().into(),
         era: context.era,
         via,
-        tool: tool.map(str::to_owned),
+        tool: request
+            .filter(|request| request.method == "tools/call")
+            .map(|request| request.params.name.as_deref().unwrap_or_default().to_owned()),
         assertion: context.caller.assertion.clone(),
         principal: context.caller.principal.key(),
         session: session_key(context).map(str::to_owned),
@@ -227,6 +300,8 @@ fn order(
         lost: lost(id).into(),
         node: front.config.node.clone(),
         request: number,
+        stream: context.stream.clone(),
+        retry: request.and_then(|request| context.retry(front, request)),
     })
 }
 

@@ -18,6 +18,8 @@ pub(super) async fn serve(
     session: &Session,
     messages: &[Message<'_>],
 ) -> Response {
+    // One key can't be for several requests.
+    let context = Context { key: None, ..context };
     let answers = join_all(messages.iter().map(|message| serve_one(front, &context, session, message))).await;
     let answers: Vec<Bytes> = answers.into_iter().flatten().collect();
     if !messages.iter().any(|message| matches!(message, Message::Request(_))) {

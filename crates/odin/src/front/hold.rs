@@ -9,10 +9,10 @@ use grip::{Hold, KeepAlive};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::access::{only, proof};
-use super::{Front, Handover, unix_seconds};
+use super::{Front, Handover, standing, stream, unix_seconds};
 use crate::broker::Held;
 use crate::id::Ticket;
-use crate::protocol::sse;
+use crate::protocol::{PROTOCOL_VERSION, Revision};
 
 /// How often Pushpin sends a comment on a silent stream.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -32,9 +32,12 @@ pub(super) async fn hold(
     let Some(assertion) = only(&headers, identity::assertion::HEADER).filter(|_| signed) else {
         return unknown();
     };
-    match front.broker.hold(ticket, &proof(assertion)).await {
-        Ok(Some(held)) => held_response(&held),
-        Ok(None) => unknown(),
+    let revision = only(&headers, PROTOCOL_VERSION.as_str()).and_then(Revision::parse);
+    let proof = proof(assertion);
+    match front.broker.hold(ticket, &proof).await {
+        // Clients before 2025-11-25 do not send the version with each request, and need nothing of it here.
+        Ok(Some(held)) => held_response(&held, revision.unwrap_or(Revision::V2025_03_26)),
+        Ok(None) => standing::unpark(&front, ticket, &proof).await.unwrap_or_else(unknown),
         Err(error) => {
             tracing::warn!(%error, "a stream can't be held");
             StatusCode::SERVICE_UNAVAILABLE.into_response()
@@ -42,13 +45,18 @@ pub(super) async fn hold(
     }
 }
 
-/// The answer that makes Pushpin hold the stream. Its body is empty: what went through a backend could die
-/// with it.
-pub(super) fn held_response(held: &Held) -> Response {
-    let hold = Hold::stream(held.channel.to_string()).keep_alive(KeepAlive::sse(KEEP_ALIVE));
+/// The answer that makes Pushpin hold the stream of a call. No event of the call is in it: what went through a
+/// backend could die with it.
+pub(super) fn held_response(held: &Held, revision: Revision) -> Response {
+    let prime = held.session.as_ref().and_then(|_| stream::prime(revision, held.channel.call));
+    instruct(Hold::stream(held.channel.to_string()), prime.unwrap_or_default())
+}
+
+/// The answer that makes Pushpin hold a stream that begins with `content`.
+pub(super) fn instruct(hold: Hold, content: String) -> Response {
+    let hold = hold.keep_alive(KeepAlive::sse(KEEP_ALIVE));
     let Ok(instruction) = hold.headers() else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
-    let mut response = StatusCode::OK.into_response();
-    sse::stream_headers(response.headers_mut());
+    let mut response = stream::events(content);
     response.headers_mut().extend(instruction);
     response
 }

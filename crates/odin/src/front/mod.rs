@@ -8,8 +8,11 @@ mod access;
 mod answer;
 mod batch;
 mod hold;
+mod http_sse;
 mod request;
+mod retry;
 mod session;
+mod standing;
 mod stream;
 mod waiting;
 

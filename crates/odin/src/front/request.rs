@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use axum::extract::{Request as HttpRequest, State};
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
+use http::{Method, StatusCode};
 use identity::path::{self, EndpointKind};
 
 use super::answer::{self, Context};
 use super::session::{self, Session};
-use super::{Front, into_axum, refuse};
+use super::{Front, http_sse, into_axum, refuse, retry, standing};
 use crate::job::Era;
 use crate::protocol::{self, Incoming, Message, NotificationRoute, Refusal, Route};
 
@@ -18,8 +18,8 @@ pub(super) async fn serve(State(front): State<Arc<Front>>, request: HttpRequest)
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
     let endpoint = match path::parse(path) {
-        Ok(endpoint) if endpoint.kind == EndpointKind::Streamable => endpoint,
-        Ok(_) | Err(path::PathError::NotAnEndpoint | path::PathError::Reserved) => {
+        Ok(endpoint) => endpoint,
+        Err(path::PathError::NotAnEndpoint | path::PathError::Reserved) => {
             return StatusCode::NOT_FOUND.into_response();
         }
         Err(error) => return refuse(&front, Refusal::invalid(format!("{error}."))),
@@ -31,6 +31,21 @@ pub(super) async fn serve(State(front): State<Arc<Front>>, request: HttpRequest)
     let limits = &front.config.limits.request;
     let Ok(body) = axum::body::to_bytes(body, limits.body_bytes).await else {
         return refuse(&front, Refusal::body_too_large(limits.body_bytes));
+    };
+    match (&endpoint.kind, &parts.method) {
+        (EndpointKind::Streamable, _) => {}
+        (EndpointKind::Sse, &Method::GET) => {
+            return http_sse::open(&front, caller, path, &parts.headers).await;
+        }
+        (EndpointKind::Messages { session }, &Method::POST) => {
+            return http_sse::post(&front, caller, session, &parts.headers, &body).await;
+        }
+        (EndpointKind::Sse, _) => return refuse(&front, Refusal::method_not_allowed("GET")),
+        (EndpointKind::Messages { .. }, _) => return refuse(&front, Refusal::method_not_allowed("POST")),
+    }
+    let key = match retry::key(&parts.headers) {
+        Ok(key) => key,
+        Err(refusal) => return refuse(&front, refusal),
     };
     let incoming = match protocol::classify(&parts.method, &parts.headers, &body, limits) {
         Ok(incoming) => incoming,
@@ -44,6 +59,8 @@ pub(super) async fn serve(State(front): State<Arc<Front>>, request: HttpRequest)
                 revision: *revision,
                 session: None,
                 log_level: None,
+                stream: None,
+                key,
                 body: body.len(),
             };
             modern(&front, context, message).await
@@ -59,10 +76,10 @@ pub(super) async fn serve(State(front): State<Arc<Front>>, request: HttpRequest)
             if let Err(refusal) = incoming.check_session(session.info.revision) {
                 return refuse(&front, refusal);
             }
-            session::messages(&front, caller, &session, messages, body.len()).await
+            session::messages(&front, caller, &session, messages, key, body.len()).await
         }
-        Incoming::Listen { session: id, .. } => match Session::open(&front, &caller, id).await {
-            Ok(_) => refuse(&front, Refusal::method_not_allowed("POST, DELETE")),
+        Incoming::Listen { session: id, last_event_id, .. } => match Session::open(&front, &caller, id).await {
+            Ok(session) => standing::get(&front, caller, &session, *last_event_id).await,
             Err(refusal) => refuse(&front, refusal),
         },
         Incoming::End { session: id, .. } => match Session::open(&front, &caller, id).await {

@@ -8,7 +8,7 @@ use http::HeaderValue;
 
 use super::access::Caller;
 use super::answer::{self, Context, Outcome};
-use super::{Front, batch, into_axum, refuse, unix_seconds};
+use super::{Front, batch, into_axum, refuse, standing, unix_seconds};
 use crate::job::Era;
 use crate::protocol::session::SessionInfo;
 use crate::protocol::{
@@ -17,20 +17,24 @@ use crate::protocol::{
 };
 
 /// Field of a session: its lowest log level.
-const LOG_LEVEL: &str = "log_level";
+pub(super) const LOG_LEVEL: &str = "log_level";
 /// Field of a session: it was ended.
 const ENDED: &str = "ended";
+/// Field of a session of HTTP+SSE, whose id is older than its `initialize`: what that brought.
+pub(super) const INITIALIZED: &str = "initialized";
 
 /// A session that was opened for a request.
 pub(super) struct Session {
     pub(super) info: SessionInfo,
+    /// Its `initialize` was seen.
+    pub(super) initialized: bool,
     log_level: Option<String>,
 }
 
 impl Session {
     /// Opens a session id for its caller. Ended, expired, made up, another's: all the same.
     pub(super) async fn open(front: &Front, caller: &Caller, id: &str) -> Result<Self, Refusal> {
-        let info = front
+        let mut info = front
             .config
             .sessions
             .open(id, &caller.principal.key(), unix_seconds())
@@ -43,7 +47,14 @@ impl Session {
         if fields.contains_key(ENDED) {
             return Err(Refusal::unknown_session());
         }
-        Ok(Self { info, log_level: fields.remove(LOG_LEVEL) })
+        let initialized = match fields.get(INITIALIZED) {
+            Some(params) => {
+                info = info.initialized(params).map_err(|_| Refusal::unknown_session())?;
+                true
+            }
+            None => info.client_info.get() != "{}",
+        };
+        Ok(Self { info, initialized, log_level: fields.remove(LOG_LEVEL) })
     }
 
     /// The context of a call in this session.
@@ -54,11 +65,13 @@ impl Session {
             revision: self.info.revision,
             session: Some((self.info.key(), self.info.initialize_params())),
             log_level: self.log_level.clone(),
+            stream: None,
+            key: None,
             body,
         }
     }
 
-    async fn remember(&self, front: &Front, field: &str, value: &str) -> Result<(), Refusal> {
+    pub(super) async fn remember(&self, front: &Front, field: &str, value: &str) -> Result<(), Refusal> {
         let live = Duration::from_secs(front.config.sessions.lifetime());
         match front.broker.remember(&self.info.key(), field, value, live).await {
             Ok(true) => Ok(()),
@@ -81,7 +94,16 @@ pub(super) async fn initialize(
         Ok(info) => info,
         Err(refusal) => return refuse(front, refusal.for_id(request.id)),
     };
-    let context = Context { caller, era: Era::Session, revision, session: None, log_level: None, body };
+    let context = Context {
+        caller,
+        era: Era::Session,
+        revision,
+        session: None,
+        log_level: None,
+        stream: None,
+        key: None,
+        body,
+    };
     match answer::outcome(front, &context, request).await {
         Outcome::Answer(out) => {
             let negotiated = negotiated(&out);
@@ -120,11 +142,13 @@ pub(super) async fn messages(
     caller: Caller,
     session: &Session,
     body: &Body<'_>,
+    key: Option<String>,
     size: usize,
 ) -> Response {
     match body {
         Body::One(Message::Request(request)) => {
-            serve(front, session.context(caller, size), session, request).await
+            let context = Context { key, ..session.context(caller, size) };
+            serve(front, context, session, request).await
         }
         Body::One(Message::Notification(notification)) => {
             match take_notification(front, &session.context(caller, size), session, notification).await {
@@ -216,7 +240,9 @@ async fn post(front: &Front, session: &Session, name: Option<Id<'_>>, message: &
 
 /// DELETE: the session ends. What still runs in it goes on to its end.
 pub(super) async fn end(front: &Arc<Front>, session: &Session) -> Response {
-    match session.remember(front, ENDED, "1").await {
+    let ended = session.remember(front, ENDED, "1").await;
+    standing::end(front, &standing::session_channel(&session.info.key())).await;
+    match ended {
         Ok(()) => into_axum(protocol::json_response(http::StatusCode::OK, bytes::Bytes::from_static(b"{}"))),
         Err(refusal) => refuse(front, refusal),
     }

@@ -13,13 +13,17 @@ use tokio::time::Instant;
 
 use super::answer::{json, no_answer};
 use super::waiting::Waiting;
-use super::{Counters, Front, hold, refuse};
-use crate::call::Message;
-use crate::id::CallChannel;
+use super::{Counters, Front, hold, refuse, retry};
+use crate::call::{HANG_UP, Message, Read};
+use crate::id::CallId;
 use crate::job::Era;
 use crate::protocol::{Refusal, Request, Revision, sse};
 use crate::worker::event;
 
+/// Milliseconds that a client is to wait before it takes a broken stream up again.
+const RETRY: u32 = 500;
+/// A number beyond all events: what is read from there on is the answer alone.
+const ANSWER_ALONE: u32 = u32::MAX;
 /// How long to wait before the record is read again without a hint.
 const AGAIN: Duration = Duration::from_millis(500);
 /// How long the broker may be silent, or the record missing, before a stream is given up.
@@ -54,6 +58,8 @@ pub(super) async fn answer(
                 out if out.is_some() || !read.events.is_empty() || Instant::now() >= deadline => {
                     Counters::count(&front.counters.streamed);
                     let mut streaming = Streaming::new(front.clone(), era, waiting);
+                    let prime = prime(revision, streaming.waiting.call);
+                    streaming.chunks.extend(prime.map(Bytes::from));
                     streaming.take(read.events, out);
                     return streaming.into_response();
                 }
@@ -68,12 +74,83 @@ pub(super) async fn answer(
     }
 }
 
+/// Waits for the answer of a call that a request repeats; its events went to the request before it.
+pub(super) async fn joined(
+    front: &Arc<Front>,
+    revision: Revision,
+    mut waiting: Waiting,
+    request: &Request<'_>,
+) -> Response {
+    let id: Arc<str> = request.id.as_json().into();
+    let deadline = Instant::now() + front.config.hold_after;
+    loop {
+        tokio::select! {
+            () = waiting.hint() => {}
+            () = tokio::time::sleep_until(deadline) => {}
+        }
+        let read = front.broker.read(waiting.call, &front.config.node, waiting.request, ANSWER_ALONE).await;
+        match read {
+            Ok(Read { over: true, .. }) => {
+                waiting.settle();
+                return refuse(front, retry::cancelled().for_id(request.id));
+            }
+            Ok(Read { out: Some(out), .. }) => {
+                waiting.settle();
+                return json(front, revision, retry::under_id(&out, &id));
+            }
+            _ if Instant::now() >= deadline => {
+                Counters::count(&front.counters.streamed);
+                let era = if revision.is_modern() { Era::Modern } else { Era::Session };
+                let streaming = Streaming::new(front.clone(), era, waiting);
+                return Streaming { taken: ANSWER_ALONE, under: Some(id), ..streaming }.into_response();
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Goes on with the stream of a call after event `last`; the call knows already that this request reads it.
+pub(super) fn resumed(front: &Arc<Front>, waiting: Waiting, last: u32) -> Response {
+    Counters::count(&front.counters.streamed);
+    let streaming = Streaming::new(front.clone(), Era::Session, waiting);
+    // It looks at once: there may be events already.
+    streaming.waiting.wake();
+    Streaming { taken: last, ..streaming }.into_response()
+}
+
+/// The events of a call after number `last`, as one text.
+pub(super) fn replay(call: CallId, last: u32, events: &[Message]) -> String {
+    let numbered = (last.saturating_add(1)..).zip(events).filter(|(_, message)| &***message != HANG_UP);
+    numbered.map(|(number, message)| event(call, Era::Session, number, message)).collect()
+}
+
+/// The event with which a stream begins, for revisions whose clients know it: from it they can resume.
+pub(super) fn prime(revision: Revision, call: CallId) -> Option<String> {
+    if revision != Revision::V2025_11_25 {
+        return None;
+    }
+    let mut out = Vec::new();
+    let event = sse::Event::prime(sse::EventId { call, number: 0 }).with_retry(RETRY);
+    event.write(&mut out, 1024).ok()?;
+    String::from_utf8(out).ok()
+}
+
+/// An answer that is a stream of events.
+pub(super) fn events(body: impl Into<Body>) -> Response {
+    let mut response = StatusCode::OK.into_response();
+    sse::stream_headers(response.headers_mut());
+    *response.body_mut() = body.into();
+    response
+}
+
 struct Streaming {
     front: Arc<Front>,
     era: Era,
     waiting: Waiting,
     chunks: VecDeque<Bytes>,
     taken: u32,
+    /// The id that the answer goes out under, if it is not the call's own.
+    under: Option<Arc<str>>,
     over: bool,
     heard: Instant,
 }
@@ -81,16 +158,26 @@ struct Streaming {
 impl Streaming {
     fn new(front: Arc<Front>, era: Era, waiting: Waiting) -> Self {
         let heard = Instant::now();
-        Self { front, era, waiting, chunks: VecDeque::new(), taken: 0, over: false, heard }
+        Self { front, era, waiting, chunks: VecDeque::new(), taken: 0, under: None, over: false, heard }
     }
 
     fn take(&mut self, events: Vec<Message>, out: Option<Message>) {
-        for message in events.into_iter().chain(out.clone()) {
-            self.taken += 1;
-            let stem = CallChannel { call: self.waiting.call, number: 0 };
-            self.chunks.push_back(event(stem, self.era, self.taken, &message).into());
+        let ended = out.is_some();
+        let out = match (out, &self.under) {
+            (Some(out), Some(id)) => Some(retry::under_id(&out, id)),
+            (out, _) => out,
+        };
+        for message in events.into_iter().chain(out) {
+            self.taken = self.taken.saturating_add(1);
+            if &*message == HANG_UP {
+                // Not settled: the call goes on without a client, until that resumes.
+                self.over = true;
+                return;
+            }
+            let text = event(self.waiting.call, self.era, self.taken, &message);
+            self.chunks.push_back(text.into());
         }
-        if out.is_some() {
+        if ended {
             self.end();
         }
     }
@@ -135,9 +222,6 @@ impl Streaming {
             let chunk = streaming.next().await?;
             Some((Ok::<_, Infallible>(chunk), streaming))
         });
-        let mut response = StatusCode::OK.into_response();
-        sse::stream_headers(response.headers_mut());
-        *response.body_mut() = Body::from_stream(chunks);
-        response
+        events(Body::from_stream(chunks))
     }
 }

@@ -53,6 +53,17 @@ impl Waiting {
         self.notify.notified().await;
     }
 
+    /// One that waits for no call: it only counts, as long as it lives.
+    pub(super) fn uncalled(mut self) -> Self {
+        self.settled = true;
+        self
+    }
+
+    /// Makes the next [`hint`](Self::hint) come at once.
+    pub(super) fn wake(&self) {
+        self.notify.notify_one();
+    }
+
     /// The call needs this request no more.
     pub(super) fn settle(&mut self) {
         self.settled = true;

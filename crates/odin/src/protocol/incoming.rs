@@ -115,6 +115,23 @@ pub fn classify<'a>(
     }
 }
 
+/// Reads what a client of HTTP+SSE posts (revision 2024-11-05): messages alone; the session is in the path.
+///
+/// # Errors
+/// The finished answer.
+pub fn read_posted<'a>(headers: &HeaderMap, body: &'a [u8], limits: &Limits) -> Result<Body<'a>, Refusal> {
+    check_content_type(headers)?;
+    read_body(body, limits)
+}
+
+/// Whether the client takes a stream of events.
+///
+/// # Errors
+/// 406 when it does not.
+pub fn accepts_events(headers: &HeaderMap) -> Result<(), Refusal> {
+    check_accept(headers, &[EVENTS])
+}
+
 fn post<'a>(headers: &'a HeaderMap, body: &'a [u8], limits: &Limits) -> Result<Incoming<'a>, Refusal> {
     check_content_type(headers)?;
     check_accept(headers, &[JSON, EVENTS])?;

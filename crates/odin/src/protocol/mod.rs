@@ -78,7 +78,7 @@ pub mod sse;
 mod structure;
 
 pub use headers::{LAST_EVENT_ID, METHOD, NAME, PARAM_PREFIX, PROTOCOL_VERSION, SESSION_ID, decode_value};
-pub use incoming::{Incoming, classify};
+pub use incoming::{Incoming, accepts_events, classify, read_posted};
 pub use message::{Body, Id, LOG_LEVELS, Message, Meta, Notification, Params, Reply, Request, read_body};
 pub use params::ParamRules;
 pub use refusal::{Refusal, accepted, answer_status, code, empty_result, error_status, json_response};

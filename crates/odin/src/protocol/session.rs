@@ -132,6 +132,24 @@ impl SessionInfo {
         Err(wrong(too_large))
     }
 
+    /// The same session after an `initialize` that came later than its id: `params` as
+    /// [`initialize_params`](Self::initialize_params) wrote them.
+    ///
+    /// # Errors
+    /// [`Unknown`] when they can't be read.
+    pub fn initialized(self, params: &str) -> Result<Self, Unknown> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Params {
+            protocol_version: String,
+            capabilities: Box<RawValue>,
+            client_info: Box<RawValue>,
+        }
+        let params: Params = serde_json::from_str(params).map_err(|_| Unknown)?;
+        let revision = Revision::parse(&params.protocol_version).ok_or(Unknown)?;
+        Ok(Self { revision, client_info: params.client_info, capabilities: params.capabilities, ..self })
+    }
+
     /// The session's name in stores: the random bits in hexadecimal. An id that opened vouches for it.
     pub fn key(&self) -> String {
         hex(&self.random)

@@ -12,8 +12,8 @@ use rmcp::{
     RoleServer,
     model::{
         CancelledNotification, ClientJsonRpcMessage, ClientNotification, ClientResult, ErrorData, GetMeta,
-        JsonObject, JsonRpcMessage, NumberOrString, ProgressNotificationParam, ProgressToken, RequestId,
-        ServerJsonRpcMessage, ServerNotification, ServerRequest,
+        JsonObject, JsonRpcMessage, NumberOrString, ProgressNotificationParam, ProgressToken, ProtocolVersion,
+        RequestId, ServerJsonRpcMessage, ServerNotification, ServerRequest,
     },
     transport::Transport,
 };
@@ -36,6 +36,8 @@ pub(super) const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId
 pub(super) struct Link {
     pub(super) call: String,
     pub(super) era: Era,
+    /// The client's revision has it take up streams that end early.
+    pub(super) resumable: bool,
     pub(super) log: LogFilter,
     /// The token that progress must carry: rmcp's view of it, and the client's own text.
     pub(super) progress: Option<(ProgressToken, Box<RawValue>)>,
@@ -56,6 +58,7 @@ impl Link {
         Self {
             call: job.call.clone(),
             era: job.era,
+            resumable: job.protocol == ProtocolVersion::V_2025_11_25.as_str(),
             log,
             progress: None,
             odd_id: None,
@@ -64,6 +67,11 @@ impl Link {
             refused: CancellationToken::new(),
             cancelled: CancellationToken::new(),
         }
+    }
+
+    /// Ends the client's connection, if the client knows how to resume.
+    pub(super) fn hang_up(&self) -> Result<(), Closed> {
+        if self.resumable { self.put(Emission::HangUp) } else { Ok(()) }
     }
 
     /// Nothing goes out any more. What goes out in this moment, does so before this returns.

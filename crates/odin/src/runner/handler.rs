@@ -35,7 +35,9 @@ use super::{
     channel::{JobTransport, Link},
     envelope::{self, Envelope},
     log::LogFilter,
-    methods, peer, result,
+    methods,
+    peer::{self, ResponseStream},
+    result,
 };
 use crate::job::{Era, Job};
 
@@ -163,6 +165,7 @@ impl<H: ServerHandler> RmcpRunner<H> {
         std::mem::swap(&mut context.extensions, request.extensions_mut());
         context.meta = meta;
         peer::extend(&mut context.extensions, job);
+        context.extensions.insert(ResponseStream::new(Arc::clone(&link)));
 
         let work = AssertUnwindSafe(async {
             Service::<RoleServer>::handle_request(&*self.handler, request, context).await

@@ -21,7 +21,7 @@ mod result;
 use crate::job::Job;
 
 pub use handler::{CANCEL_GRACE, RmcpRunner};
-pub use peer::CallContext;
+pub use peer::{CallContext, ResponseStream};
 
 /// What a running call sends out before its answer.
 #[derive(Debug)]
@@ -37,6 +37,9 @@ pub enum Emission {
         /// The whole request.
         message: Box<RawValue>,
     },
+    /// Nothing for the client, but the end of its connection: it resumes the stream when it wants more
+    /// (revision 2025-11-25 only).
+    HangUp,
 }
 
 /// What the client sends to a call while it runs.

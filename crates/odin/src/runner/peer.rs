@@ -2,6 +2,7 @@
 //! neither knows the client's capabilities nor refuses what the revision forbids.
 
 use std::str::FromStr;
+use std::sync::Arc;
 
 use http::request::Parts;
 use rmcp::model::{
@@ -9,6 +10,8 @@ use rmcp::model::{
     RequestMetaObject,
 };
 
+use super::Closed;
+use super::channel::Link;
 use crate::job::{Era, Job};
 
 /// The call that a handler works for; handlers get it by `Extension<CallContext>`.
@@ -20,6 +23,28 @@ pub struct CallContext {
     pub server: String,
     /// Session id, in the session era once there is a session.
     pub session: Option<String>,
+}
+
+/// The stream that a call's messages go out on; handlers get it by `Extension<ResponseStream>`.
+#[derive(Clone)]
+pub struct ResponseStream {
+    link: Arc<Link>,
+}
+
+impl ResponseStream {
+    pub(super) fn new(link: Arc<Link>) -> Self {
+        Self { link }
+    }
+
+    /// Ends the client's connection while the call goes on. The client comes back for the rest, after a while
+    /// and from whichever node it reaches, so that a long call does not keep a connection open (revision
+    /// 2025-11-25, sending messages). In other revisions nothing happens.
+    ///
+    /// # Errors
+    /// [`Closed`] when the call takes nothing more.
+    pub fn hang_up(&self) -> Result<(), Closed> {
+        self.link.hang_up()
+    }
 }
 
 /// The job's protocol revision in rmcp's type.

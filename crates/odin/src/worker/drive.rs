@@ -10,9 +10,10 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::outbox::JobOutbox;
-use super::{Shared, encode};
+use super::Shared;
+use super::encode::Stream;
 use crate::broker::Beat;
-use crate::call::{Action, Delivery, Exit, Gone, Input, Message, SendOutcome, Snapshot, State};
+use crate::call::{Action, Delivery, Exit, Gone, Input, Message, SendOutcome, Snapshot, State, Via};
 use crate::id::{CallChannel, CallId};
 use crate::job::{Era, Job};
 use crate::runner::Inbound;
@@ -20,6 +21,8 @@ use crate::runner::Inbound;
 /// How long to wait before a command is tried again that the broker did not answer, or a write that was not
 /// made.
 const AGAIN: Duration = Duration::from_millis(50);
+/// In place of the number of a Pushpin: the backend that streams by itself, reached through the broker.
+const BACKEND: usize = usize::MAX;
 /// Messages from the client that wait for the tool.
 const INBOX: usize = 64;
 
@@ -35,6 +38,8 @@ pub(super) struct Start {
 /// What the rest of the worker knows of a call.
 pub(super) struct Handle {
     epoch: u32,
+    /// The standing stream that carries the call's messages.
+    stream: Option<String>,
     inputs: mpsc::UnboundedSender<Input>,
     subscribed: Arc<AtomicBool>,
     /// A view waits to be read: a newer one would say no more than the next beat does.
@@ -45,6 +50,10 @@ pub(super) struct Handle {
 impl Handle {
     pub(super) fn epoch(&self) -> u32 {
         self.epoch
+    }
+
+    pub(super) fn stream(&self) -> Option<&str> {
+        self.stream.as_deref()
     }
 
     pub(super) fn beat(&self, call: CallId, links_down: bool) -> Beat {
@@ -97,6 +106,7 @@ pub(super) async fn drive(
     let seen = Arc::new(AtomicBool::new(false));
     let handle = Handle {
         epoch: start.snapshot.epoch,
+        stream: start.snapshot.order.stream.clone(),
         inputs: sender.clone(),
         subscribed: subscribed.clone(),
         seen: seen.clone(),
@@ -106,6 +116,11 @@ pub(super) async fn drive(
         let mut state = shared.state();
         let subscriptions = state.streams.of(start.call);
         subscriptions.into_iter().for_each(|input| handle.input(input));
+        let order = &start.snapshot.order;
+        if let Some(stream) = &order.stream {
+            let at = if order.via == Via::Backend { Some(BACKEND) } else { state.streams.standing(stream) };
+            at.into_iter().for_each(|pushpin| handle.input(Input::Subscribed { pushpin, channel: 1 }));
+        }
         state.jobs.insert(start.call, handle);
     }
     let abort = CancellationToken::new();
@@ -299,12 +314,15 @@ impl Driver {
     }
 
     async fn send(&self, pushpin: usize, number: u32, items: &[crate::call::Send]) -> SendOutcome {
+        if pushpin == BACKEND {
+            return self.cast(items).await;
+        }
         let (Some(publisher), Some(until)) = (&self.shared.publisher, self.shared.fresh_until()) else {
             return SendOutcome::NotSent;
         };
         let channel = CallChannel { call: self.start.call, number };
-        let era = self.start.snapshot.order.era;
-        let items = items.iter().map(|send| encode::item(channel, era, send)).collect();
+        let stream = Stream::of(&self.start.snapshot.order);
+        let items = items.iter().map(|send| stream.item(channel, send)).collect();
         match publisher.send_until(pushpin, items, until).await {
             Ok(()) => SendOutcome::Sent,
             Err(error) => {
@@ -312,6 +330,19 @@ impl Driver {
                 SendOutcome::NotSent
             }
         }
+    }
+
+    /// Sends to a standing stream that a backend holds.
+    async fn cast(&self, items: &[crate::call::Send]) -> SendOutcome {
+        let Some(stream) = &self.start.snapshot.order.stream else { return SendOutcome::NotSent };
+        for item in items {
+            if let crate::call::Send::Event(_, message) | crate::call::Send::Final(_, message) = item
+                && self.shared.broker.cast(stream, message.clone()).await.is_err()
+            {
+                return SendOutcome::NotSent;
+            }
+        }
+        SendOutcome::Sent
     }
 
     fn take_inputs(&mut self) {

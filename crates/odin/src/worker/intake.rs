@@ -6,7 +6,8 @@ use std::time::Duration;
 use rand::RngExt;
 
 use super::drive::{self, Start};
-use super::{Shared, encode};
+use super::Shared;
+use super::encode::Stream;
 use crate::broker::{Claimed, Entry, WorkerNudge};
 use crate::call::{Claim, Delivery, DeliveryLimits, Send};
 use crate::runner::Rerun;
@@ -52,7 +53,7 @@ fn spawn_take(shared: &Arc<Shared>, entry: Entry) {
             Ok(Some(taken)) => {
                 let snapshot = taken.snapshot;
                 let delivery =
-                    Delivery::taken(snapshot.order.era, snapshot.state.clone(), DeliveryLimits::default());
+                    Delivery::taken(&snapshot.order, snapshot.state.clone(), DeliveryLimits::default());
                 let start = Start { call: entry.call, snapshot, generation: taken.generation, run: true };
                 drive::drive(shared, start, delivery, Some(slot)).await;
             }
@@ -94,7 +95,7 @@ fn spawn_claimed(shared: &Arc<Shared>, claimed: Claimed) {
         if let Some(channel) = claimed.close
             && let Some(publisher) = &shared.publisher
         {
-            let item = encode::item(channel, claimed.snapshot.order.era, &Send::Close);
+            let item = Stream::of(&claimed.snapshot.order).item(channel, &Send::Close);
             publisher.broadcast(&[item]).await;
         }
         let delivery = Delivery::claimed(&claimed.snapshot, DeliveryLimits::default());

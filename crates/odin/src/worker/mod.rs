@@ -95,6 +95,13 @@ struct State {
     settled: u64,
 }
 
+impl State {
+    /// The calls that a standing stream carries.
+    fn carried_by(&self, channel: &str) -> impl Iterator<Item = &drive::Handle> {
+        self.jobs.values().filter(move |job| job.stream() == Some(channel))
+    }
+}
+
 impl Worker {
     /// Starts a worker in the current runtime. `publisher` is `None` where no Pushpin is used: all calls then
     /// stream through their backend. `beat_broker` is called once, in the thread that keeps the leases.

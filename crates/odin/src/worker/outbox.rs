@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::mpsc;
 
-use crate::call::Input;
+use crate::call::{HANG_UP, Input};
 use crate::runner::{Closed, Emission, Outbox};
 
 /// Bounds of what one call may send before its answer.
@@ -44,6 +44,7 @@ impl Outbox for JobOutbox {
         let (text, needed) = match message {
             Emission::Notification(text) => (text, false),
             Emission::Request { message, .. } => (message, true),
+            Emission::HangUp => return self.inputs.send(Input::Emitted(HANG_UP.into())).map_err(|_| Closed),
         };
         let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
         let bytes = self.bytes.fetch_add(text.get().len(), Ordering::Relaxed) + text.get().len();

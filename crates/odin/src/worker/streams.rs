@@ -1,13 +1,14 @@
 //! What Pushpin reports: which channels of calls have a subscriber.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use grip::Event;
 use tokio::sync::mpsc;
 
-use super::{Shared, encode};
+use super::Shared;
+use super::encode::Stream;
 use crate::call::{Input, Link, Send};
 use crate::id::{CallChannel, CallId};
 use crate::job::Era;
@@ -21,6 +22,8 @@ const STRAY_LOOKS: u64 = 60_000;
 #[derive(Default)]
 pub(super) struct Streams {
     by_channel: BTreeMap<CallChannel, Subscription>,
+    /// Those of streams that stand by themselves, and carry calls of HTTP+SSE: channel → Pushpin.
+    standing: HashMap<String, usize>,
 }
 
 struct Subscription {
@@ -39,6 +42,17 @@ impl Streams {
             .map(|(channel, at)| Input::Subscribed { pushpin: at.pushpin, channel: channel.number })
             .collect()
     }
+
+    /// The Pushpin that holds a standing stream.
+    pub(super) fn standing(&self, channel: &str) -> Option<usize> {
+        self.standing.get(channel).copied()
+    }
+}
+
+/// What a call sees of the standing stream that carries it: always the one channel that it has.
+fn standing(pushpin: usize, subscribed: bool) -> Input {
+    let channel = 1;
+    if subscribed { Input::Subscribed { pushpin, channel } } else { Input::Unsubscribed { pushpin, channel } }
 }
 
 /// Passes on what the publisher reports.
@@ -53,10 +67,15 @@ pub(super) async fn listen(shared: Arc<Shared>, mut events: mpsc::Receiver<Event
             Event::Replayed { .. } => {}
             Event::Down { pushpin } => {
                 state.streams.by_channel.retain(|_, at| at.pushpin != pushpin);
+                state.streams.standing.retain(|_, at| *at != pushpin);
                 state.jobs.values().for_each(|job| job.input(Input::Link { pushpin, link: Link::Down }));
             }
             Event::Subscribed { pushpin, channel } => {
-                let Ok(channel) = channel.parse::<CallChannel>() else { continue };
+                let Ok(channel) = channel.parse::<CallChannel>() else {
+                    state.carried_by(&channel).for_each(|job| job.input(standing(pushpin, true)));
+                    state.streams.standing.insert(channel, pushpin);
+                    continue;
+                };
                 let subscription = Subscription { pushpin, look: now + STRAY_AFTER, pause: STRAY_AFTER };
                 state.streams.by_channel.insert(channel, subscription);
                 if let Some(job) = state.jobs.get(&channel.call) {
@@ -64,7 +83,13 @@ pub(super) async fn listen(shared: Arc<Shared>, mut events: mpsc::Receiver<Event
                 }
             }
             Event::Unsubscribed { pushpin, channel } => {
-                let Ok(channel) = channel.parse::<CallChannel>() else { continue };
+                let Ok(channel) = channel.parse::<CallChannel>() else {
+                    state.carried_by(&channel).for_each(|job| job.input(standing(pushpin, false)));
+                    if state.streams.standing.get(&channel) == Some(&pushpin) {
+                        state.streams.standing.remove(&channel);
+                    }
+                    continue;
+                };
                 if state.streams.by_channel.get(&channel).is_some_and(|at| at.pushpin == pushpin) {
                     state.streams.by_channel.remove(&channel);
                 }
@@ -103,7 +128,7 @@ pub(super) async fn end_strays(shared: Arc<Shared>) {
                     sends.push(Send::Final(stray.hi.saturating_add(1), farewell));
                 }
                 sends.push(Send::Close);
-                let items = sends.iter().map(|send| encode::item(channel, Era::Modern, send)).collect();
+                let items = sends.iter().map(|send| Stream::lost(Era::Modern).item(channel, send)).collect();
                 if let Some(publisher) = &shared.publisher {
                     tracing::info!(%channel, "ending a stream that no call answers for");
                     // A failure is no loss: the channel is looked into again.

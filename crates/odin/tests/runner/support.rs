@@ -76,6 +76,7 @@ impl Outbox for Recorder {
         emitted.push(match message {
             Emission::Notification(text) => (None, text.get().to_owned()),
             Emission::Request { id, message } => (Some(id), message.get().to_owned()),
+            Emission::HangUp => (None, "hang up".to_owned()),
         });
         drop(emitted);
         self.changed.notify_waiters();

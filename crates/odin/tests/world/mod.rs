@@ -337,6 +337,8 @@ impl World {
             lost: "lost".into(),
             node: self.nodes[call.node].clone(),
             request: call.request,
+            stream: None,
+            retry: None,
         }
     }
 
@@ -402,7 +404,7 @@ impl World {
         match &call.gets[index].stage {
             Stage::Asked if resuming => {
                 let last = call.client.last;
-                match done(self.broker.resume(id, "session", last)) {
+                match done(self.broker.resume(id, "session", last, None)) {
                     Resume::Unknown => {
                         call.gets.remove(index);
                         call.client.phase = Phase::Gone;
@@ -416,6 +418,7 @@ impl World {
                     Resume::Held { events, channel } => {
                         call.gets[index].stage = Stage::Answered(Some(channel), numbered(last, &events));
                     }
+                    Resume::Joined => unreachable!("no backend asked to stream by itself"),
                 }
             }
             Stage::Asked => match done(self.broker.hold(call.ticket.unwrap(), "proof")) {

@@ -111,8 +111,9 @@ impl World {
             let number = self.calls.iter().position(|call| call.id == entry.call).unwrap();
             self.calls[number].bodies += 1;
             self.say(format!("worker {worker} takes call {number}, epoch {}", taken.snapshot.epoch));
-            let era = taken.snapshot.order.era;
-            let delivery = Delivery::taken(era, taken.snapshot.state.clone(), DeliveryLimits::default());
+            let snapshot = &taken.snapshot;
+            let delivery =
+                Delivery::taken(&snapshot.order, snapshot.state.clone(), DeliveryLimits::default());
             self.start(worker, entry.call, delivery, taken.snapshot, taken.generation, false);
         }
     }

@@ -1,6 +1,13 @@
--- ENQ: call, server, ids or '', number of the line's fields, those with their values, the order's likewise
-local call, server, ids, line = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+-- ENQ: call, server, ids or '', the retry's name and print or '', number of the line's fields, those with
+-- their values, the order's likewise
+local call, server, ids, retry, print = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local line = tonumber(ARGV[6])
 if record(call) then return 'accepted' end
+if retry ~= '' then
+  local known = redis.call('GET', key('retry', retry))
+  local r = known and record(known)
+  if r and r.retry == retry then return { known, r.print == print and 1 or 0 } end
+end
 if ids ~= '' then
   local ahead = tonumber(redis.call('GET', key('cancel', ids)))
   if ahead and now < ahead then return 'cancelled' end
@@ -18,12 +25,19 @@ end
 local at = key('call', call)
 redis.call('DEL', at, key('log', call), key('inbox', call))
 redis.call('HSET', at, 'run', 'queued', 'epoch', 0, 'owner', '', 'rerun', 'unsafe', 'hi', 0, 'channels', 0,
-  'enqueued', now, 'finished', 0, 'reach', 'node', 'cancel', '0', 'closed', '0', unpack(ARGV, 5 + line))
+  'enqueued', now, 'finished', 0, 'reach', 'node', 'cancel', '0', 'closed', '0', unpack(ARGV, 7 + line))
 redis.call('PEXPIRE', at, LIFE)
 if ids ~= '' then
   redis.call('SADD', key('ids', ids), call)
   redis.call('PEXPIRE', key('ids', ids), LIFE)
 end
-redis.call('XADD', queue, '*', unpack(ARGV, 5, 4 + line))
+if retry ~= '' then redis.call('SET', key('retry', retry), call, 'PX', LIFE) end
+local stream = redis.call('HGET', at, 'stream')
+if stream then
+  -- The stream stands already.
+  redis.call('HSET', at, 'reach', 'held', 'channels', 1, 'channel', 1, 'from', 0, 'gate', '0', 'since', now,
+    'ticket', '')
+end
+redis.call('XADD', queue, '*', unpack(ARGV, 7, 6 + line))
 redis.call('PEXPIRE', queue, LIFE)
 return 'accepted'

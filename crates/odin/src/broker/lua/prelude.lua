@@ -12,13 +12,14 @@
 --   ticket:T  "C until"                   node:A  until   liveness of a backend
 --   ids:I     set     calls of (session, request id)      cancel:I  until   a cancellation ahead of its call
 --   session:S  hash   fields of a session                 generation      names this memory
+--   retry:R    C      the call of a retry's key           park:T          a stream on its way to Pushpin
 local root = KEYS[1]
 local GROUP = 'workers'
 
 local FIELDS = {
   'run', 'epoch', 'hi', 'channels', 'enqueued', 'era', 'via', 'server', 'reach', 'at_node', 'at_request',
   'ticket', 'since', 'channel', 'from', 'gate', 'owner', 'rerun', 'cancel', 'closed', 'expires', 'session',
-  'ids', 'finished', 'node', 'request',
+  'ids', 'finished', 'node', 'request', 'retry', 'print', 'stream',
 }
 
 local function key(kind, name)
@@ -105,6 +106,12 @@ local function live(r)
   redis.call('PEXPIRE', key('inbox', r.call), LIFE)
   redis.call('PEXPIRE', key('leases', r.server), LIFE)
   if r.ids then redis.call('PEXPIRE', key('ids', r.ids), LIFE) end
+  if r.retry then redis.call('PEXPIRE', key('retry', r.retry), LIFE) end
+end
+
+-- Whether somebody may ask for it again, so that it goes on without a client.
+local function is_kept(r)
+  return r.era == 'session' or r.retry
 end
 
 local function close(r, ...)
@@ -119,15 +126,16 @@ local function expire(r, time)
   redis.call('PEXPIRE', key('log', r.call), time + SLACK)
 end
 
--- The call is over. Only a session can ask for it again.
 local function finish(r)
-  if r.era == 'session' and redis.call('HEXISTS', r.key, 'out') == 1 then
+  if is_kept(r) and redis.call('HEXISTS', r.key, 'out') == 1 then
     close(r)
+    if r.era ~= 'session' then redis.call('DEL', key('log', r.call)) end
     expire(r, KEEP)
   else
     redis.call('ZREM', key('leases', r.server), r.call)
     redis.call('DEL', r.key, key('log', r.call), key('inbox', r.call))
     if r.ids then redis.call('SREM', key('ids', r.ids), r.call) end
+    if r.retry then redis.call('DEL', key('retry', r.retry)) end
     r.closed, r.reach = '1', 'none'
   end
 end

@@ -13,6 +13,7 @@ local r = record(call)
 if r.reach == 'node' and not is_alive(r.at_node) then announce(r.at_node) end
 own(r, worker)
 if r.ids then redis.call('SADD', key('ids', r.ids), call) end
+if r.retry then redis.call('SET', key('retry', r.retry), call) end
 live(r)
 nudge_waiting(r)
 return state(r)

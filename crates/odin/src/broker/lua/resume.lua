@@ -1,7 +1,8 @@
--- RESUME: call, session, last
+-- RESUME: call, session, last, and of a backend that streams by itself: node, request
 local session, last = ARGV[2], tonumber(ARGV[3])
 local r = record(ARGV[1])
-if not r or r.era ~= 'session' or r.session ~= session or r.run == 'cancelled' then return false end
+if not r or r.era ~= 'session' or r.session ~= session or r.stream
+  or r.run == 'cancelled' then return false end
 local events, answer = log(r, last), out(r)
 local count = redis.call('LLEN', key('log', r.call))
 if answer then
@@ -9,6 +10,11 @@ if answer then
   return { events, false }
 end
 if r.closed == '1' then return false end
+if ARGV[4] then
+  put(r, 'reach', 'node', 'at_node', ARGV[4], 'at_request', ARGV[5])
+  nudge_owner(r)
+  return 'joined'
+end
 local channel = r.channels + 1
 put(r, 'channels', channel, 'reach', 'held', 'channel', channel, 'from', count, 'gate', '0', 'since', now,
   'ticket', '')

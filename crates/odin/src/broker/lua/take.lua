@@ -5,7 +5,7 @@ redis.pcall('XACK', queue, GROUP, receipt)
 redis.call('XDEL', queue, receipt)
 local r = record(ARGV[1])
 if not r or r.closed == '1' or r.run ~= 'queued' then return false end
-if r.cancel == '1' or (r.era == 'modern' and r.reach == 'none') then
+if r.cancel == '1' or (r.reach == 'none' and not is_kept(r)) then
   close_cancelled(r)
   return false
 end

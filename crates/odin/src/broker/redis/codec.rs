@@ -7,7 +7,9 @@ use std::str::FromStr;
 use redis::Value;
 
 use super::super::{Claimed, Held, Result, Stray, Unavailable};
-use crate::call::{Claim, Gone, Message, Offer, Order, Reach, Read, Resume, Run, Snapshot, State, Via};
+use crate::call::{
+    Claim, Gone, Join, Message, Offer, Order, Reach, Read, Resume, Retry, Run, Snapshot, State, Via,
+};
 use crate::id::CallChannel;
 use crate::job::Era;
 use crate::runner::Rerun;
@@ -123,6 +125,8 @@ pub(super) fn snapshot(value: Value) -> Result<Snapshot> {
     let tool = optional("tool");
     let session = optional("session");
     let request_id = optional("request_id");
+    let stream = optional("stream");
+    let retry = optional("retry").zip(optional("print")).map(|(name, print)| Retry { name, print });
     let mut required = |name: &str| optional(name).ok_or_else(|| nonsense("record"));
     let order = Order {
         server: required("server")?,
@@ -145,6 +149,8 @@ pub(super) fn snapshot(value: Value) -> Result<Snapshot> {
         lost: required("lost")?.into(),
         node: required("node")?,
         request: parse(&required("request")?)?,
+        stream,
+        retry,
     };
     Ok(Snapshot {
         order,
@@ -200,7 +206,15 @@ pub(super) fn order(order: &Order) -> Vec<Field<'_>> {
         ("node", order.node.as_str().into()),
         ("request", order.request.to_string().into()),
     ];
-    let optional = [("tool", &order.tool), ("session", &order.session), ("request_id", &order.request_id)];
+    if let Some(retry) = &order.retry {
+        fields.extend([("retry", retry.name.as_str().into()), ("print", retry.print.as_str().into())]);
+    }
+    let optional = [
+        ("tool", &order.tool),
+        ("session", &order.session),
+        ("request_id", &order.request_id),
+        ("stream", &order.stream),
+    ];
     for (name, value) in optional {
         if let Some(value) = value {
             fields.push((name, value.as_str().into()));
@@ -283,9 +297,24 @@ pub(super) fn read(value: Value) -> Result<Read> {
     Ok(Read { events: messages(events)?, out: message(out)?, over: false })
 }
 
+pub(super) fn join(value: Value) -> Result<Join> {
+    if let Value::Array(_) = value {
+        let [out] = fixed(value)?;
+        return Ok(Join::Done(text(out)?.into()));
+    }
+    match text(value)?.as_str() {
+        "unknown" => Ok(Join::Unknown),
+        "cancelled" => Ok(Join::Cancelled),
+        "waits" => Ok(Join::Waits),
+        _ => Err(nonsense("reply")),
+    }
+}
+
 pub(super) fn resume(value: Value) -> Result<Resume> {
-    if value == Value::Nil {
-        return Ok(Resume::Unknown);
+    match &value {
+        Value::Nil => return Ok(Resume::Unknown),
+        Value::BulkString(joined) if joined == b"joined" => return Ok(Resume::Joined),
+        _ => {}
     }
     let [events, channel] = fixed(value)?;
     let events = messages(events)?;

@@ -25,12 +25,13 @@ use tokio::sync::mpsc;
 use self::codec::Field;
 use self::link::{Link, unavailable};
 use self::queue::Reader;
+use super::memory::PARKED;
 use self::scripts::{Clock, Scripts};
 use super::{
     Beat, Beaten, Broker, BrokerLimits, Claimed, Entry, Held, NodeNudge, Result, Stray, Taken, Unavailable,
     WorkerNudge,
 };
-use crate::call::{Enqueue, Gone, Message, Offer, Order, Read, Resume, Snapshot, State, Timing};
+use crate::call::{Enqueue, Gone, Join, Message, Offer, Order, Read, Resume, Snapshot, State, Timing};
 use crate::id::{CallChannel, CallId, Ticket};
 use crate::runner::Rerun;
 
@@ -259,6 +260,7 @@ impl Broker for RedisBroker {
             return Err(Unavailable(format!("there is no shard {}", call.shard())));
         }
         let key = order_key(&order);
+        let retry = order.retry.as_ref();
         let mut line: Vec<Field<'_>> = vec![("call", call.to_string().into())];
         line.extend(order.tool.as_deref().map(|tool| ("tool", tool.into())));
         let mut fields = codec::order(&order);
@@ -267,11 +269,17 @@ impl Broker for RedisBroker {
         let reply = self
             .invoke(&self.scripts.enqueue, call.shard(), |invocation| {
                 invocation.arg(call.to_string()).arg(&order.server).arg(key.as_deref().unwrap_or_default());
+                invocation.arg(retry.map_or("", |retry| &retry.name));
+                invocation.arg(retry.map_or("", |retry| &retry.print));
                 invocation.arg(line.len() * 2);
                 add_fields(invocation, &line);
                 add_fields(invocation, &fields);
             })
             .await?;
+        if let Value::Array(_) = reply {
+            let [call, same] = codec::fixed(reply)?;
+            return Ok(Enqueue::Known { call: codec::number(call)?, same: codec::number::<u8>(same)? == 1 });
+        }
         match codec::text(reply)?.as_str() {
             "accepted" => Ok(Enqueue::Accepted),
             "full" => Ok(Enqueue::Full),
@@ -310,16 +318,49 @@ impl Broker for RedisBroker {
         self.call(&self.scripts.abandon, call, &[node, &request.to_string()]).await.map(drop)
     }
 
-    async fn resume(&self, call: CallId, session: &str, last: u32) -> Result<Resume> {
-        codec::resume(self.call(&self.scripts.resume, call, &[session, &last.to_string()]).await?)
+    async fn resume(
+        &self,
+        call: CallId,
+        session: &str,
+        last: u32,
+        at: Option<(&str, u64)>,
+    ) -> Result<Resume> {
+        let last = last.to_string();
+        let reply = match at {
+            Some((node, request)) => {
+                let args = [session, &last, node, &request.to_string()];
+                self.call(&self.scripts.resume, call, &args).await?
+            }
+            None => self.call(&self.scripts.resume, call, &[session, &last]).await?,
+        };
+        codec::resume(reply)
+    }
+
+    async fn join(&self, call: CallId, name: &str, node: &str, request: u64) -> Result<Join> {
+        let args = [name, node, &request.to_string()];
+        codec::join(self.call(&self.scripts.join, call, &args).await?)
+    }
+
+    async fn park(&self, ticket: Ticket, stream: &str) -> Result<()> {
+        let at = format!("{}park:{ticket}", root(ticket.shard()));
+        let life = u64::try_from(PARKED.as_millis()).unwrap_or(u64::MAX);
+        self.link.command(cmd("SET").arg(at).arg(stream).arg("PX").arg(life)).await.map(drop).map_err(unavailable)
+    }
+
+    async fn parked(&self, ticket: Ticket) -> Result<Option<String>> {
+        let at = format!("{}park:{ticket}", root(ticket.shard()));
+        let reply = self.link.command(cmd("GET").arg(at)).await.map_err(unavailable)?;
+        redis::from_redis_value(reply).map_err(|error| Unavailable(error.to_string()))
     }
 
     async fn cancel(&self, session: &str, request_id: &str) -> Result<()> {
-        self.invoke(&self.scripts.cancel, self.shard(Some(session)), |invocation| {
-            invocation.arg(request_key(session, request_id));
-        })
-        .await
-        .map(drop)
+        // In all shards: a call with a retry's key is not in its session's.
+        let cancel = |shard| {
+            self.invoke(&self.scripts.cancel, shard, |invocation| {
+                invocation.arg(request_key(session, request_id));
+            })
+        };
+        try_join_all((0..self.shards).map(cancel)).await.map(drop)
     }
 
     async fn post(&self, call: CallId, session: &str, message: Message) -> Result<bool> {

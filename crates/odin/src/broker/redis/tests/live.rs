@@ -351,7 +351,7 @@ async fn no_script_reaches_beyond_its_shard() {
     broker.gate(call, 1, 1).await.unwrap().unwrap();
     assert_eq!(broker.stray(channel).await, Ok(None));
     broker.lost(call, 1, 1).await.unwrap().unwrap();
-    assert!(matches!(broker.resume(call, "session", 0).await, Ok(Resume::Held { .. })));
+    assert!(matches!(broker.resume(call, "session", 0, None).await, Ok(Resume::Held { .. })));
     assert!(broker.post(call, "session", "m".into()).await.unwrap());
     assert_eq!(broker.inbox(call, 1).await.unwrap().len(), 1);
     assert!(broker.beat("w", &[Beat { call, epoch: 1, subscribed: true }]).await.unwrap().views[0].is_ok());

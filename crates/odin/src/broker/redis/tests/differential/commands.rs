@@ -13,6 +13,8 @@ pub(super) const OUTCOMES: &[(&str, &str)] = &[
     ("Enqueue", "Accepted"),
     ("Enqueue", "Full"),
     ("Enqueue", "Cancelled"),
+    ("Enqueue", "same: true"),
+    ("Enqueue", "same: false"),
     ("Offer", "Wait"),
     ("Offer", "Done"),
     ("Offer", "Offered"),
@@ -27,6 +29,11 @@ pub(super) const OUTCOMES: &[(&str, &str)] = &[
     ("Resume", "Unknown"),
     ("Resume", "Replay { events: [\""),
     ("Resume", "Held { events: [\""),
+    ("Resume", "Joined"),
+    ("Join", "Unknown"),
+    ("Join", "Cancelled"),
+    ("Join", "Done"),
+    ("Join", "Waits"),
     ("Post", "true"),
     ("Post", "false"),
     ("Inbox", "[\""),
@@ -76,7 +83,8 @@ pub(super) enum Command {
     Hold(Ticket, &'static str),
     Read(CallId, &'static str, u64, u32),
     Abandon(CallId, &'static str, u64),
-    Resume(CallId, &'static str, u32),
+    Resume(CallId, &'static str, u32, Option<(&'static str, u64)>),
+    Join(CallId, &'static str, &'static str, u64),
     Cancel(&'static str, &'static str),
     Post(CallId, &'static str, Message),
     Remember(&'static str, &'static str, Message),
@@ -114,7 +122,12 @@ pub(super) async fn ask(broker: &dyn Broker, command: &Command) -> std::result::
         Command::Abandon(call, node, request) => {
             format!("{:?}", broker.abandon(call, node, request).await?)
         }
-        Command::Resume(call, session, last) => format!("{:?}", broker.resume(call, session, last).await?),
+        Command::Resume(call, session, last, at) => {
+            format!("{:?}", broker.resume(call, session, last, at).await?)
+        }
+        Command::Join(call, name, node, request) => {
+            format!("{:?}", broker.join(call, name, node, request).await?)
+        }
         Command::Cancel(session, id) => format!("{:?}", broker.cancel(session, id).await?),
         Command::Post(call, session, message) => {
             format!("{:?}", broker.post(call, session, message).await?)

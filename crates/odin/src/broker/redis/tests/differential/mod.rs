@@ -22,7 +22,7 @@ use super::super::scripts::{Clock, head};
 use super::super::{LIFE, RedisBroker, codec, root};
 use super::order;
 use super::redis_server::RedisServer;
-use crate::call::{Enqueue, Message, Order, Reach, Record, Run, Snapshot, Timing, Via};
+use crate::call::{Enqueue, Message, Order, Reach, Record, Retry, Run, Snapshot, Timing, Via};
 use crate::id::{CallChannel, CallId, Ticket};
 use crate::job::Era;
 use crate::runner::Rerun;
@@ -173,6 +173,14 @@ impl World {
         order.tool = self.pick(&[None, Some("report".to_owned()), Some(String::new())]);
         order.request_id = order.request_id.map(|_| self.pick(&["1", "\"x\""]).to_owned());
         order.job = self.message();
+        let retry = |print: &str| Retry { name: "retry".into(), print: print.into() };
+        // A call with a retry's key is in the key's shard, and so are all of these.
+        if self.redis.shards == 1 {
+            order.retry = self.pick(&[None, None, Some(retry("p1")), Some(retry("p2"))]);
+        }
+        if order.session.is_some() && order.retry.is_none() {
+            order.stream = self.pick(&[None, None, Some("stream".to_owned())]);
+        }
         let again = !existing.is_empty() && self.random.random_bool(0.1);
         let call = if existing.len() >= CALLS || again {
             self.pick(&existing)
@@ -234,7 +242,11 @@ impl World {
             }
             32..35 => Command::Read(call, node, request, self.random.random_range(0..3)),
             35..37 => Command::Abandon(call, node, request),
-            37..41 => Command::Resume(call, self.session(), self.random.random_range(0..hi + 3)),
+            37..40 => {
+                let at = self.random.random_bool(0.3).then_some((node, request));
+                Command::Resume(call, self.session(), self.random.random_range(0..hi + 3), at)
+            }
+            40 => Command::Join(call, self.pick(&["retry", "retry", "another"]), node, request),
             41..43 => Command::Cancel(self.session(), self.pick(&["1", "\"x\""])),
             43..46 => Command::Post(call, self.session(), self.message()),
             // Several shards have no common order: all lines are read.

@@ -1,0 +1,11 @@
+-- JOIN of a repeated request: call, name of the retry, node, request
+local r = record(ARGV[1])
+if not r or r.retry ~= ARGV[2] then return 'unknown' end
+local answer = out(r)
+if answer then return { answer } end
+if r.run == 'cancelled' then return 'cancelled' end
+if r.closed == '1' then return 'unknown' end
+put(r, 'node', ARGV[3], 'request', ARGV[4], 'via', 'backend', 'reach', 'node', 'at_node', ARGV[3],
+  'at_request', ARGV[4])
+nudge_owner(r)
+return 'waits'

@@ -1,0 +1,109 @@
+//! HTTP+SSE, the transport of revision 2024-11-05: one stream for all that the server says, and an address to
+//! post messages to.
+//!
+//! The address carries the session's id, a signed token like that of the other revisions. What `initialize`
+//! brings is stored with the session; the calls' messages go to the stream as their workers send them. There is
+//! no resumption: a client whose stream breaks begins a new session.
+
+use std::sync::Arc;
+
+use axum::response::Response;
+use http::HeaderMap;
+use serde_json::value::RawValue;
+
+use super::access::Caller;
+use super::answer::{self, Context};
+use super::session::{self, INITIALIZED, LOG_LEVEL, Session};
+use super::{Front, into_axum, refuse, standing, unix_seconds};
+use crate::protocol::session::SessionInfo;
+use crate::protocol::{self, Body, Message, Refusal, Request, Revision, Route};
+
+/// GET on `…/sse`: begins a session. The first event says where to post.
+pub(super) async fn open(front: &Arc<Front>, caller: Caller, path: &str, headers: &HeaderMap) -> Response {
+    if let Err(refusal) = protocol::accepts_events(headers) {
+        return refuse(front, refusal);
+    }
+    let empty = || RawValue::from_string("{}".into()).unwrap_or_default();
+    let info = SessionInfo {
+        random: rand::random(),
+        revision: Revision::V2024_11_05,
+        issued_at: unix_seconds(),
+        client_info: empty(),
+        capabilities: empty(),
+    };
+    let id = front.config.sessions.mint(&caller.principal.key(), &info);
+    let base = path.strip_suffix("/sse").unwrap_or(path);
+    let content = format!("event: endpoint\ndata: {base}/{id}/messages\n\n");
+    let channels = vec![standing::session_channel(&info.key())];
+    standing::open(front, &caller, standing::Spec::Channels { channels, content }).await
+}
+
+/// POST on `…/{session}/messages`. The answer is 202; what is to be said, the stream says.
+pub(super) async fn post(
+    front: &Arc<Front>,
+    caller: Caller,
+    id: &str,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Response {
+    let messages = match protocol::read_posted(headers, body, &front.config.limits.request) {
+        Ok(messages) => messages,
+        Err(refusal) => return refuse(front, refusal),
+    };
+    let session = match Session::open(front, &caller, id).await {
+        Ok(session) => session,
+        Err(refusal) => return refuse(front, refusal),
+    };
+    let channel = standing::session_channel(&session.info.key());
+    let context = Context { stream: Some(channel), ..session.context(caller, body.len()) };
+    let messages = match &messages {
+        Body::One(message) => std::slice::from_ref(message),
+        Body::Batch(messages) => messages.as_slice(),
+    };
+    for message in messages {
+        let taken = match message {
+            Message::Request(request) => {
+                take(front, &context, &session, request).await.map_err(|refusal| refusal.for_id(request.id))
+            }
+            Message::Notification(notification) => {
+                session::take_notification(front, &context, &session, notification).await
+            }
+            Message::Reply(reply) => session::take_reply(front, &session, reply).await,
+        };
+        if let Err(refusal) = taken {
+            return refuse(front, refusal);
+        }
+    }
+    into_axum(protocol::accepted())
+}
+
+async fn take(
+    front: &Arc<Front>,
+    context: &Context,
+    session: &Session,
+    request: &Request<'_>,
+) -> Result<(), Refusal> {
+    if request.method == "initialize" {
+        let requested = request.params.protocol_version.as_deref().unwrap_or_default();
+        let revision = Revision::negotiate(requested);
+        let info = SessionInfo::new(session.info.random, revision, request, session.info.issued_at)?;
+        session.remember(front, INITIALIZED, info.initialize_params().get()).await?;
+        let context = Context { revision, session: None, ..context.clone() };
+        return answer::submit(front, &context, request.raw, Some(request)).await;
+    }
+    match Route::of(context.revision, &request.method) {
+        Route::Ping => {}
+        _ if !session.initialized => {
+            return Err(Refusal::invalid("Send `initialize` first: this session has not begun."));
+        }
+        Route::SetLevel => {
+            session.remember(front, LOG_LEVEL, request.set_level()?).await?;
+            // The same answer as that to a ping: an empty result.
+            let ping = format!(r#"{{"jsonrpc":"2.0","id":{},"method":"ping"}}"#, request.id.as_json());
+            let ping = RawValue::from_string(ping).map_err(|_| Refusal::invalid("The id can't be read."))?;
+            return answer::submit(front, context, &ping, Some(request)).await;
+        }
+        _ => {}
+    }
+    answer::submit(front, context, request.raw, Some(request)).await
+}

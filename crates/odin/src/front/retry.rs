@@ -1,0 +1,137 @@
+//! Requests that may be repeated: the header `Idempotency-Key`.
+//!
+//! A client that lost its connection sends the request again, with the same key and the same parameters, and
+//! gets the answer of the first one, also while that still runs. (The header's form is that of
+//! draft-ietf-httpapi-idempotency-key-header; any visible ASCII is taken, with or without quotes.)
+
+use http::{HeaderMap, HeaderName};
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+use crate::call::Message;
+use crate::protocol::{Refusal, code};
+
+const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
+/// Bytes of a key.
+const KEY_BYTES: usize = 255;
+
+/// The request's key.
+///
+/// # Errors
+/// 400 when it is empty, too long, not visible ASCII, or there twice.
+pub(super) fn key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    let mut values = headers.get_all(HEADER).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let fits = |key: &&str| (1..=KEY_BYTES).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic());
+    match value.to_str().ok().filter(fits) {
+        Some(key) if values.next().is_none() => Ok(Some(key.to_owned())),
+        _ => Err(Refusal::invalid(format!(
+            "Idempotency-Key must be sent once, as 1 to {KEY_BYTES} visible ASCII characters."
+        ))),
+    }
+}
+
+/// The name of a retry: a hash of its parts, in hexadecimal.
+pub(super) fn name(parts: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hex(hash)
+}
+
+/// A hash of the request's parameters, `_meta` left out: progress token and trace context are another attempt's
+/// own.
+pub(super) fn print(message: &RawValue) -> String {
+    let mut value: serde_json::Value = serde_json::from_str(message.get()).unwrap_or_default();
+    let mut params = value.get_mut("params").map(serde_json::Value::take).unwrap_or_default();
+    if let Some(params) = params.as_object_mut() {
+        params.remove("_meta");
+    }
+    hex(Sha256::new().chain_update(params.to_string()))
+}
+
+/// The answer of a call, under the id of the request that repeats it.
+pub(super) fn under_id(out: &str, id: &str) -> Message {
+    #[derive(serde::Deserialize)]
+    struct Answer<'a> {
+        #[serde(borrow)]
+        result: Option<&'a RawValue>,
+        #[serde(borrow)]
+        error: Option<&'a RawValue>,
+    }
+    let (name, value) = match serde_json::from_str::<Answer<'_>>(out) {
+        Ok(Answer { result: Some(result), .. }) => ("result", result.get()),
+        Ok(Answer { error: Some(error), .. }) => ("error", error.get()),
+        _ => ("error", r#"{"code":-32603,"message":"The stored answer can't be read."}"#),
+    };
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"{name}":{value}}}"#).into()
+}
+
+/// The key was used for another request.
+pub(super) fn reused() -> Refusal {
+    Refusal::new(
+        http::StatusCode::UNPROCESSABLE_ENTITY,
+        code::INVALID_PARAMS,
+        "Invalid params: this Idempotency-Key was used with other parameters. Use a new key for a new request.",
+    )
+}
+
+/// The call was cancelled.
+pub(super) fn cancelled() -> Refusal {
+    Refusal::new(
+        http::StatusCode::CONFLICT,
+        code::INVALID_REQUEST,
+        "The call with this Idempotency-Key was cancelled. Use a new key to run it again.",
+    )
+}
+
+fn hex(hash: Sha256) -> String {
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(text: &str) -> Box<RawValue> {
+        RawValue::from_string(text.into()).unwrap()
+    }
+
+    #[test]
+    fn only_the_parameters_make_the_print() {
+        let first = raw(r#"{"id":1,"method":"tools/call","params":{"name":"a","_meta":{"progressToken":1}}}"#);
+        let again = raw(r#"{"id":"x","method":"tools/call","params":{"_meta":{}, "name":"a"}}"#);
+        let other = raw(r#"{"id":1,"method":"tools/call","params":{"name":"b"}}"#);
+        assert_eq!(print(&first), print(&again));
+        assert_ne!(print(&first), print(&other));
+    }
+
+    #[test]
+    fn parts_of_a_name_do_not_run_together() {
+        assert_ne!(name(&["a", "bc"]), name(&["ab", "c"]));
+    }
+
+    #[test]
+    fn a_stored_answer_gets_the_new_id() {
+        let out = r#"{"jsonrpc":"2.0","id":1,"result":{"x":[1,2]}}"#;
+        assert_eq!(&*under_id(out, "\"n\""), r#"{"jsonrpc":"2.0","id":"n","result":{"x":[1,2]}}"#);
+        let out = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-1,"message":"m"}}"#;
+        assert_eq!(&*under_id(out, "2"), r#"{"jsonrpc":"2.0","id":2,"error":{"code":-1,"message":"m"}}"#);
+    }
+
+    #[test]
+    fn keys_are_bounded() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(key(&headers).unwrap(), None);
+        headers.insert(HEADER, "k-1".parse().unwrap());
+        assert_eq!(key(&headers).unwrap().as_deref(), Some("k-1"));
+        headers.append(HEADER, "k-2".parse().unwrap());
+        assert!(key(&headers).is_err());
+        headers.insert(HEADER, "a b".parse().unwrap());
+        assert!(key(&headers).is_err());
+        headers.insert(HEADER, "k".repeat(256).parse().unwrap());
+        assert!(key(&headers).is_err());
+    }
+}
