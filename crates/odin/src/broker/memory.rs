@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use tokio::sync::{Notify, mpsc};
 
+use super::bus::Followers;
 use super::{
-    Beat, Beaten, Broker, BrokerLimits, Claimed, Entry, Held, NodeNudge, Result, Stray, Taken, WorkerNudge,
+    Beat, Beaten, Broker, BrokerLimits, Cast, Claimed, Entry, Held, NodeNudge, Result, Stray, Taken,
+    WorkerNudge,
 };
 use crate::call::{
     Enqueue, Gone, Join, Message, Offer, Order, Reach, Read, Record, Resume, Run, Snapshot, State, Timing,
@@ -52,6 +54,7 @@ struct Memory {
     cancelled_ahead: HashMap<(String, String), u64>,
     node_nudges: HashMap<String, Nudges<NodeNudge>>,
     worker_nudges: HashMap<String, Nudges<WorkerNudge>>,
+    followers: Followers,
     swept: u64,
 }
 
@@ -217,6 +220,7 @@ impl Memory {
         self.nodes.retain(|_, until| now < *until);
         self.node_nudges.retain(|_, nudges| !nudges.sender.is_closed());
         self.worker_nudges.retain(|_, nudges| !nudges.sender.is_closed());
+        self.followers.sweep();
     }
 }
 
@@ -593,5 +597,17 @@ impl Broker for MemoryBroker {
             Some(kept) => kept.record.stray(channel.number),
             None => Some(Stray::default()),
         })
+    }
+
+    async fn cast(&self, topic: &str, message: Message) -> Result<()> {
+        self.memory().followers.pass(topic, &message);
+        Ok(())
+    }
+
+    async fn follow(&self, topics: &[String]) -> Result<mpsc::Receiver<Cast>> {
+        let now = self.now();
+        let mut memory = self.memory();
+        memory.sweep(now);
+        Ok(memory.followers.add(topics))
     }
 }

@@ -4,6 +4,7 @@
 //! process. Both make the transitions of [`crate::call`] atomic. What they send to nodes and workers on the
 //! side are nudges only: whoever is nudged reads the record.
 
+mod bus;
 mod memory;
 mod redis;
 
@@ -14,6 +15,7 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 
 pub use self::redis::{InvalidUrl, RedisBroker};
+pub use bus::Cast;
 pub use memory::{Clock, MemoryBroker};
 
 use crate::call::{Claim, Enqueue, Gone, Join, Message, Offer, Order, Read, Resume, Snapshot, State};
@@ -242,4 +244,12 @@ pub trait Broker: Send + Sync + 'static {
     /// What to say on a channel that is subscribed without being the one that its call is held on; none when
     /// it is.
     async fn stray(&self, channel: CallChannel) -> Result<Option<Stray>>;
+
+    /// Passes a message to all followers of a topic, in every process that shares this broker. Nothing is kept:
+    /// who does not follow at this moment never gets it.
+    async fn cast(&self, topic: &str, message: Message) -> Result<()>;
+    /// Follows topics of the bus, in the order of the casts. What is cast after this has returned arrives, or
+    /// the receiver ends: it fell too far behind, or the broker was lost for a while. Its client then has to
+    /// connect again, and to ask for what it may have missed. Dropping the receiver ends it.
+    async fn follow(&self, topics: &[String]) -> Result<mpsc::Receiver<Cast>>;
 }

@@ -3,6 +3,7 @@
 //! Each transition is one Lua script of `broker/lua/`. All keys of a script are in one shard, whose number is
 //! the hash tag of a Redis Cluster. Everything but the name of the memory expires or is deleted.
 
+mod bus;
 mod codec;
 mod link;
 mod nudges;
@@ -22,14 +23,15 @@ use redis::{Client, IntoConnectionInfo, Script, ScriptInvocation, Value, cmd};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
+use self::bus::Bus;
 use self::codec::Field;
 use self::link::{Link, unavailable};
 use self::queue::Reader;
 use super::memory::PARKED;
 use self::scripts::{Clock, Scripts};
 use super::{
-    Beat, Beaten, Broker, BrokerLimits, Claimed, Entry, Held, NodeNudge, Result, Stray, Taken, Unavailable,
-    WorkerNudge,
+    Beat, Beaten, Broker, BrokerLimits, Cast, Claimed, Entry, Held, NodeNudge, Result, Stray, Taken,
+    Unavailable, WorkerNudge,
 };
 use crate::call::{Enqueue, Gone, Join, Message, Offer, Order, Read, Resume, Snapshot, State, Timing};
 use crate::id::{CallChannel, CallId, Ticket};
@@ -58,6 +60,7 @@ pub struct RedisBroker {
     shards: u8,
     life: Duration,
     readers: Mutex<HashMap<(String, String), Arc<Reader>>>,
+    bus: Bus,
     /// The last known name of each shard's memory.
     generations: Mutex<Vec<Option<String>>>,
 }
@@ -94,6 +97,7 @@ impl RedisBroker {
         let shards = shards.max(1);
         Ok(Self {
             link: Link::new(client.clone(), PATIENCE),
+            bus: Bus::new(client.clone()),
             client,
             scripts: Scripts::new(&timing, &limits, life, clock),
             shards,
@@ -533,5 +537,15 @@ impl Broker for RedisBroker {
     async fn stray(&self, channel: CallChannel) -> Result<Option<Stray>> {
         let args = [&*channel.number.to_string()];
         codec::stray(self.call(&self.scripts.stray, channel.call, &args).await?)
+    }
+
+    async fn cast(&self, topic: &str, message: Message) -> Result<()> {
+        let mut publish = cmd("PUBLISH");
+        publish.arg(bus::channel(topic)).arg(&*message);
+        self.link.command(&publish).await.map(drop).map_err(unavailable)
+    }
+
+    async fn follow(&self, topics: &[String]) -> Result<mpsc::Receiver<Cast>> {
+        self.bus.follow(topics).await
     }
 }

@@ -1,5 +1,6 @@
 //! Tests against a real redis-server.
 
+mod bus;
 mod differential;
 mod leftovers;
 mod live;

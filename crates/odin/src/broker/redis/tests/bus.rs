@@ -1,0 +1,104 @@
+//! The bus: who follows gets, or is told that something is missing.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use redis::{Value, cmd};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::super::super::{Broker, BrokerLimits, Cast};
+use super::super::{RedisBroker, codec};
+use super::redis_server::RedisServer;
+use super::until;
+use crate::call::Timing;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn broker(server: &RedisServer) -> RedisBroker {
+    RedisBroker::connect(&server.url(), Timing::default(), BrokerLimits::default(), 1).unwrap()
+}
+
+fn topics(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+async fn next(follower: &mut mpsc::Receiver<Cast>) -> Option<(String, String)> {
+    let cast = timeout(PATIENCE, follower.recv()).await.expect("nothing was cast")?;
+    Some((cast.0.to_string(), cast.1.to_string()))
+}
+
+fn cast(topic: &str, message: &str) -> Option<(String, String)> {
+    Some((topic.to_owned(), message.to_owned()))
+}
+
+#[tokio::test]
+async fn what_is_cast_after_follow_returned_arrives_in_order_in_every_process() {
+    let server = RedisServer::start();
+    let (here, there) = (broker(&server), broker(&server));
+    let mut own = here.follow(&topics(&["a", "b"])).await.unwrap();
+    let mut others = there.follow(&topics(&["b"])).await.unwrap();
+    for (topic, message) in [("a", "1"), ("b", "2"), ("c", "3"), ("a", "ä\n%")] {
+        here.cast(topic, message.into()).await.unwrap();
+    }
+    assert_eq!(next(&mut own).await, cast("a", "1"));
+    assert_eq!(next(&mut own).await, cast("b", "2"));
+    assert_eq!(next(&mut own).await, cast("a", "ä\n%"));
+    assert_eq!(next(&mut others).await, cast("b", "2"));
+    // A later follower of the same topic gets what comes from then on.
+    let mut late = here.follow(&topics(&["b"])).await.unwrap();
+    there.cast("b", "4".into()).await.unwrap();
+    for follower in [&mut own, &mut others, &mut late] {
+        assert_eq!(next(follower).await, cast("b", "4"));
+    }
+}
+
+#[tokio::test]
+async fn a_thousand_followers_share_one_connection_and_leave_nothing_behind() {
+    let server = RedisServer::start();
+    let broker = broker(&server);
+    let clients = async |kind: &str| {
+        let list = broker.link.command(cmd("CLIENT").arg("LIST").arg("TYPE").arg(kind)).await.unwrap();
+        codec::text(list).unwrap().lines().count()
+    };
+    let follow = |number: usize| {
+        let broker = &broker;
+        async move { broker.follow(&[format!("own-{number}"), "all".to_owned()]).await.unwrap() }
+    };
+    let mut followers = join_all((0..1000).map(follow)).await;
+    assert_eq!(clients("pubsub").await, 1);
+    broker.cast("all", "x".into()).await.unwrap();
+    broker.cast("own-7", "y".into()).await.unwrap();
+    for follower in &mut followers {
+        assert_eq!(next(follower).await, cast("all", "x"));
+    }
+    assert_eq!(next(&mut followers[7]).await, cast("own-7", "y"));
+    followers.truncate(1);
+    until("the topics are left", async || {
+        let channels = broker.link.command(cmd("PUBSUB").arg("CHANNELS").arg("asgard:bus:*")).await.unwrap();
+        matches!(channels, Value::Array(channels) if channels.len() == 2).then_some(())
+    })
+    .await;
+    broker.cast("all", "z".into()).await.unwrap();
+    assert_eq!(next(&mut followers[0]).await, cast("all", "z"));
+}
+
+#[tokio::test]
+async fn who_may_have_missed_something_is_ended() {
+    let mut server = RedisServer::start();
+    let broker = broker(&server);
+    let mut follower = broker.follow(&topics(&["a"])).await.unwrap();
+    server.kill();
+    assert_eq!(next(&mut follower).await, None);
+    assert!(broker.follow(&topics(&["a"])).await.is_err());
+    assert!(broker.cast("a", "lost".into()).await.is_err());
+    server.restart();
+    let mut follower = until("following again", async || broker.follow(&topics(&["a"])).await.ok()).await;
+    until("casting again", async || broker.cast("a", "1".into()).await.ok()).await;
+    assert_eq!(next(&mut follower).await, cast("a", "1"));
+    // A Redis that hangs is one that is gone.
+    server.freeze();
+    assert_eq!(next(&mut follower).await, None);
+    server.thaw();
+    until("following again", async || broker.follow(&topics(&["a"])).await.ok()).await;
+}
