@@ -135,6 +135,8 @@ pub const SUITES: &[Suite] = &[
     e2e!("refusals", "a table of faulty tokens and forged headers; no backend sees them"),
     e2e!("balance", "requests go to all backends and all workers; sessions on any backend"),
     e2e!("cancel", "a client that goes away stops the work, in the era where it means that"),
+    e2e!("streams", "streams cut at random are resumed without gap or double; sessions' own streams; HTTP+SSE"),
+    e2e!("retries", "a request repeated with its Idempotency-Key gets the first one's answer; nothing runs twice"),
     e2e!("embedded", "one process with an embedded worker and its own streams"),
     e2e!("load", "2,000 calls on each road, none lost, none twice, in order"),
     e2e!("restarts", "Pushpin, Redis and the gateway killed: the next call works"),

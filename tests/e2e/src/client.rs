@@ -191,6 +191,26 @@ impl Client {
         self.post().body(message.to_string()).send().await.unwrap().status().as_u16()
     }
 
+    /// Asks for the session's own stream.
+    pub async fn listen(&self) -> Exchange {
+        Exchange::of(self.get(None), 0).await
+    }
+
+    /// Takes a stream up again after its last event.
+    pub async fn resume(&self, before: Exchange) -> Exchange {
+        let last = before.last_id.clone();
+        Exchange::resumed(before, self.get(last.as_deref())).await
+    }
+
+    /// A GET, with the id of the last event.
+    pub fn get(&self, last_event_id: Option<&str>) -> reqwest::RequestBuilder {
+        let get = self.with_headers(self.http.get(&self.endpoint));
+        match last_event_id {
+            Some(id) => get.header("last-event-id", id),
+            None => get,
+        }
+    }
+
     /// Ends the session; the status.
     pub async fn delete(&self) -> u16 {
         let delete = self.with_headers(self.http.delete(&self.endpoint));

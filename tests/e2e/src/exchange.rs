@@ -64,6 +64,9 @@ pub struct Exchange {
     pub head: Option<Head>,
     /// Messages in the order in which they came.
     pub messages: Vec<Arrived>,
+    /// The id of the last event that had one, also of the one that begins a stream and has no message: what
+    /// the stream is resumed from.
+    pub last_id: Option<String>,
     /// Comments that keep the stream alive.
     pub comments: usize,
     /// A body that is no JSON-RPC message.
@@ -75,6 +78,25 @@ pub struct Exchange {
 }
 
 impl Exchange {
+    /// Goes on with the stream of `before` on a new request.
+    pub async fn resumed(before: Self, request: reqwest::RequestBuilder) -> Self {
+        let next = Self::of(request, before.id).await;
+        Self {
+            begun: before.begun,
+            messages: before.messages,
+            last_id: before.last_id,
+            comments: before.comments,
+            ..next
+        }
+    }
+
+    /// Breaks the connection off.
+    pub fn cut(&mut self) {
+        self.response = None;
+        self.reader = Reader::default();
+        self.end = Some((End::Cut("by the client".into()), Instant::now()));
+    }
+
     /// Sends a request and waits for the answer's head.
     pub async fn of(request: reqwest::RequestBuilder, id: u64) -> Self {
         let begun = Instant::now();
@@ -84,6 +106,7 @@ impl Exchange {
             begun,
             head: None,
             messages: Vec::new(),
+            last_id: None,
             comments: 0,
             text: String::new(),
             end: None,
@@ -113,6 +136,10 @@ impl Exchange {
                     match piece {
                         Piece::Comment => self.comments += 1,
                         Piece::Event { id, data } => {
+                            self.last_id = id.clone().or(self.last_id.take());
+                            if data.is_empty() {
+                                continue;
+                            }
                             let message = serde_json::from_str(&data)
                                 .unwrap_or_else(|error| panic!("an event is no JSON ({error}): {data}"));
                             self.messages.push(Arrived { at, id, message });

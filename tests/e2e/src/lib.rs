@@ -20,6 +20,7 @@
 pub mod breaks;
 pub mod client;
 pub mod exchange;
+pub mod http_sse;
 pub mod journal;
 pub mod random;
 pub mod sse;
@@ -29,5 +30,6 @@ pub mod tokens;
 pub use breaks::Breaks;
 pub use client::{Client, Era};
 pub use exchange::{Exchange, Form};
+pub use http_sse::SseClient;
 pub use journal::Journal;
 pub use stack::{Road, Stack};

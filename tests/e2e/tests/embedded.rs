@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use asgard::supervisor::part::Kind;
-use e2e::{Client, Era, Form, Journal, Stack};
+use e2e::{Client, Era, Exchange, Form, Journal, SseClient, Stack};
 use serde_json::json;
 use tokio::process::{Child, Command};
 
@@ -119,4 +119,48 @@ async fn pages_of_other_sites_are_refused() {
     // No gateway here, so no hold.
     let stray = e2e::client::http().get(embedded.endpoint.replace("/api/v1/mcp/org-1", "/_hermod/hold/x"));
     assert_eq!(stray.send().await.unwrap().status().as_u16(), 404);
+}
+
+#[tokio::test]
+async fn streams_are_resumed_and_requests_repeated() {
+    let embedded = start().await;
+    let client = client(&embedded, Era::Session).await;
+    let mut exchange = client.open_tool("slow_echo", json!({"total_ms": 1_500, "events": 50}), true).await;
+    for cut in [1, 10, 25] {
+        exchange.read_messages(cut).await;
+        exchange.cut();
+        exchange = client.resume(exchange).await;
+        assert_eq!(exchange.status(), 200, "{}", exchange.outline());
+    }
+    exchange.to_end().await.check_whole(50).unwrap();
+
+    let modern = Client::at(embedded.endpoint.clone(), String::new());
+    let params = json!({"name": "slow_count", "arguments": {"total_ms": 500, "events": 0}});
+    let call = |id| modern.build(id, "tools/call", params.clone()).header("idempotency-key", "k");
+    let mut first = Exchange::of(call(1), 1).await;
+    first.cut();
+    let second = Exchange::of(call(2), 2).await.to_end().await;
+    assert!(second.result().is_some(), "{}", second.outline());
+}
+
+#[tokio::test]
+async fn sessions_have_streams_of_their_own_and_http_sse_works() {
+    let embedded = start().await;
+    let client = client(&embedded, Era::Session).await;
+    let first = client.listen().await;
+    let second = client.listen().await;
+    assert_eq!((first.form(), second.form()), (Form::Stream, Form::Stream));
+    assert!(first.to_end().await.messages.is_empty());
+    drop(second);
+
+    let mut sse = SseClient::connect(&format!("{}/sse", embedded.endpoint), "").await;
+    let params = json!({
+        "name": "slow_echo", "arguments": {"text": "x", "total_ms": 300, "events": 5},
+        "_meta": {"progressToken": "t"},
+    });
+    let from = sse.messages.len();
+    let answer = sse.request("tools/call", params).await;
+    assert_eq!(answer["result"]["structuredContent"]["text"], "x", "{answer}");
+    let steps = |message: &&serde_json::Value| message["params"]["progressToken"] == "t";
+    assert_eq!(sse.messages[from..].iter().filter(steps).count(), 5);
 }

@@ -174,13 +174,8 @@ pub trait Broker: Send + Sync + 'static {
     /// The client went away before anything was offered.
     async fn abandon(&self, call: CallId, node: &str, request: u64) -> Result<()>;
     /// RESUME; with `at`, for a backend that streams by itself.
-    async fn resume(
-        &self,
-        call: CallId,
-        session: &str,
-        last: u32,
-        at: Option<(&str, u64)>,
-    ) -> Result<Resume>;
+    async fn resume(&self, call: CallId, session: &str, last: u32, at: Option<(&str, u64)>)
+    -> Result<Resume>;
     /// JOIN.
     async fn join(&self, call: CallId, name: &str, node: &str, request: u64) -> Result<Join>;
     /// Keeps what a hold request will need, for a stream that is no call's, for half a minute.

@@ -482,9 +482,9 @@ impl Delivery {
         if self.state.cancel && self.out.is_none() {
             return true;
         }
-        let alone = self.alone.is_some_and(|since| {
-            !self.retried || (self.out.is_none() && now >= since + RETRIED_WITHIN)
-        });
+        let alone = self
+            .alone
+            .is_some_and(|since| !self.retried || (self.out.is_none() && now >= since + RETRIED_WITHIN));
         self.era == Era::Modern && alone
     }
 

@@ -11,6 +11,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use tokio::time::Instant;
 
 use super::access::Caller;
+use super::cache::Cache;
 use super::waiting::Waiting;
 use super::{Counters, Front, Handover, hold, into_axum, refuse, retry, stream};
 use crate::call::{Enqueue, Join, Message, Offer, Order, Retry, Via};
@@ -79,6 +80,11 @@ pub(super) async fn answer(front: &Arc<Front>, context: Context, request: &Reque
     let via = via(front, context.caller.road, context.body);
     let revision = context.revision;
     let refused = |refusal: Refusal| refuse(front, refusal.for_id(request.id));
+    let names = Cache::names(&front.config.server, &context.caller.principal, revision, request);
+    if let Some(out) = names.as_ref().and_then(|names| front.cache.get(names, request)) {
+        Counters::count(&front.counters.cached);
+        return json(front, revision, out);
+    }
     let mut waiting = match begin(front, &context, request, via).await {
         Ok(Begun::Waiting(waiting)) => waiting,
         Ok(Begun::Joined(waiting)) => return stream::joined(front, revision, waiting, request).await,
@@ -87,11 +93,16 @@ pub(super) async fn answer(front: &Arc<Front>, context: Context, request: &Reque
         Err(refusal) => return refused(refusal),
     };
     if via == Via::Backend {
-        return stream::answer(front, context.era, revision, waiting, request).await;
+        return stream::answer(front, context.era, revision, waiting, request, names.as_ref()).await;
     }
     let ticket = Ticket::random(waiting.call.shard());
     match wait(front, &mut waiting, Some(ticket)).await {
-        Waited::Answer(out) => json(front, revision, out),
+        Waited::Answer(out) => {
+            if let Some(names) = &names {
+                front.cache.put(names, &request.method, &out);
+            }
+            json(front, revision, out)
+        }
         Waited::Cancelled => no_answer(),
         Waited::Refused(refusal) => refused(refusal),
         Waited::Offered => {

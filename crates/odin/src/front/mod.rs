@@ -7,6 +7,7 @@
 mod access;
 mod answer;
 mod batch;
+mod cache;
 mod hold;
 mod http_sse;
 mod request;
@@ -121,6 +122,7 @@ pub struct Front {
     publisher: Option<Publisher>,
     waiters: Arc<Waiters>,
     in_flight: Mutex<HashMap<String, usize>>,
+    cache: cache::Cache,
     holds: HoldBudget,
     /// Counters since the start.
     counters: Counters,
@@ -133,6 +135,7 @@ struct Counters {
     json: AtomicU64,
     held: AtomicU64,
     streamed: AtomicU64,
+    cached: AtomicU64,
     errors: AtomicU64,
 }
 
@@ -173,12 +176,14 @@ impl Front {
             broker,
             publisher,
             in_flight: Mutex::default(),
+            cache: cache::Cache::default(),
             holds: HoldBudget::default(),
             counters: Counters::default(),
             announced: Mutex::new(None),
         });
         tokio::spawn(waiting::announce(front.clone()));
         tokio::spawn(waiting::heed(front.clone()));
+        tokio::spawn(cache::heed(front.clone()));
         front
     }
 
@@ -225,6 +230,7 @@ async fn statz(State(front): State<Arc<Front>>) -> Response {
         "json": of(&counters.json),
         "held": of(&counters.held),
         "streamed": of(&counters.streamed),
+        "cached": of(&counters.cached),
         "errors": of(&counters.errors),
         "waiting": front.waiters.len(),
     });

@@ -78,7 +78,8 @@ pub(super) async fn serve(State(front): State<Arc<Front>>, request: HttpRequest)
             }
             session::messages(&front, caller, &session, messages, key, body.len()).await
         }
-        Incoming::Listen { session: id, last_event_id, .. } => match Session::open(&front, &caller, id).await {
+        Incoming::Listen { session: id, last_event_id, .. } => match Session::open(&front, &caller, id).await
+        {
             Ok(session) => standing::get(&front, caller, &session, *last_event_id).await,
             Err(refusal) => refuse(&front, refusal),
         },

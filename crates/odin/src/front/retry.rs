@@ -101,7 +101,8 @@ mod tests {
 
     #[test]
     fn only_the_parameters_make_the_print() {
-        let first = raw(r#"{"id":1,"method":"tools/call","params":{"name":"a","_meta":{"progressToken":1}}}"#);
+        let first =
+            raw(r#"{"id":1,"method":"tools/call","params":{"name":"a","_meta":{"progressToken":1}}}"#);
         let again = raw(r#"{"id":"x","method":"tools/call","params":{"_meta":{}, "name":"a"}}"#);
         let other = raw(r#"{"id":1,"method":"tools/call","params":{"name":"b"}}"#);
         assert_eq!(print(&first), print(&again));

@@ -23,8 +23,8 @@ use super::{Counters, Front, hold, refuse, stream};
 use crate::broker::Cast;
 use crate::call::{HANG_UP, Resume, Via};
 use crate::id::{CallChannel, CallId, Ticket};
-use crate::protocol::sse::{self, EventId};
 use crate::protocol::Refusal;
+use crate::protocol::sse::{self, EventId};
 
 /// How long a close may take to overtake the hold that follows it.
 const CLOSE_AHEAD: Duration = Duration::from_millis(20);
@@ -232,4 +232,3 @@ fn unknown_event() -> Refusal {
 fn silent() -> Refusal {
     Refusal::unavailable("The server's memory does not answer. Try again.", 2)
 }
-

@@ -12,6 +12,7 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use super::answer::{json, no_answer};
+use super::cache::Names;
 use super::waiting::Waiting;
 use super::{Counters, Front, hold, refuse, retry};
 use crate::call::{HANG_UP, Message, Read};
@@ -36,6 +37,7 @@ pub(super) async fn answer(
     revision: Revision,
     mut waiting: Waiting,
     request: &Request<'_>,
+    names: Option<&Names>,
 ) -> Response {
     let begun = Instant::now();
     let deadline = begun + front.config.hold_after;
@@ -53,6 +55,9 @@ pub(super) async fn answer(
             Ok(read) => match read.out {
                 Some(out) if read.events.is_empty() => {
                     waiting.settle();
+                    if let Some(names) = names {
+                        front.cache.put(names, &request.method, &out);
+                    }
                     return json(front, revision, out);
                 }
                 out if out.is_some() || !read.events.is_empty() || Instant::now() >= deadline => {

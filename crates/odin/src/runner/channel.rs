@@ -12,8 +12,8 @@ use rmcp::{
     RoleServer,
     model::{
         CancelledNotification, ClientJsonRpcMessage, ClientNotification, ClientResult, ErrorData, GetMeta,
-        JsonObject, JsonRpcMessage, NumberOrString, ProgressNotificationParam, ProgressToken, ProtocolVersion,
-        RequestId, ServerJsonRpcMessage, ServerNotification, ServerRequest,
+        JsonObject, JsonRpcMessage, NumberOrString, ProgressNotificationParam, ProgressToken,
+        ProtocolVersion, RequestId, ServerJsonRpcMessage, ServerNotification, ServerRequest,
     },
     transport::Transport,
 };

@@ -9,9 +9,9 @@ use futures::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::outbox::JobOutbox;
 use super::Shared;
 use super::encode::Stream;
+use super::outbox::JobOutbox;
 use crate::broker::Beat;
 use crate::call::{Action, Delivery, Exit, Gone, Input, Message, SendOutcome, Snapshot, State, Via};
 use crate::id::{CallChannel, CallId};

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-use super::drive::{self, Start};
 use super::Shared;
+use super::drive::{self, Start};
 use super::encode::Stream;
 use crate::broker::{Claimed, Entry, WorkerNudge};
 use crate::call::{Claim, Delivery, DeliveryLimits, Send};

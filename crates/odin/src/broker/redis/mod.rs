@@ -27,8 +27,8 @@ use self::bus::Bus;
 use self::codec::Field;
 use self::link::{Link, unavailable};
 use self::queue::Reader;
-use super::memory::PARKED;
 use self::scripts::{Clock, Scripts};
+use super::memory::PARKED;
 use super::{
     Beat, Beaten, Broker, BrokerLimits, Cast, Claimed, Entry, Held, NodeNudge, Result, Stray, Taken,
     Unavailable, WorkerNudge,
@@ -348,7 +348,11 @@ impl Broker for RedisBroker {
     async fn park(&self, ticket: Ticket, stream: &str) -> Result<()> {
         let at = format!("{}park:{ticket}", root(ticket.shard()));
         let life = u64::try_from(PARKED.as_millis()).unwrap_or(u64::MAX);
-        self.link.command(cmd("SET").arg(at).arg(stream).arg("PX").arg(life)).await.map(drop).map_err(unavailable)
+        self.link
+            .command(cmd("SET").arg(at).arg(stream).arg("PX").arg(life))
+            .await
+            .map(drop)
+            .map_err(unavailable)
     }
 
     async fn parked(&self, ticket: Ticket) -> Result<Option<String>> {

@@ -303,7 +303,12 @@ impl World {
         let offer = |ticket| Command::Offer(call, node, request, ticket, true);
         let finish = Command::Finish(call, epoch, "out".into());
         let id = if record.order.request_id.as_deref() == Some("1") { "1" } else { "\"x\"" };
-        match self.random.random_range(0..5) {
+        match self.random.random_range(0..6) {
+            // A stream that is taken up while the work goes on.
+            5 => vec![
+                Command::Emit(call, epoch, record.hi + 1, vec!["event".into()]),
+                Command::Resume(call, "session", 0, None),
+            ],
             // A hold that is repeated after the gate was opened.
             0 => {
                 let gate = Command::Gate(call, epoch, record.channels + 1);

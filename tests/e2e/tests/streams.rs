@@ -1,0 +1,287 @@
+//! Streams that are taken up again, on whichever backend the request reaches; HTTP+SSE; sessions' own streams.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::time::Duration;
+
+use e2e::random::{self, RngExt};
+use e2e::{Client, Era, Exchange, Form, Road, SseClient, Stack};
+use futures::future::join_all;
+use serde_json::json;
+
+/// Connections that are cut on each road; on both together 200.
+const CUT: usize = 100;
+const EVENTS: u64 = 50;
+
+/// Reads on, cutting the connection at drawn moments, until the answer is there.
+async fn through_cuts(client: &Client, mut exchange: Exchange, mut cuts: Vec<usize>) -> (Exchange, usize) {
+    let mut resumed = 0;
+    loop {
+        while exchange.end.is_none() {
+            let due = cuts.last().is_some_and(|cut| exchange.messages.len() >= *cut);
+            // Not before there is an event to resume from.
+            if due && exchange.last_id.is_some() && exchange.answer().is_none() {
+                cuts.pop();
+                exchange.cut();
+                break;
+            }
+            exchange.more().await;
+        }
+        if exchange.answer().is_some() {
+            return (exchange, resumed);
+        }
+        resumed += 1;
+        assert!(resumed < 30, "{}", exchange.outline());
+        exchange = client.resume(exchange).await;
+        assert_eq!(exchange.status(), 200, "{}", exchange.outline());
+    }
+}
+
+#[tokio::test]
+async fn cut_streams_are_resumed_without_gap_or_double() {
+    let stack = Stack::claim().await;
+    let mut random = random::generator(random::seed(41));
+    for road in Road::BOTH {
+        let client = Client::session(&stack, road, "thor", "org-1").await;
+        let calls: Vec<_> = (0..CUT)
+            .map(|_| {
+                let mut cuts: Vec<usize> =
+                    (0..random.random_range(1..4)).map(|_| random.random_range(0..50)).collect();
+                cuts.sort_unstable_by(|a, b| b.cmp(a));
+                (random.random_range(600..2_000_u64), cuts)
+            })
+            .collect();
+        let mut resumed = 0;
+        // In groups, so that they overlap and the machine still keeps up.
+        for group in calls.chunks(25) {
+            let all = group.iter().map(|(total, cuts)| {
+                let client = &client;
+                async move {
+                    let arguments = json!({"total_ms": total, "events": EVENTS});
+                    let exchange = client.open_tool("slow_echo", arguments, true).await;
+                    let (exchange, resumed) = through_cuts(client, exchange, cuts.clone()).await;
+                    (exchange.check_whole(EVENTS), resumed)
+                }
+            });
+            for (whole, times) in join_all(all).await {
+                whole.unwrap();
+                resumed += times;
+            }
+        }
+        assert!(resumed >= CUT, "only {resumed} resumptions");
+        println!("{road:?}: {CUT} streams of {EVENTS} events, {resumed} times resumed");
+    }
+}
+
+#[tokio::test]
+async fn a_finished_call_is_replayed_whole_from_any_event() {
+    let stack = Stack::claim().await;
+    for road in Road::BOTH {
+        let client = Client::session(&stack, road, "thor", "org-1").await;
+        let whole = client.tool_with_progress("slow_echo", json!({"total_ms": 300, "events": 5})).await;
+        whole.check_whole(5).unwrap();
+        let ids: Vec<String> = whole.messages.iter().filter_map(|message| message.id.clone()).collect();
+        assert_eq!(ids.len(), 6, "{}", whole.outline());
+        for (index, id) in ids.iter().enumerate() {
+            let again = Exchange::of(client.get(Some(id)), whole.id).await.to_end().await;
+            let got: Vec<_> = again.messages.iter().map(|arrived| &arrived.message).collect();
+            let wanted: Vec<_> = whole.messages[index + 1..].iter().map(|arrived| &arrived.message).collect();
+            assert_eq!(got, wanted);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_ones_own_is_unknown() {
+    let stack = Stack::claim().await;
+    for road in Road::BOTH {
+        let thor = Client::session(&stack, road, "thor", "org-1").await;
+        let freya = Client::session(&stack, road, "freya", "org-1").await;
+        let other = Client::session(&stack, road, "freya", "org-2").await;
+        let call = thor.tool_with_progress("slow_echo", json!({"total_ms": 300, "events": 3})).await;
+        let event = call.messages[0].id.clone().unwrap();
+        let made_up = "00aabbccddeeff00112233445566778899-1".to_owned();
+
+        // Another's event, one of another session of one's own, a made-up one, and no id at all.
+        let own_other_session = Client::session(&stack, road, "thor", "org-1").await;
+        let mut seen = Vec::new();
+        for (client, id) in [
+            (&freya, event.as_str()),
+            (&other, event.as_str()),
+            (&own_other_session, event.as_str()),
+            (&thor, made_up.as_str()),
+            (&thor, "nonsense"),
+        ] {
+            seen.push(fingerprint(client.get(Some(id))).await);
+        }
+        assert!(seen.iter().all(|answer| *answer == seen[0]), "{seen:#?}");
+        assert_eq!(seen[0].0, 400, "{seen:#?}");
+
+        // Another's session, the same user's in another organisation, a made-up one, an ended one.
+        let ended = Client::session(&stack, road, "thor", "org-1").await;
+        assert_eq!(ended.delete().await, 200);
+        let mut seen = Vec::new();
+        for session in [&freya.session, &other.session, &Some("made-up".to_owned()), &ended.session] {
+            let mut client = thor.moved(thor.endpoint.clone());
+            client.session.clone_from(session);
+            let ping = json!({"jsonrpc": "2.0", "id": 1, "method": "ping"}).to_string();
+            seen.push(fingerprint(client.post().body(ping)).await);
+            assert_eq!(fingerprint(client.get(None)).await.0, 404);
+            assert_eq!(client.delete().await, 404);
+        }
+        assert!(seen.iter().all(|answer| *answer == seen[0]), "{seen:#?}");
+        assert_eq!(seen[0].0, 404, "{seen:#?}");
+    }
+}
+
+/// Status, headers but the date and what the gateway names each request by, and body.
+async fn fingerprint(request: reqwest::RequestBuilder) -> (u16, Vec<String>, String) {
+    let answer = request.send().await.unwrap();
+    let own = ["date", "x-request-id", "x-envoy-upstream-service-time"];
+    let mut headers: Vec<String> = answer
+        .headers()
+        .iter()
+        .filter(|(name, _)| !own.contains(&name.as_str()))
+        .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+        .collect();
+    headers.sort();
+    (answer.status().as_u16(), headers, answer.text().await.unwrap())
+}
+
+#[tokio::test]
+async fn a_sessions_own_stream_stands_and_is_replaced_by_the_next() {
+    let stack = Stack::claim().await;
+    for road in Road::BOTH {
+        let client = Client::session(&stack, road, "thor", "org-1").await;
+        let first = client.listen().await;
+        assert_eq!((first.status(), first.form()), (200, Form::Stream), "{}", first.outline());
+        // Long enough for Pushpin to close it safely.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let mut second = client.listen().await;
+        assert_eq!(second.form(), Form::Stream);
+        let first = tokio::time::timeout(Duration::from_secs(10), first.to_end()).await;
+        let first = first.expect("the first stream ends when the second one begins");
+        assert!(first.messages.is_empty(), "{}", first.outline());
+        // DELETE ends it.
+        assert_eq!(client.delete().await, 200);
+        while tokio::time::timeout(Duration::from_secs(10), second.more()).await.expect("the stream ends") {}
+    }
+}
+
+#[tokio::test]
+async fn sixty_four_calls_with_one_id_each_get_their_own_answer() {
+    let stack = Stack::claim().await;
+    for road in Road::BOTH {
+        for era in [Era::Modern, Era::Session] {
+            let one = Client::of(era, &stack, road, "thor", "org-1").await;
+            let two = Client::of(era, &stack, road, "freya", "org-1").await;
+            let calls = (0..64_u64).map(|number| {
+                let client = if number % 2 == 0 { &one } else { &two };
+                async move {
+                    let params = json!({
+                        "name": "slow_echo",
+                        "arguments": {"text": number.to_string(), "total_ms": 50 + number * 5, "events": number % 4},
+                        "_meta": {"progressToken": "p-7"},
+                    });
+                    let exchange = Exchange::of(client.build(7, "tools/call", params), 7).await.to_end().await;
+                    exchange.check_whole(number % 4).unwrap();
+                    let text = &exchange.result().unwrap()["structuredContent"]["text"];
+                    assert_eq!(*text, number.to_string());
+                }
+            });
+            join_all(calls).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn http_sse_carries_a_whole_session() {
+    let stack = Stack::claim().await;
+    for road in Road::BOTH {
+        for path in ["/api/v1/mcp/org-1/sse", "/api/v1/org-1/sse"] {
+            let url = format!("{}{path}", stack.edge(road));
+            let token = e2e::tokens::token(&stack, "thor", "org-1").await;
+            let mut client = SseClient::connect(&url, &token).await;
+            let base = url.trim_end_matches("/sse");
+            assert!(client.endpoint.starts_with(base) && client.endpoint.ends_with("/messages"));
+
+            assert_eq!(client.request("ping", json!({})).await["result"], json!({}));
+            assert_eq!(
+                client.request("logging/setLevel", json!({"level": "error"})).await["result"],
+                json!({})
+            );
+            let tools = client.request("tools/list", json!({})).await;
+            assert!(tools["result"]["tools"].as_array().unwrap().len() > 5, "{tools}");
+
+            // A call with progress; everything comes on the one stream, in order.
+            let from = client.messages.len();
+            let params = json!({
+                "name": "slow_echo", "arguments": {"text": "x", "total_ms": 400, "events": 8},
+                "_meta": {"progressToken": "t"},
+            });
+            let answer = client.request("tools/call", params).await;
+            assert_eq!(answer["result"]["structuredContent"]["text"], "x", "{answer}");
+            let steps: Vec<u64> = client.messages[from..]
+                .iter()
+                .filter(|message| message["params"]["progressToken"] == "t")
+                .map(|message| message["params"]["progress"].as_f64().unwrap() as u64)
+                .collect();
+            assert_eq!(steps, (1..=8).collect::<Vec<_>>());
+
+            // The server asks, the client answers.
+            let from = client.messages.len();
+            let id =
+                client.send("tools/call", json!({"name": "plan_outing", "arguments": {"month": 7}})).await;
+            let asked = client.until(from, |message| message["method"] == "elicitation/create").await;
+            let accept = json!({"jsonrpc": "2.0", "id": asked["id"], "result": {"action": "decline"}});
+            assert_eq!(client.post(&accept).await, 202);
+            let answer =
+                client.until(from, |message| message["id"] == id && message.get("method").is_none()).await;
+            assert!(answer.get("result").is_some(), "{answer}");
+
+            // Many at once, and an unknown method.
+            let mut ids = Vec::new();
+            for number in 0..20 {
+                let params =
+                    json!({"name": "slow_echo", "arguments": {"text": number.to_string(), "total_ms": 20}});
+                ids.push((client.send("tools/call", params).await, number));
+            }
+            for (id, number) in ids {
+                let answer =
+                    client.until(0, |message| message["id"] == id && message.get("method").is_none());
+                assert_eq!(answer.await["result"]["structuredContent"]["text"], number.to_string());
+            }
+            let unknown = client.request("no/such", json!({})).await;
+            assert_eq!(unknown["error"]["code"], -32601, "{unknown}");
+
+            // The address is the session's owner's alone.
+            let freya = e2e::tokens::token(&stack, "freya", "org-1").await;
+            let post = e2e::client::http().post(&client.endpoint).bearer_auth(freya);
+            let post = post.header("content-type", "application/json");
+            let ping = json!({"jsonrpc": "2.0", "id": 1, "method": "ping"}).to_string();
+            assert_eq!(post.body(ping).send().await.unwrap().status().as_u16(), 404);
+        }
+    }
+}
+
+#[tokio::test]
+async fn http_sse_cancels_by_notification_and_keeps_its_stream() {
+    let stack = Stack::claim().await;
+    for road in Road::BOTH {
+        let journal = stack.journal();
+        let token = e2e::tokens::token(&stack, "thor", "org-1").await;
+        let mut client =
+            SseClient::connect(&format!("{}/api/v1/mcp/org-1/sse", stack.edge(road)), &token).await;
+        let params = json!({
+            "name": "slow_echo", "arguments": {"total_ms": 20_000, "events": 400}, "_meta": {"progressToken": 1},
+        });
+        let id = client.send("tools/call", params).await;
+        client.until(0, |message| message["method"] == "notifications/progress").await;
+        let cancel =
+            json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}});
+        assert_eq!(client.post(&cancel).await, 202);
+        journal.wait_for("the tool is dropped", Duration::from_secs(1), |run| run.drops > 0).await;
+        assert_eq!(client.request("ping", json!({})).await["result"], json!({}));
+        assert!(!client.messages.iter().any(|message| message["id"] == id), "a cancelled call has no answer");
+    }
+}
