@@ -107,6 +107,7 @@ pub(super) fn missing(paths: &Paths, state: &State, needs: &Needs) -> Vec<&'stat
     demand(find_program("setpriv").is_some() && find_program("setsid").is_some(), &["util-linux"]);
     let wasm = super::build::has_wasm_target() || Path::new("/usr/lib/wasm32-wasi/libc.a").exists();
     demand(!wants(Kind::Gateway) || wasm, &["rustc-web", "rust-web-src", "wasi-libc"]);
+    demand(!wants(Kind::Gateway) || find_program("wasm-opt").is_some(), &["binaryen"]);
     packages
 }
 
