@@ -133,6 +133,7 @@ pub const SUITES: &[Suite] = &[
     },
     e2e!("calls", "quick calls as JSON, slow ones handed over to Pushpin, on both roads"),
     e2e!("refusals", "a table of faulty tokens and forged headers; no backend sees them"),
+    e2e!("registration", "clients that register themselves at Keycloak: what they may do, and who reaches what"),
     e2e!("balance", "requests go to all backends and all workers; sessions on any backend"),
     e2e!("cancel", "a client that goes away stops the work, in the era where it means that"),
     e2e!("embedded", "one process with an embedded worker and its own streams"),

@@ -21,6 +21,8 @@ pub mod breaks;
 pub mod client;
 pub mod exchange;
 pub mod journal;
+pub mod keycloak;
+pub mod login;
 pub mod random;
 pub mod sse;
 pub mod stack;
