@@ -68,6 +68,8 @@ pub struct Versions {
     pub node: String,
     /// MCP Inspector, from npm.
     pub inspector: String,
+    /// `playwright-core`, from npm: drives the browser of the tests.
+    pub playwright: String,
 }
 
 impl Default for Versions {
@@ -78,6 +80,7 @@ impl Default for Versions {
             envoy: text("1.40.0"),
             node: text("24.19.0"),
             inspector: text("2.12.0"),
+            playwright: text("1.65.1"),
         }
     }
 }

@@ -3,8 +3,8 @@
 // usage: node inspector.mjs < plan.json     (tests/e2e/tests/browser.rs writes the plan and starts the Inspector)
 //
 // plan: { playwright, chromium, inspector, token, shots, visits: [{ name, server, user, password, organisation,
-//         tool, arguments: {label: value}, progress, result }] }
-// Prints one line of JSON for each visit: { name, pages, tools, progress, result, version, shots, error }.
+//         tool, arguments: {label: value}, result, again }] }
+// Prints one line of JSON for each visit: { name, pages, dress, tools, progress, result, shots, error }.
 
 import { createRequire } from "node:module";
 import { mkdirSync } from "node:fs";
@@ -28,11 +28,15 @@ const browser = await chromium.launch({
 });
 mkdirSync(plan.shots, { recursive: true });
 let failed = false;
+let context;
 for (const visit of plan.visits) {
   const report = { name: visit.name, pages: [], tools: [], progress: [], shots: [] };
-  // A person of their own each time: no cookie of another's login.
-  const context = await browser.newContext({ viewport: { width: 1280, height: 860 }, ...(plan.context ?? {}) });
-  context.setDefaultTimeout(30_000);
+  // A person of their own each time, without a cookie of another's login, unless the same one goes on.
+  if (!visit.again) {
+    await context?.close();
+    context = await browser.newContext({ viewport: { width: 1280, height: 860 } });
+    context.setDefaultTimeout(30_000);
+  }
   const page = await context.newPage();
   page.on("pageerror", (error) => (report.pageErrors ??= []).push(String(error)));
   const shot = async (what) => {
@@ -50,7 +54,7 @@ for (const visit of plan.visits) {
     report.body = (await page.locator("body").innerText().catch(() => "")).slice(0, 2000);
   }
   console.log(JSON.stringify(report));
-  await context.close();
+  await page.close();
 }
 await browser.close();
 process.exitCode = failed ? 1 : 0;
@@ -109,22 +113,31 @@ async function useTool(page, visit, report, shot) {
   for (const [label, value] of Object.entries(visit.arguments)) {
     await page.getByRole("textbox", { name: new RegExp(`^${label}`) }).first().fill(value);
   }
-  const seen = new Set();
+  // Every text with progress that the page ever shows, however briefly.
+  await page.evaluate(() => {
+    window.progressSeen = [];
+    const look = () => {
+      for (const [line] of document.body.innerText.matchAll(/.*\b\d+ \/ \d+\b.*/g)) {
+        if (!window.progressSeen.includes(line.trim())) window.progressSeen.push(line.trim());
+      }
+    };
+    new MutationObserver(look).observe(document.body, { subtree: true, childList: true, characterData: true });
+  });
+  const seen = () => page.evaluate(() => window.progressSeen);
   await page.getByRole("button", { name: "Execute Tool" }).click();
-  const result = page.getByText(visit.result).first();
+  const results = async () => (await page.locator("body").innerText()).split("Results\n").at(1) ?? "";
   const deadline = Date.now() + 60_000;
   let pictured = false;
   for (;;) {
-    for (const line of await page.getByText(/\d+ \/ \d+/).allInnerTexts().catch(() => [])) seen.add(line.trim());
-    if (seen.size >= 2 && !pictured) {
+    if (!pictured && (await seen()).length >= 2) {
       pictured = true;
       await shot("progress");
     }
-    if (await result.isVisible().catch(() => false)) break;
-    if (Date.now() > deadline) throw new Error(`no result; progress seen: ${[...seen].join(", ")}`);
+    if ((await results()).includes(visit.result)) break;
+    if (Date.now() > deadline) throw new Error(`no result; progress seen: ${(await seen()).join(", ")}`);
     await page.waitForTimeout(50);
   }
-  report.progress = [...seen];
-  report.result = await result.innerText();
+  report.progress = await seen();
+  report.result = (await results()).slice(0, 4000);
   await shot("result");
 }
