@@ -116,6 +116,11 @@ GATEWAY_LISTEN=0.0.0.0:8000
 KONG_STATUS_LISTEN=127.0.0.1:8007
 KONG_TRUSTED_IPS=$ASGARD_PUSHPIN_IP
 INSPECTOR_PORT=6274
+# The sample organisations' own hosts: the scheme and the port of the public address.
+own_host() { printf '%s' "$PUBLIC_URL" | sed -E "s#^([a-z]+://)[^:/]+#\\1$1#"; }
+ORG_1_URL=$(own_host org-1.localhost)
+ORG_2_URL=$(own_host org-2.localhost)
+export ORG_1_URL ORG_2_URL
 FILTER_CONFIG=$(cat <<END | tr -d '\n'
 {"public_url":"$PUBLIC_URL",
 "issuers":[{"issuer":"$PUBLIC_URL/heimdall/realms/asgard",

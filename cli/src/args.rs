@@ -47,6 +47,24 @@ pub enum Command {
     },
     /// Call a tool as a sample user and show its progress and result
     Call(Call),
+    /// Organisations: add, list, remove
+    Org {
+        /// What to do
+        #[command(subcommand)]
+        command: OrgCommand,
+    },
+    /// Users and their memberships: add, remove
+    User {
+        /// What to do
+        #[command(subcommand)]
+        command: UserCommand,
+    },
+    /// Trusted hosts, at which clients may register themselves: add, list, remove
+    Host {
+        /// What to do
+        #[command(subcommand)]
+        command: HostCommand,
+    },
     /// Look for what is missing or wrong, and say how to mend it
     Doctor,
     /// Run the tests, all or the named ones
@@ -71,6 +89,86 @@ pub enum Command {
     Start {
         /// The part
         part: String,
+    },
+}
+
+/// What to do with organisations.
+#[derive(Debug, Clone, Subcommand)]
+pub enum OrgCommand {
+    /// Add an organisation, or bring what it lacks
+    Add {
+        /// Its name in addresses, such as org-3
+        name: String,
+        /// Its name for people
+        #[arg(long)]
+        title: Option<String>,
+        /// A domain: of its users' addresses, and a host of its own for the gateway. May be given several times
+        #[arg(long = "domain", value_name = "DOMAIN")]
+        domains: Vec<String>,
+        /// The dress of its login pages
+        #[arg(long)]
+        theme: Option<String>,
+    },
+    /// List them with their endpoints, domains, themes and members
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove an organisation, or a domain of it
+    Remove {
+        /// Its name in addresses
+        name: String,
+        /// Only this domain
+        #[arg(long = "domain", value_name = "DOMAIN")]
+        domains: Vec<String>,
+    },
+}
+
+/// What to do with users.
+#[derive(Debug, Clone, Subcommand)]
+pub enum UserCommand {
+    /// Add a user, if there is none of that name, and make them a member
+    Add {
+        /// The name with which they log in
+        name: String,
+        /// An organisation. May be given several times
+        #[arg(long = "org", value_name = "ORG", required = true)]
+        orgs: Vec<String>,
+        /// Their mail address
+        #[arg(long)]
+        email: Option<String>,
+        /// First and last name
+        #[arg(long = "name", value_name = "FULL NAME")]
+        full_name: Option<String>,
+        /// Read the password, one line, from standard input; else one is made, which the first login changes
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// End memberships, or remove a user
+    Remove {
+        /// The name with which they log in
+        name: String,
+        /// Only out of this organisation. May be given several times
+        #[arg(long = "org", value_name = "ORG")]
+        orgs: Vec<String>,
+    },
+}
+
+/// What to do with trusted hosts.
+#[derive(Debug, Clone, Subcommand)]
+pub enum HostCommand {
+    /// Let clients at a host register themselves
+    Add {
+        /// The host, such as agents.example.org
+        host: String,
+    },
+    /// List them
+    List,
+    /// Let them no more
+    Remove {
+        /// The host
+        host: String,
     },
 }
 

@@ -4,6 +4,7 @@
 //! - [`state`], [`render`], [`parts`], [`install`]: from the state file to running programs;
 //! - [`supervisor`]: keeps them running;
 //! - [`token`], [`client`]: a client's side;
+//! - [`keycloak`], [`hosts`]: organisations, users, hosts;
 //! - [`commands`]: what the command line offers.
 
 pub mod args;
@@ -11,7 +12,9 @@ pub mod client;
 pub mod commands;
 pub mod compose;
 pub mod health;
+pub mod hosts;
 pub mod install;
+pub mod keycloak;
 pub mod parts;
 pub mod paths;
 pub mod ports;

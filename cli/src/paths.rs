@@ -56,6 +56,12 @@ impl Paths {
         self.home.join("asgard.toml")
     }
 
+    /// Hosts of organisations.
+    #[must_use]
+    pub fn hosts_file(&self) -> PathBuf {
+        self.home.join("hosts.toml")
+    }
+
     /// Logs: one file a part.
     #[must_use]
     pub fn logs(&self) -> PathBuf {

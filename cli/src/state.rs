@@ -68,6 +68,8 @@ pub struct Versions {
     pub node: String,
     /// MCP Inspector, from npm.
     pub inspector: String,
+    /// `playwright-core`, from npm: drives the browser of the tests.
+    pub playwright: String,
 }
 
 impl Default for Versions {
@@ -78,6 +80,7 @@ impl Default for Versions {
             envoy: text("1.40.0"),
             node: text("24.19.0"),
             inspector: text("2.12.0"),
+            playwright: text("1.65.1"),
         }
     }
 }
@@ -244,6 +247,21 @@ impl State {
         format!("{}/api/v1/mcp/{organisation}", self.public_url)
     }
 
+    /// What clients call the gateway at another host: that host with the scheme and port of the public address.
+    ///
+    /// # Errors
+    /// What is no name of a host.
+    pub fn host_url(&self, host: &str) -> Result<String> {
+        let bad = || Problem::new(format!("{host:?} is no name of a host"));
+        let mut url = reqwest::Url::parse(&self.public_url).map_err(|_| bad())?;
+        url.set_host(Some(host)).map_err(|_| bad())?;
+        // The parser makes it lower case and puts international names into their ASCII form.
+        if url.host_str() != Some(host) {
+            return Err(bad().mend("write it in lower case, without scheme, port or path"));
+        }
+        Ok(url.as_str().trim_end_matches('/').to_owned())
+    }
+
     /// Whether only this machine can reach the stack, by name and by address.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
@@ -338,6 +356,19 @@ mod tests {
             assert!(problem.contains("asgard.toml"), "{problem}");
         }
         std::fs::remove_dir_all(paths.home).unwrap();
+    }
+
+    #[test]
+    fn another_host_has_the_same_scheme_and_port() {
+        let mut state = State::new(Ports::default());
+        assert_eq!(state.host_url("org-1.localhost").unwrap(), "http://org-1.localhost:8000");
+        state.public_url = "https://mcp.example.org".into();
+        assert_eq!(state.host_url("mcp.one.example").unwrap(), "https://mcp.one.example");
+        for bad in
+            ["", "A.example", "a b", "a.example/x", "a.example:1", "http://a.example", "ä.example", "@"]
+        {
+            assert!(state.host_url(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub enum Need {
     Filter,
     /// All programs of a stack (as `asgard up` installs and builds them).
     Programs,
+    /// A browser, the Inspector, and what drives them.
+    Browser,
     /// A running stack of its own, named by `ASGARD_HOME`; the tests may kill its parts.
     Stack,
 }
@@ -133,12 +135,21 @@ pub const SUITES: &[Suite] = &[
     },
     e2e!("calls", "quick calls as JSON, slow ones handed over to Pushpin, on both roads"),
     e2e!("refusals", "a table of faulty tokens and forged headers; no backend sees them"),
+    e2e!("registration", "clients that register themselves at Keycloak: what they may do, and who reaches what"),
+    Suite {
+        name: "browser",
+        shows: "the Inspector in Chromium: registers itself, logs in, lists tools, calls one with progress",
+        command: cargo_test!("--test", "browser", "--", "--nocapture"),
+        needs: &[Need::Stack, Need::Browser],
+        limit_s: minutes(20),
+    },
     e2e!("balance", "requests go to all backends and all workers; sessions on any backend"),
     e2e!("cancel", "a client that goes away stops the work, in the era where it means that"),
     e2e!("streams", "streams cut at random are resumed without gap or double; sessions' own streams; HTTP+SSE"),
     e2e!("retries", "a request repeated with its Idempotency-Key gets the first one's answer; nothing runs twice"),
     e2e!("embedded", "one process with an embedded worker and its own streams"),
     e2e!("load", "2,000 calls on each road, none lost, none twice, in order"),
+    e2e!("heimdall", "Keycloak changes its key or is away: known keys pass, nothing else does"),
     e2e!("restarts", "Pushpin, Redis and the gateway killed: the next call works"),
     e2e!("kills", "every backend killed while calls run, at 20 moments on each road"),
 ];

@@ -135,7 +135,8 @@ pub fn claims(token: &str) -> Result<Value> {
 }
 
 /// Percent-encoding of a form's value (application/x-www-form-urlencoded).
-fn encode(value: &str) -> String {
+#[must_use]
+pub fn encode(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
     for byte in value.bytes() {
         match byte {

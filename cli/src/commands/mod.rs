@@ -4,6 +4,7 @@ pub mod call;
 pub mod doctor;
 pub mod down;
 pub mod logs;
+pub mod org;
 pub mod status;
 pub mod summary;
 pub mod supervise;
@@ -50,6 +51,9 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Start { part } => order(&paths, Request::Start(part)).await,
         Command::Token { user, org } => token::run(&paths, &user, org.as_deref()).await,
         Command::Call(call) => call::run(&paths, &call).await,
+        Command::Org { command } => org::organisations(&paths, command).await,
+        Command::User { command } => org::users(&paths, command).await,
+        Command::Host { command } => org::hosts(&paths, command).await,
         Command::Doctor => doctor::run(&paths).await,
         Command::Test { names, list } => test::run(&paths, &names, list).await,
     }

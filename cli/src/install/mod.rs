@@ -5,6 +5,7 @@
 //! a folder that is there is whole. Steps that do not need each other run at once.
 
 mod apt;
+mod browser;
 mod build;
 mod fetch;
 mod run;
@@ -19,6 +20,7 @@ use crate::state::State;
 use crate::supervisor::part::Kind;
 
 pub use apt::{install as install_packages, java_version};
+pub use browser::Browser;
 pub use build::{Built, cargo, filter as build_filter};
 pub use run::{Run, output_of};
 

@@ -119,8 +119,10 @@ pub fn imported(paths: &Paths) {
 /// Makes the home. True: the realm is to be imported.
 fn prepare(plan: &Plan, home: &Path) -> Result<bool> {
     private_dir(&home.join("data/import"))?;
-    for folder in ["lib", "conf", "providers", "themes"] {
-        let (link, target) = (home.join(folder), plan.tools.keycloak.join(folder));
+    let ours = plan.paths.root.join("keycloak/themes");
+    let folders = ["lib", "conf", "providers"].map(|folder| (folder, plan.tools.keycloak.join(folder)));
+    for (folder, target) in folders.into_iter().chain([("themes", ours)]) {
+        let link = home.join(folder);
         if std::fs::read_link(&link).ok().as_deref() != Some(target.as_path()) {
             let _ = std::fs::remove_file(&link);
             symlink(&target, &link).map_err(|e| Problem::io("link", &link, &e))?;
@@ -154,6 +156,8 @@ fn prepare(plan: &Plan, home: &Path) -> Result<bool> {
 fn realm(plan: &Plan) -> Result<String> {
     let values: Values = [
         ("PUBLIC_URL", plan.state.public_url.clone()),
+        ("ORG_1_URL", plan.state.host_url("org-1.localhost")?),
+        ("ORG_2_URL", plan.state.host_url("org-2.localhost")?),
         ("INSPECTOR_PORT", plan.state.ports.inspector.to_string()),
         ("TESTS_CLIENT_SECRET", plan.state.secrets.tests_client.clone()),
         ("GATEWAY_CLIENT_SECRET", plan.state.secrets.gateway_client.clone()),

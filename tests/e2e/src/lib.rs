@@ -22,6 +22,8 @@ pub mod client;
 pub mod exchange;
 pub mod http_sse;
 pub mod journal;
+pub mod keycloak;
+pub mod login;
 pub mod random;
 pub mod sse;
 pub mod stack;

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::Value;
 use tokio::sync::Mutex;
 
@@ -103,8 +105,16 @@ async fn grant(url: &str, form: &[(&str, &str)]) -> String {
     body["access_token"].as_str().unwrap_or_else(|| panic!("no token: {status} {body}")).to_owned()
 }
 
+/// The claims of a token, unverified.
+#[must_use]
+pub fn claims(token: &str) -> Value {
+    let part = token.split('.').nth(1).unwrap_or_else(|| panic!("no JWT: {token}"));
+    serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
+}
+
 /// Percent-encoding for a form.
-fn encode(text: &str) -> String {
+#[must_use]
+pub fn encode(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {

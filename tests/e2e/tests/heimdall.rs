@@ -1,0 +1,173 @@
+//! Keycloak (Heimdall) changes its keys, or is away: who has a good token does not notice; nobody gets in without.
+//!
+//! `E2E_DOWN_S` is how long Keycloak stays away, in seconds.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use asgard::supervisor::control::Request;
+use asgard::supervisor::part::Kind;
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use e2e::keycloak::Keycloak;
+use e2e::stack::wait;
+use e2e::tokens::{self, Wish};
+use e2e::{Client, Road, Stack};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+/// How long a part may take.
+const LIMIT: Duration = Duration::from_secs(120);
+
+fn header(token: &str) -> Value {
+    let part = token.split('.').next().unwrap();
+    serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
+}
+
+fn kid(token: &str) -> String {
+    header(token)["kid"].as_str().unwrap().to_owned()
+}
+
+/// The token with another key's id: its signature is then as good as any stranger's.
+fn with_kid(token: &str, kid: &str) -> String {
+    let mut head = header(token);
+    head["kid"] = json!(kid);
+    let rest = token.split_once('.').unwrap().1;
+    format!("{}.{rest}", BASE64_URL_SAFE_NO_PAD.encode(head.to_string()))
+}
+
+/// The status of a quick call with that token; a success is looked at as a whole.
+async fn call(stack: &Stack, road: Road, token: &str) -> u16 {
+    let client = Client::at(stack.endpoint(road, "org-1"), token.to_owned());
+    let exchange = client.tool("echo", json!({"text": "x"})).await;
+    if exchange.status() == 200 {
+        exchange.check_whole(0).unwrap();
+    }
+    exchange.status()
+}
+
+async fn fresh(stack: &Stack) -> String {
+    tokens::fetch(stack, &Wish::usual(stack, "thor", "org-1")).await
+}
+
+#[tokio::test]
+async fn a_new_key_costs_no_request() {
+    let stack = Arc::new(Stack::claim().await);
+    let keycloak = Keycloak::of(&stack);
+    let old = fresh(&stack).await;
+    let (stop, calls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    // People who call all the time, each with the newest token that there is, or with the one from the start.
+    let callers: Vec<_> = (0..6)
+        .map(|number| {
+            let (stack, stop, calls, old) = (stack.clone(), stop.clone(), calls.clone(), old.clone());
+            tokio::spawn(async move {
+                let mut failed = Vec::new();
+                let mut kids = BTreeMap::<String, u64>::new();
+                while !stop.load(Ordering::Relaxed) {
+                    let token = if number % 3 == 0 { old.clone() } else { fresh(&stack).await };
+                    let road = Road::BOTH[number % 2];
+                    let status = call(&stack, road, &token).await;
+                    *kids.entry(kid(&token)).or_default() += 1;
+                    calls.fetch_add(1, Ordering::Relaxed);
+                    if status != 200 {
+                        failed.push((road, kid(&token), status));
+                    }
+                }
+                (failed, kids)
+            })
+        })
+        .collect();
+    let after = async |more: u64| {
+        let until = calls.load(Ordering::Relaxed) + more;
+        wait("calls go on", LIMIT, async || (calls.load(Ordering::Relaxed) >= until).then_some(())).await;
+    };
+    after(30).await;
+    let realm = keycloak.get("").await["id"].clone();
+    let component = json!({
+        "name": "a new key",
+        "providerId": "rsa-generated",
+        "providerType": "org.keycloak.keys.KeyProvider",
+        "parentId": realm,
+        "config": {"priority": ["500"], "enabled": ["true"], "active": ["true"], "algorithm": ["RS256"]},
+    });
+    let made = keycloak.change(Method::POST, "/components", Some(&component)).await;
+    let made = made.as_str().and_then(|url| url.rsplit('/').next()).unwrap().to_owned();
+    wait("tokens have the new key", LIMIT, async || (kid(&fresh(&stack).await) != kid(&old)).then_some(()))
+        .await;
+    let new = fresh(&stack).await;
+    after(60).await;
+    stop.store(true, Ordering::Relaxed);
+    let mut kids = BTreeMap::<String, u64>::new();
+    for caller in callers {
+        let (failed, of_caller) = caller.await.unwrap();
+        assert_eq!(failed, [], "requests failed while the key changed");
+        of_caller.into_iter().for_each(|(kid, count)| *kids.entry(kid).or_default() += count);
+    }
+    assert!(kids[&kid(&new)] >= 10 && kids[&kid(&old)] >= 10, "calls by key: {kids:?}");
+    println!("Bifrost: a key rotated; {} calls by key: {kids:?}, none failed", calls.load(Ordering::Relaxed));
+    keycloak.change(Method::DELETE, &format!("/components/{made}"), None).await;
+}
+
+#[tokio::test]
+async fn without_keycloak_known_keys_are_good_and_nothing_else_is() {
+    let stack = Stack::claim().await;
+    let down: u64 = std::env::var("E2E_DOWN_S").ok().and_then(|s| s.parse().ok()).unwrap_or(8);
+    let good = fresh(&stack).await;
+    let unknown = with_kid(&good, "a-key-that-nobody-knows");
+    let mut forged = good.clone();
+    forged.replace_range(good.len() - 8..good.len() - 4, "AAAA");
+    // Each worker of the gateway has fetched the keys.
+    for _ in 0..20 {
+        for road in Road::BOTH {
+            assert_eq!(call(&stack, road, &good).await, 200);
+        }
+    }
+    let keycloak = stack.of_kind(Kind::Keycloak).await.remove(0);
+    stack.order(&Request::Stop(keycloak.name.clone())).await;
+    let (begun, mut passed, mut refused) = (Instant::now(), 0_u32, BTreeMap::<u16, u32>::new());
+    while begun.elapsed() < Duration::from_secs(down) {
+        for road in Road::BOTH {
+            assert_eq!(call(&stack, road, &good).await, 200, "after {:?} without Keycloak", begun.elapsed());
+            passed += 1;
+            assert_eq!(call(&stack, road, &forged).await, 401, "a signature is wrong, whoever is away");
+            assert_eq!(call(&stack, road, "").await, 401);
+            let status = call(&stack, road, &unknown).await;
+            assert!([401, 503].contains(&status), "an unknown key: {status}");
+            *refused.entry(status).or_default() += 1;
+        }
+    }
+    assert!(refused.contains_key(&503), "an unknown key, and nobody to ask: {refused:?}");
+
+    // A gateway that starts now knows no key at all.
+    let gateway = stack.of_kind(Kind::Gateway).await.remove(0);
+    stack.order(&Request::Stop(gateway.name.clone())).await;
+    stack.order(&Request::Start(gateway.name.clone())).await;
+    stack.kinds_back(Some(&[Kind::Gateway]), &[]).await;
+    let before: u64 = stack.served().await.values().sum();
+    for road in Road::BOTH {
+        for token in [&good, &forged, &unknown] {
+            let client = Client::at(stack.endpoint(road, "org-1"), token.clone());
+            let exchange = client.tool("echo", json!({"text": "x"})).await;
+            assert_eq!(exchange.status(), 503, "{road:?}: {}", exchange.outline());
+        }
+        assert_eq!(call(&stack, road, "").await, 401, "where to get one is known nevertheless");
+    }
+    let after: u64 = stack.served().await.values().sum();
+    assert_eq!(before, after, "no backend was asked");
+
+    stack.order(&Request::Start(keycloak.name.clone())).await;
+    stack.kinds_back(Some(&[Kind::Keycloak]), &[]).await;
+    let begun = Instant::now();
+    for road in Road::BOTH {
+        wait("it works again", LIMIT, async || (call(&stack, road, &good).await == 200).then_some(())).await;
+    }
+    println!(
+        "Bifrost: {down} s without Keycloak: {passed} calls with known keys passed, an unknown key got {refused:?}; \
+         works {} ms after it is back",
+        begun.elapsed().as_millis()
+    );
+}
