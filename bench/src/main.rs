@@ -1,11 +1,12 @@
-//! What a quick call costs, beside a plain rmcp server in the same run.
+//! What calls and the gateway's filter cost, beside their peers in the same run.
 //!
-//! `quick` calls the tool `echo` through each road of a running stack (`./asgard up -d`) and at a plain rmcp
+//! `filter` and `tokens`: see [`filter`]. `quick` calls the tool `echo` through each road of a running stack (`./asgard up -d`) and at a plain rmcp
 //! server that this program starts, in turns, and prints the median latency at concurrency 1, the rate at a
 //! higher concurrency, and the CPU time that each part spent on a call (from /proc). The figures of one run
 //! compare with each other, not with another run's.
 
 mod cpu;
+mod filter;
 mod load;
 mod plain;
 mod stack;
@@ -25,7 +26,11 @@ enum Command {
         #[arg(long, default_value = "127.0.0.1:24900")]
         listen: String,
     },
-    /// Measure.
+    /// Measure a request with a known token: our filter beside Envoy's own, in Envoy.
+    Filter(filter::Cost),
+    /// Measure the filter's memory with many tokens, and its cache's hit rate.
+    Tokens(filter::Tokens),
+    /// Measure a quick call on both roads beside the plain server.
     Quick {
         /// Calls in each round at concurrency 1.
         #[arg(long, default_value_t = 500)]
@@ -54,6 +59,8 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>
 async fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Plain { listen } => plain::serve(&listen).await,
+        Command::Filter(options) => filter::cost(&options).await,
+        Command::Tokens(options) => filter::tokens(&options).await,
         Command::Quick { calls, many, concurrency, rounds, asgard, plain_port } => {
             quick(calls, many, concurrency, rounds, &asgard, plain_port).await
         }
@@ -86,14 +93,8 @@ async fn quick(
     let server_pid = server.id().ok_or("the plain server ended at once")?;
     let stack = stack::read(asgard).await?;
     let token = Some(stack::token(asgard).await?);
-    let target = |name, url, token, parts| Target {
-        name,
-        url,
-        token,
-        parts,
-        single: Vec::new(),
-        loaded: Vec::new(),
-    };
+    let target =
+        |name, url, token, parts| Target { name, url, token, parts, single: Vec::new(), loaded: Vec::new() };
     let mut targets = vec![
         target(
             "plain rmcp, direct",
@@ -122,7 +123,8 @@ async fn quick(
             let round = load::measured(&target.url, target.token.as_deref(), calls, 1, &target.parts).await?;
             target.single.push(round);
             let round =
-                load::measured(&target.url, target.token.as_deref(), many, concurrency, &target.parts).await?;
+                load::measured(&target.url, target.token.as_deref(), many, concurrency, &target.parts)
+                    .await?;
             target.loaded.push(round);
         }
     }
@@ -132,7 +134,9 @@ async fn quick(
 }
 
 fn report(targets: &[Target], concurrency: usize) {
-    println!("| path | c=1: p50 ms | c={concurrency}: calls/s, p50 ms | CPU of all parts, µs a call at c=1 / c={concurrency} |");
+    println!(
+        "| path | c=1: p50 ms | c={concurrency}: calls/s, p50 ms | CPU of all parts, µs a call at c=1 / c={concurrency} |"
+    );
     println!("|---|---|---|---|");
     for target in targets {
         println!(

@@ -4,19 +4,21 @@
 //! policy are judged anew on each request. There is one cache for each configuration, in each worker;
 //! nothing is shared, so that a token accepted under one configuration means nothing to another.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::rc::Rc;
+use std::sync::OnceLock;
 
 use identity::{Claims, Road};
 use lru::LruCache;
-use sha2::{Digest as _, Sha256};
+use siphasher::sip128::SipHasher24;
 
 use crate::jwks::Fingerprint;
 
 /// Most assertions that are kept for a token, one for each request line.
 const MAX_ASSERTIONS: usize = 4;
 
-/// A token's place in the cache: the SHA-256 of all its bytes, signature included.
-pub type Digest = [u8; 32];
+/// A token's place in the cache: a keyed hash of all its bytes, signature included.
+pub type Digest = u128;
 
 /// A verified token.
 pub struct Verified {
@@ -77,9 +79,16 @@ pub struct TokenCache {
     used: usize,
 }
 
-/// The digest of a token.
+/// The digest of a token: SipHash-2-4 of 128 bits with a random key that never leaves this process, so that
+/// nobody can look for a token with the digest of another one. (A plain SHA-256 took a third of the filter's
+/// time for a known token.)
 pub fn digest(token: &str) -> Digest {
-    Sha256::digest(token).into()
+    static KEY: OnceLock<(u64, u64)> = OnceLock::new();
+    let (first, second) = *KEY.get_or_init(|| {
+        let random = RandomState::new();
+        (random.hash_one(0), random.hash_one(1))
+    });
+    SipHasher24::new_with_keys(first, second).hash(token.as_bytes()).as_u128()
 }
 
 impl TokenCache {
