@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use super::up;
-use crate::install::{self, Needs, Run, Tools, cargo};
+use crate::install::{self, Conformance, Needs, Run, Tools, cargo};
 use crate::paths::{Paths, private_dir};
 use crate::ports::Ports;
 use crate::problem::{Problem, Result};
@@ -61,11 +61,12 @@ pub async fn run(paths: &Paths, names: &[String], list: bool) -> Result<ExitCode
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The figures that the end-to-end tests print, each under its road or era.
+/// The figures that the end-to-end tests print, each under its road, era or broker.
 fn figures(log: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(log).unwrap_or_default();
-    let is_figure =
-        |line: &&str| ["Bifrost", "Hermod", "Modern", "Session"].iter().any(|of| line.starts_with(of));
+    let is_figure = |line: &&str| {
+        ["Bifrost", "Hermod", "Memory", "Modern", "Session"].iter().any(|of| line.starts_with(of))
+    };
     text.lines().filter(is_figure).map(str::to_owned).collect()
 }
 
@@ -92,6 +93,7 @@ struct Prepared {
     unmet: Vec<(Need, Problem)>,
     stack: Option<(Stack, PathBuf)>,
     envoy: Option<PathBuf>,
+    conformance: Option<Conformance>,
 }
 
 impl Prepared {
@@ -130,6 +132,13 @@ impl Prepared {
             }
             Need::Filter => blocking(move || install::build_filter(&for_step)).await?,
             Need::Programs => self.envoy = programs(paths).await?.envoy,
+            Need::Conformance => {
+                let suite = blocking(move || {
+                    let state = State::load(&for_step)?.unwrap_or_else(|| State::new(Ports::default()));
+                    Conformance::ensure(&for_step, &state)
+                });
+                self.conformance = Some(suite.await?);
+            }
             Need::Stack => {
                 programs(paths).await?;
                 self.stack = Some(start_stack().await?);
@@ -141,6 +150,9 @@ impl Prepared {
     fn env(&self, suite: &Suite) -> Vec<(&'static str, PathBuf)> {
         let mut env = Vec::new();
         env.extend(self.envoy.clone().map(|envoy| ("ASGARD_ENVOY", envoy)));
+        if let Some(Conformance { node, script }) = self.conformance.clone() {
+            env.extend([("ASGARD_NODE", node), ("ASGARD_CONFORMANCE", script)]);
+        }
         if suite.needs.contains(&Need::Stack) {
             env.extend(self.stack.as_ref().map(|(stack, _)| ("ASGARD_HOME", stack.home().to_owned())));
         }

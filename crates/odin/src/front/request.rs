@@ -44,6 +44,7 @@ pub(super) async fn serve(State(front): State<Arc<Front>>, request: HttpRequest)
                 revision: *revision,
                 session: None,
                 log_level: None,
+                headers: protocol::param_headers(&parts.headers, message),
                 body: body.len(),
             };
             modern(&front, context, message).await

@@ -54,6 +54,7 @@ impl Session {
             revision: self.info.revision,
             session: Some((self.info.key(), self.info.initialize_params())),
             log_level: self.log_level.clone(),
+            headers: Vec::new(),
             body,
         }
     }
@@ -81,7 +82,15 @@ pub(super) async fn initialize(
         Ok(info) => info,
         Err(refusal) => return refuse(front, refusal.for_id(request.id)),
     };
-    let context = Context { caller, era: Era::Session, revision, session: None, log_level: None, body };
+    let context = Context {
+        caller,
+        era: Era::Session,
+        revision,
+        session: None,
+        log_level: None,
+        headers: Vec::new(),
+        body,
+    };
     match answer::outcome(front, &context, request).await {
         Outcome::Answer(out) => {
             let negotiated = negotiated(&out);
