@@ -66,7 +66,7 @@ async fn main() -> ExitCode {
 
 async fn run(settings: &Settings) -> Result<(), String> {
     let fixture = Fixture::new().map_err(|error| error.message.into_owned())?;
-    let keys = StateKeys::from_env().map_err(|error| error.to_string())?;
+    let keys = StateKeys::from_env().map_err(|error| format!("ASGARD_STATE_KEY: {error}"))?;
     let runner = Arc::new(RmcpRunner::new(Arc::new(fixture)).with_state_keys(keys));
     let config =
         WorkerConfig { name: node::unique_name(&settings.worker), ..WorkerConfig::new(&settings.server) };

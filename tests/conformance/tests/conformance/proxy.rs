@@ -29,13 +29,12 @@ struct Way {
 }
 
 impl Proxy {
-    /// Starts one for an endpoint such as `http://localhost:8000/api/v1/mcp/org-1`.
-    pub(crate) async fn start(endpoint: &str, token: &str) -> Self {
+    /// Starts one on a port, for an endpoint such as `http://localhost:8000/api/v1/mcp/org-1`.
+    pub(crate) async fn start(port: u16, endpoint: &str, token: &str) -> Self {
         let endpoint: Uri = endpoint.parse().unwrap();
         let target = SocketAddr::from(([127, 0, 0, 1], endpoint.port_u16().unwrap()));
         let way = Way { target, authorization: format!("Bearer {token}").parse().unwrap() };
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let routes = Router::new().fallback(pass).with_state(way);
         let task = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
         Self { url: format!("http://localhost:{port}{}", endpoint.path()), task }
