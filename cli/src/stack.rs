@@ -50,6 +50,8 @@ pub struct Options {
     pub only: Vec<String>,
     /// Extra environment by kind of part.
     pub env: BTreeMap<Kind, BTreeMap<String, String>>,
+    /// Programs in place of our own, by kind of part (backend, worker).
+    pub programs: BTreeMap<Kind, PathBuf>,
     /// The first port of the block; none: a free block.
     pub ports: Option<u16>,
     /// The `asgard` program; none: `ASGARD_BIN`, or the shim.
@@ -67,6 +69,7 @@ impl Default for Options {
             inspector: false,
             only: Vec::new(),
             env: BTreeMap::new(),
+            programs: BTreeMap::new(),
             ports: None,
             program: None,
             home: None,
@@ -104,6 +107,8 @@ impl Stack {
         let mut state = State::new(ports);
         state.size = Size { backends: options.backends, workers: options.workers };
         state.env = options.env.into_iter().map(|(kind, env)| (kind.name().to_owned(), env)).collect();
+        state.programs =
+            options.programs.into_iter().map(|(kind, program)| (kind.name().to_owned(), program)).collect();
         state.save(&paths)?;
         let program = options.program.unwrap_or_else(|| program(&paths));
         let mut command = tokio::process::Command::new(&program);

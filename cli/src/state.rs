@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -44,6 +45,9 @@ pub struct State {
     /// Extra environment by kind of part (`backend`, `worker`, …).
     #[serde(default)]
     pub env: BTreeMap<String, BTreeMap<String, String>>,
+    /// Programs of one's own in place of ours, by kind of part (`backend`, `worker`): a worker with other tools.
+    #[serde(default)]
+    pub programs: BTreeMap<String, PathBuf>,
 }
 
 /// How many copies run.
@@ -70,6 +74,8 @@ pub struct Versions {
     pub inspector: String,
     /// `playwright-core`, from npm: drives the browser of the tests.
     pub playwright: String,
+    /// The MCP conformance suite, from npm.
+    pub conformance: String,
 }
 
 impl Default for Versions {
@@ -81,6 +87,7 @@ impl Default for Versions {
             node: text("24.19.0"),
             inspector: text("2.12.0"),
             playwright: text("1.65.1"),
+            conformance: text("0.2.0-alpha.12"),
         }
     }
 }
@@ -151,6 +158,7 @@ impl State {
             versions: Versions::default(),
             secrets: Secrets::random(),
             env: BTreeMap::new(),
+            programs: BTreeMap::new(),
         }
     }
 
@@ -213,6 +221,11 @@ impl State {
         self.listen.parse::<std::net::IpAddr>().map_err(|_| Problem::new("listen must be an IP address"))?;
         self.size.check()?;
         self.ports.check()?;
+        if let Some(kind) = self.programs.keys().find(|kind| !matches!(kind.as_str(), "backend" | "worker")) {
+            return Err(Problem::new(format!(
+                "programs.{kind}: only backend and worker can be other programs"
+            )));
+        }
         let secrets = &self.secrets;
         let keys = [
             ("session_key", &secrets.session_key),

@@ -31,6 +31,8 @@ pub enum Need {
     Programs,
     /// A browser, the Inspector, and what drives them.
     Browser,
+    /// The MCP conformance suite, and Node.js.
+    Conformance,
     /// A running stack of its own, named by `ASGARD_HOME`; the tests may kill its parts.
     Stack,
 }
@@ -131,6 +133,13 @@ pub const SUITES: &[Suite] = &[
             "--test", "shipped", "--test", "host", "--test", "faults", "--test", "nginx", "--test", "compose"
         ),
         needs: &[Need::Filter, Need::Programs, NGINX, NGINX_LUA, COMPOSE],
+        limit_s: minutes(20),
+    },
+    Suite {
+        name: "conformance",
+        shows: "the MCP conformance suite, both eras: on both roads of a whole stack, and in one process",
+        command: cargo_test!("--test", "conformance", "--", "--nocapture"),
+        needs: &[Need::Programs, Need::Conformance],
         limit_s: minutes(20),
     },
     e2e!("calls", "quick calls as JSON, slow ones handed over to Pushpin, on both roads"),

@@ -14,7 +14,7 @@ use odin::front::{Access, Front, FrontConfig, FrontLimits, Handover};
 use odin::node;
 use odin::protocol::origin::HostRules;
 use odin::protocol::session::SessionKeys;
-use odin::runner::RmcpRunner;
+use odin::runner::{RmcpRunner, StateKeys};
 use odin::worker::{Worker, WorkerConfig};
 use tracing_subscriber::EnvFilter;
 use worker::toolbox::Toolbox;
@@ -112,7 +112,8 @@ async fn run(settings: Settings) -> Result<(), String> {
     };
     let worker = if settings.embedded_worker {
         let toolbox = Toolbox::from_env().map_err(|error| error.to_string())?;
-        let runner = Arc::new(RmcpRunner::new(Arc::new(toolbox)));
+        let keys = StateKeys::from_env().map_err(|error| format!("ASGARD_STATE_KEY: {error}"))?;
+        let runner = Arc::new(RmcpRunner::new(Arc::new(toolbox)).with_state_keys(keys));
         let config =
             WorkerConfig { name: node::unique_name("worker"), ..WorkerConfig::new(&settings.server) };
         let beats = broker.clone();

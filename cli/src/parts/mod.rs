@@ -14,7 +14,7 @@ mod redis;
 mod worker;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -101,6 +101,11 @@ impl Plan {
         .collect();
         self.add_env(kind, &mut env);
         env
+    }
+
+    /// The program of a kind of part: the one that the state file names, else our own.
+    fn program(&self, kind: Kind, own: &Path) -> PathBuf {
+        self.state.programs.get(kind.name()).map_or(own, PathBuf::as_path).to_owned()
     }
 
     fn add_env(&self, kind: Kind, env: &mut BTreeMap<String, String>) {

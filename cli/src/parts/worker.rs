@@ -25,7 +25,7 @@ pub(super) fn part(plan: &Plan, number: u16) -> PartSpec {
         name,
         kind: Kind::Worker,
         address: address.clone(),
-        program: plan.tools.worker.clone(),
+        program: plan.program(Kind::Worker, &plan.tools.worker),
         args: Vec::new(),
         env,
         folder: plan.paths.run(),

@@ -48,6 +48,10 @@ pub struct Job {
     /// it in the message's `_meta` instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_level: Option<String>,
+    /// `Mcp-Param-*` headers of a modern `tools/call`, names in lower case, one entry for each line. Whoever
+    /// runs the tool compares them with its arguments, as the tool's schema asks (`x-mcp-header`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<(String, String)>,
     /// The client's JSON-RPC message, byte for byte: a request or a notification.
     pub message: Box<RawValue>,
 }
@@ -77,6 +81,7 @@ mod tests {
             session: Some("s".into()),
             peer: Some(RawValue::from_string(r#"{ "capabilities":{}}"#.into()).unwrap()),
             log_level: Some("warning".into()),
+            headers: vec![("mcp-param-region".into(), "eu".into())],
             message: RawValue::from_string(message.into()).unwrap(),
         };
         let stored = serde_json::to_string(&job).unwrap();
@@ -86,6 +91,7 @@ mod tests {
         assert_eq!(read.era, Era::Session);
         assert_eq!(read.principal, job.principal);
         assert_eq!(read.log_level.as_deref(), Some("warning"));
+        assert_eq!(read.headers, job.headers);
     }
 
     #[test]

@@ -11,14 +11,10 @@ mod weather;
 
 use std::{collections::HashMap, env, io, path::PathBuf, sync::Mutex};
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     handler::server::{router::tool::ToolRouter, tool::ToolCallContext},
-    model::{
-        CallToolRequestParams, CallToolResponse, Implementation, RequestStateCodec, ServerCapabilities,
-        ServerConfig,
-    },
+    model::{CallToolRequestParams, CallToolResponse, Implementation, ServerCapabilities, ServerConfig},
     service::RequestContext,
     tool_handler,
 };
@@ -43,9 +39,6 @@ pub enum ToolboxError {
         /// What the system said.
         error: io::Error,
     },
-    /// `ASGARD_STATE_KEY` is no base64url text, or too short.
-    #[error("ASGARD_STATE_KEY must be at least 32 bytes in base64url without padding")]
-    StateKey,
 }
 
 /// How a toolbox is set up.
@@ -55,26 +48,14 @@ pub struct Config {
     pub data: Option<PathBuf>,
     /// File that each start, step and end of a tool is appended to, as a JSON line.
     pub journal: Option<PathBuf>,
-    /// Key that seals what a client carries between the rounds of a dialogue (2026-07-28), at least 32
-    /// bytes. All workers of one server need the same; without one it is random, and a dialogue must come
-    /// back to the worker where it began.
-    pub state_key: Option<Vec<u8>>,
 }
 
 impl Config {
-    /// From `ASGARD_DATA`, `ASGARD_JOURNAL` and `ASGARD_STATE_KEY` (base64url).
-    ///
-    /// # Errors
-    /// [`ToolboxError::StateKey`] when the key is not base64url.
-    pub fn from_env() -> Result<Self, ToolboxError> {
+    /// From `ASGARD_DATA` and `ASGARD_JOURNAL`.
+    #[must_use]
+    pub fn from_env() -> Self {
         let path = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let state_key = match env::var("ASGARD_STATE_KEY") {
-            Ok(key) if !key.is_empty() => {
-                Some(URL_SAFE_NO_PAD.decode(key.trim_end_matches('=')).map_err(|_| ToolboxError::StateKey)?)
-            }
-            _ => None,
-        };
-        Ok(Self { data: path("ASGARD_DATA"), journal: path("ASGARD_JOURNAL"), state_key })
+        Self { data: path("ASGARD_DATA"), journal: path("ASGARD_JOURNAL") }
     }
 }
 
@@ -83,7 +64,6 @@ pub struct Toolbox {
     tool_router: ToolRouter<Self>,
     journal: Journal,
     notebooks: Notebooks,
-    state: RequestStateCodec,
     /// What `slow_count` counts, by organisation.
     counters: Mutex<HashMap<String, u64>>,
 }
@@ -94,7 +74,7 @@ impl Toolbox {
     /// # Errors
     /// See [`ToolboxError`].
     pub fn from_env() -> Result<Self, ToolboxError> {
-        Self::new(Config::from_env()?)
+        Self::new(Config::from_env())
     }
 
     /// A toolbox.
@@ -106,15 +86,10 @@ impl Toolbox {
             Some(path) => Journal::open(&path).map_err(|error| ToolboxError::Journal { path, error })?,
             None => Journal::default(),
         };
-        let key = config.state_key.unwrap_or_else(|| {
-            tracing::info!("no ASGARD_STATE_KEY: a dialogue must come back to this worker");
-            rand::random::<[u8; RequestStateCodec::MIN_KEY_LENGTH]>().to_vec()
-        });
         Ok(Self {
             tool_router: Self::tools() + Self::plan_tools(),
             journal,
             notebooks: Notebooks::new(config.data.as_deref()),
-            state: RequestStateCodec::try_new(key).map_err(|_| ToolboxError::StateKey)?,
             counters: Mutex::default(),
         })
     }

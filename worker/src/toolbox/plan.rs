@@ -1,20 +1,17 @@
 //! A tool that asks the user, in the form of each era: a request to the client while the call runs
 //! (sessions), or a result that asks, and a second call that brings the answer (2026-07-28).
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
-use identity::Principal;
 use rmcp::{
     ErrorData, RoleServer,
     handler::server::{
-        common::Extension,
         tool::{InputResponses, RequestState},
         wrapper::Parameters,
     },
     model::{
         CallToolResponse, CallToolResult, ContentBlock, ElicitRequest, ElicitRequestParams, ElicitResult,
         ElicitationAction, ElicitationSchema, EnumSchema, InputRequest, InputRequiredResult, ProtocolVersion,
-        SealOptions,
     },
     service::{ElicitationMode, RequestContext},
     tool, tool_router,
@@ -26,9 +23,6 @@ use super::{
     Toolbox,
     weather::{DAYS, Day},
 };
-
-/// Time that a user may take to answer (2026-07-28).
-const ANSWER_TTL: Duration = Duration::from_secs(600);
 
 /// Times that a session's user is asked, when the answers don't fit the question.
 const TRIES: usize = 3;
@@ -66,11 +60,9 @@ pub struct Plan {
     pub days: Vec<u8>,
 }
 
-/// What the client carries from the question to the answer.
-#[derive(Serialize, Deserialize)]
-struct State {
-    month: u8,
-}
+/// What the client carries from the question to the answer: that it was asked. The library seals it, so that it
+/// comes back from the same caller, for the same arguments, in time, or not at all.
+const ASKED: &str = "asked";
 
 /// What became of the question.
 enum Answer {
@@ -94,7 +86,6 @@ impl Toolbox {
     async fn plan_outing(
         &self,
         Parameters(PlanArguments { month }): Parameters<PlanArguments>,
-        Extension(caller): Extension<Principal>,
         RequestState(state): RequestState,
         InputResponses(responses): InputResponses,
         context: RequestContext<RoleServer>,
@@ -103,7 +94,7 @@ impl Toolbox {
             return Ok(CallToolResult::error(vec![ContentBlock::text("month must be 1 to 12")]).into());
         }
         if context.protocol_version().is_some_and(|version| version >= ProtocolVersion::V_2026_07_28) {
-            return self.plan_by_rounds(month, &caller, state, responses, &context);
+            return plan_by_rounds(month, state.as_deref(), responses, &context);
         }
         if !context.peer.supported_elicitation_modes().contains(&ElicitationMode::Form) {
             return Ok(propose(month, Wish::Dry));
@@ -130,45 +121,26 @@ impl Toolbox {
     }
 }
 
-impl Toolbox {
-    fn plan_by_rounds(
-        &self,
-        month: u8,
-        caller: &Principal,
-        state: Option<String>,
-        responses: Option<BTreeMap<String, serde_json::Value>>,
-        context: &RequestContext<RoleServer>,
-    ) -> Result<CallToolResponse, ErrorData> {
-        if context.client_capabilities().is_none_or(|client| client.elicitation.is_none()) {
-            return Ok(propose(month, Wish::Dry));
-        }
-        // The state is the same caller's, and for the same arguments, or it is nobody's.
-        let bound = format!("plan_outing\n{month}\n{}", caller.key());
-        let opened = match state {
-            None => None,
-            Some(state) => Some(
-                self.state
-                    .open_json_with::<State>(&state, bound.as_bytes())
-                    .map_err(|error| ErrorData::invalid_params(format!("requestState: {error}"), None))?,
-            ),
-        };
-        // An answer counts only with the state of a question that was asked.
-        let said = opened.and_then(|state| Some((state, responses?.remove(QUESTION)?)));
-        if let Some((state, said)) = said {
-            match serde_json::from_value::<ElicitResult>(said).map(answer) {
-                Ok(Answer::Wish(wish)) => return Ok(propose(state.month, wish)),
-                Ok(Answer::Declined) => return Ok(declined()),
-                Ok(Answer::Unclear) | Err(_) => {}
-            }
-        }
-        let options = SealOptions::new().associated_data(bound.as_bytes()).ttl(ANSWER_TTL);
-        let state = self
-            .state
-            .seal_json_with(&State { month }, &options)
-            .map_err(|error| ErrorData::internal_error(format!("requestState: {error}"), None))?;
-        let ask = InputRequest::Elicitation(ElicitRequest::new(question(month)?));
-        Ok(InputRequiredResult::new(Some([(QUESTION.to_owned(), ask)].into()), Some(state)).into())
+fn plan_by_rounds(
+    month: u8,
+    state: Option<&str>,
+    responses: Option<BTreeMap<String, serde_json::Value>>,
+    context: &RequestContext<RoleServer>,
+) -> Result<CallToolResponse, ErrorData> {
+    if context.client_capabilities().is_none_or(|client| client.elicitation.is_none()) {
+        return Ok(propose(month, Wish::Dry));
     }
+    // An answer counts only with the state of a question that was asked.
+    let said = state.filter(|state| *state == ASKED).and_then(|_| responses?.remove(QUESTION));
+    if let Some(said) = said {
+        match serde_json::from_value::<ElicitResult>(said).map(answer) {
+            Ok(Answer::Wish(wish)) => return Ok(propose(month, wish)),
+            Ok(Answer::Declined) => return Ok(declined()),
+            Ok(Answer::Unclear) | Err(_) => {}
+        }
+    }
+    let ask = InputRequest::Elicitation(ElicitRequest::new(question(month)?));
+    Ok(InputRequiredResult::new(Some([(QUESTION.to_owned(), ask)].into()), Some(ASKED.into())).into())
 }
 
 fn question(month: u8) -> Result<ElicitRequestParams, ErrorData> {

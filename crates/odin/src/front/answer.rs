@@ -40,6 +40,8 @@ pub(super) struct Context {
     pub(super) stream: Option<String>,
     /// The client's `Idempotency-Key`.
     pub(super) key: Option<String>,
+    /// `Mcp-Param-*` of a modern tool call.
+    pub(super) headers: Vec<(String, String)>,
     /// Bytes of the request's body.
     pub(super) body: usize,
 }
@@ -292,6 +294,7 @@ fn order(
         session: context.session.as_ref().map(|(key, _)| key.clone()),
         peer: context.session.as_ref().map(|(_, peer)| peer.clone()),
         log_level: context.log_level.clone(),
+        headers: context.headers.clone(),
         message: message.to_owned(),
     };
     let job = to_raw_value(&job).map_err(|_| Refusal::invalid("The message can't be stored."))?;

@@ -61,6 +61,7 @@ pub(super) async fn serve(State(front): State<Arc<Front>>, request: HttpRequest)
                 log_level: None,
                 stream: None,
                 key,
+                headers: protocol::param_headers(&parts.headers, message),
                 body: body.len(),
             };
             modern(&front, context, message).await

@@ -67,6 +67,7 @@ impl Session {
             log_level: self.log_level.clone(),
             stream: None,
             key: None,
+            headers: Vec::new(),
             body,
         }
     }
@@ -102,6 +103,7 @@ pub(super) async fn initialize(
         log_level: None,
         stream: None,
         key: None,
+        headers: Vec::new(),
         body,
     };
     match answer::outcome(front, &context, request).await {

@@ -44,8 +44,8 @@
 //!
 //! # What the front end does with each
 //! - [`Incoming::Modern`] request: [`Route::of`] says who answers (only [`Route::Worker`] and
-//!   [`Route::Listen`] are left). For `tools/call`, [`ParamRules::check`] compares `Mcp-Param-*` with the
-//!   tool's schema. `raw.to_owned()` is the job's message. When the answer goes out as one JSON document,
+//!   [`Route::Listen`] are left). For `tools/call`, [`param_headers`] go along with the job, and the worker,
+//!   which knows the tool's schema, compares them with the arguments ([`ParamRules::check`]). `raw.to_owned()` is the job's message. When the answer goes out as one JSON document,
 //!   [`answer_status`] is its status. Notification: [`accepted`].
 //! - [`Incoming::Initialize`]: a worker answers. With a result (not with an error)
 //!   [`session::SessionInfo::new`] and [`session::SessionKeys::mint`] make the id for the answer's
@@ -80,7 +80,8 @@ mod structure;
 pub use headers::{LAST_EVENT_ID, METHOD, NAME, PARAM_PREFIX, PROTOCOL_VERSION, SESSION_ID, decode_value};
 pub use incoming::{Incoming, accepts_events, classify, read_posted};
 pub use message::{Body, Id, LOG_LEVELS, Message, Meta, Notification, Params, Reply, Request, read_body};
-pub use params::ParamRules;
+pub(crate) use params::header_map;
+pub use params::{ParamRules, param_headers};
 pub use refusal::{Refusal, accepted, answer_status, code, empty_result, error_status, json_response};
 pub use revision::{NotificationRoute, Revision, Route};
 

@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use http::{HeaderMap, HeaderName};
-use serde_json::Value;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use super::headers::{PARAM_PREFIX, decode_value, mirrored};
-use super::message::{Request, is_object, text};
+use super::message::{Message, is_object, text};
 use super::refusal::{Refusal, excerpt};
 
 /// Annotations of a schema that are heeded.
@@ -19,8 +19,8 @@ const DEPTH: usize = 16;
 
 /// Which headers a tool's calls must carry: made once from its input schema, asked at each call.
 ///
-/// Only for revision 2026-07-28. Call [`ParamRules::check`] after [`classify`](super::classify), for
-/// `tools/call`, with the rules of the tool that `params.name` names.
+/// Only for revision 2026-07-28. Call [`ParamRules::check`] for `tools/call`, with the rules of the tool that
+/// `params.name` names, where the tool is known: in the worker.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ParamRules(Vec<ParamRule>);
 
@@ -37,7 +37,7 @@ impl ParamRules {
     /// The annotations of an input schema. Annotations that break the specification's rules (not a token, of
     /// a type that is not string, integer or boolean, or a name twice) make a tool invalid for clients; here
     /// they are passed over.
-    pub fn of_schema(input_schema: &Value) -> Self {
+    pub fn of_schema(input_schema: &Map<String, Value>) -> Self {
         let mut rules = Vec::new();
         collect(input_schema, &mut Vec::new(), &mut rules);
         Self(rules)
@@ -52,15 +52,39 @@ impl ParamRules {
     ///
     /// # Errors
     /// 400 with -32020.
-    pub fn check(&self, headers: &HeaderMap, request: &Request<'_>) -> Result<(), Refusal> {
-        for rule in &self.0 {
-            rule.check(headers, request.params.arguments).map_err(|refusal| refusal.for_id(request.id))?;
-        }
-        Ok(())
+    pub fn check(&self, headers: &HeaderMap, arguments: Option<&RawValue>) -> Result<(), Refusal> {
+        self.0.iter().try_for_each(|rule| rule.check(headers, arguments))
     }
 }
 
-fn collect(schema: &Value, path: &mut Vec<String>, rules: &mut Vec<ParamRule>) {
+/// The `Mcp-Param-*` lines of a `tools/call`, for [`Job::headers`](crate::job::Job::headers). Bytes that are no
+/// text come out as characters that [`ParamRules::check`] refuses.
+pub fn param_headers(headers: &HeaderMap, message: &Message<'_>) -> Vec<(String, String)> {
+    if !matches!(message, Message::Request(request) if request.method == "tools/call") {
+        return Vec::new();
+    }
+    let lines = headers.iter().filter(|(name, _)| name.as_str().starts_with(PARAM_PREFIX));
+    lines
+        .map(|(name, value)| {
+            (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+        })
+        .collect()
+}
+
+/// The same lines as headers again.
+pub(crate) fn header_map(lines: &[(String, String)]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in lines {
+        if let (Ok(name), Ok(value)) =
+            (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value.as_bytes()))
+        {
+            headers.append(name, value);
+        }
+    }
+    headers
+}
+
+fn collect(schema: &Map<String, Value>, path: &mut Vec<String>, rules: &mut Vec<ParamRule>) {
     let Some(Value::Object(properties)) = schema.get("properties") else { return };
     for (name, property) in properties {
         path.push(name.clone());
@@ -75,7 +99,7 @@ fn collect(schema: &Value, path: &mut Vec<String>, rules: &mut Vec<ParamRule>) {
         {
             rules.push(ParamRule { path: path.clone(), header, shown: format!("Mcp-Param-{name}") });
         }
-        if path.len() < DEPTH {
+        if let (Some(property), true) = (property.as_object(), path.len() < DEPTH) {
             collect(property, path, rules);
         }
         path.pop();

@@ -49,6 +49,16 @@ impl<'a> Envelope<'a> {
     }
 }
 
+/// `arguments` of `params`.
+pub(super) fn arguments(params: Option<&RawValue>) -> Option<&RawValue> {
+    #[derive(Deserialize)]
+    struct Params<'a> {
+        #[serde(borrow, default)]
+        arguments: Option<&'a RawValue>,
+    }
+    serde_json::from_str::<Params<'_>>(params?.get()).ok()?.arguments
+}
+
 /// A JSON-RPC answer with a result, under the client's id.
 pub(super) fn result<T: Serialize>(id: &RawValue, result: &T) -> Result<Box<RawValue>, serde_json::Error> {
     #[derive(Serialize)]
@@ -70,6 +80,19 @@ pub(super) fn error(id: &RawValue, error: &ErrorData) -> Box<RawValue> {
     }
     // `ErrorData` is a number, a string and a JSON value: that can't fail to be written.
     to_raw_value(&Answer { jsonrpc: "2.0", id, error }).unwrap_or_default()
+}
+
+/// A copy of the JSON object `text` with a member, unless it has one of that name.
+pub(super) fn with_default(
+    text: &RawValue,
+    name: &str,
+    value: impl FnOnce() -> Result<Box<RawValue>, serde_json::Error>,
+) -> Result<Box<RawValue>, serde_json::Error> {
+    let mut object: BTreeMap<String, Box<RawValue>> = serde_json::from_str(text.get())?;
+    if !object.contains_key(name) {
+        object.insert(name.to_owned(), value()?);
+    }
+    to_raw_value(&object)
 }
 
 /// A copy of the JSON object `text` with `value` at `_meta.{key}`. What the object holds is not read.

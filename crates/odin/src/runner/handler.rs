@@ -11,7 +11,7 @@ use std::{
     collections::HashMap,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use futures::{FutureExt, future::BoxFuture};
@@ -20,8 +20,8 @@ use rmcp::{
     RoleServer, ServerHandler,
     model::{
         ClientNotification, ClientRequest, ErrorCode, ErrorData, GetExtensions, GetMeta,
-        InitializeRequestParams, JsonRpcMessage, NumberOrString, ProgressToken, ProtocolVersion, RequestId,
-        RequestMetaObject, ServerConfig, ServerResult, Tool,
+        InitializeRequestParams, InputRequiredResult, JsonRpcMessage, NumberOrString, ProgressToken,
+        ProtocolVersion, RequestId, RequestMetaObject, ServerConfig, ServerResult, Tool,
     },
     service::{NotificationContext, RequestContext, RunningService, Service, serve_directly_with_ct},
 };
@@ -38,8 +38,12 @@ use super::{
     methods,
     peer::{self, ResponseStream},
     result,
+    state::{Bound, StateKeys},
 };
-use crate::job::{Era, Job};
+use crate::{
+    job::{Era, Job},
+    protocol::{ParamRules, header_map},
+};
 
 /// How long a handler may clean up after its request was cancelled, before it is dropped.
 pub const CANCEL_GRACE: Duration = Duration::from_secs(1);
@@ -61,18 +65,36 @@ pub struct RmcpRunner<H> {
     /// The server's `Implementation`, for the results of modern requests.
     server: serde_json::Value,
     /// What `tools/list` said, for handlers without `get_tool`.
-    tools: Mutex<HashMap<String, Rerun>>,
+    tools: Mutex<HashMap<String, Known>>,
+    /// Seal `requestState`.
+    keys: StateKeys,
+}
+
+/// What is remembered of a tool.
+struct Known {
+    rerun: Rerun,
+    /// None for nearly all tools.
+    rules: Option<Arc<ParamRules>>,
 }
 
 impl<H: ServerHandler> RmcpRunner<H> {
-    /// A runner of `handler`. Asks it once for its name and version.
+    /// A runner of `handler`. Asks it once for its name and version. Its requests that ask the client for more
+    /// must come back to this process, unless it gets [keys](Self::with_state_keys) that others have as well.
     pub fn new(handler: Arc<H>) -> Self {
         let info = ServerHandler::get_info(handler.as_ref()).server_info;
         Self {
             handler,
             server: serde_json::to_value(info).unwrap_or_default(),
             tools: Mutex::new(HashMap::new()),
+            keys: StateKeys::random(),
         }
+    }
+
+    /// The same with keys that seal `requestState`: the same for all workers of a server, so that a request may
+    /// come back to any of them.
+    #[must_use]
+    pub fn with_state_keys(self, keys: StateKeys) -> Self {
+        Self { keys, ..self }
     }
 
     /// Asks the handler for its tools, so that [`rerun`](Runner::rerun) knows their annotations. Needed
@@ -121,18 +143,95 @@ impl<H: ServerHandler> RmcpRunner<H> {
     fn remember(&self, listed: &[Tool]) {
         let mut tools = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
         for tool in listed {
-            let rerun = rerun(tool);
+            let (rerun, rules) = (rerun(tool), rules(tool));
             let room = tools.len() < MAX_TOOLS;
             match tools.get_mut(tool.name.as_ref()) {
-                // Two principals may see two tools of one name: the stricter one counts.
-                Some(known) if rerun == Rerun::Unsafe => *known = rerun,
-                Some(_) => {}
+                Some(known) => {
+                    // Two principals may see two tools of one name: the stricter one counts.
+                    if rerun == Rerun::Unsafe {
+                        known.rerun = rerun;
+                    }
+                    known.rules = rules;
+                }
                 None if room => {
-                    tools.insert(tool.name.clone().into_owned(), rerun);
+                    tools.insert(tool.name.clone().into_owned(), Known { rerun, rules });
                 }
                 None => {}
             }
         }
+    }
+
+    /// Which headers a tool's calls must carry, if it says so.
+    fn rules_of(&self, name: &str) -> Option<Arc<ParamRules>> {
+        if let Some(tool) = self.handler.get_tool(name) {
+            return rules(&tool);
+        }
+        let tools = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
+        tools.get(name)?.rules.clone()
+    }
+
+    /// Compares the headers of a modern tool call with its arguments (transports, custom headers from tool
+    /// parameters).
+    fn check_headers(
+        &self,
+        job: &Job,
+        request: &ClientRequest,
+        params: Option<&RawValue>,
+    ) -> Result<(), ErrorData> {
+        let ClientRequest::CallToolRequest(call) = request else { return Ok(()) };
+        if job.era != Era::Modern {
+            return Ok(());
+        }
+        let Some(rules) = self.rules_of(&call.params.name) else { return Ok(()) };
+        rules
+            .check(&header_map(&job.headers), envelope::arguments(params))
+            .map_err(|refusal| ErrorData::new(ErrorCode(refusal.code()), refusal.message().to_owned(), None))
+    }
+
+    /// Opens the state that the client brought back, for the handler to read. A session era has none.
+    fn open_state(
+        &self,
+        job: &Job,
+        envelope: &Envelope<'_>,
+        request: &mut ClientRequest,
+    ) -> Result<(), ErrorData> {
+        let state = match request {
+            ClientRequest::CallToolRequest(request) => &mut request.params.request_state,
+            ClientRequest::GetPromptRequest(request) => &mut request.params.request_state,
+            ClientRequest::ReadResourceRequest(request) => &mut request.params.request_state,
+            _ => return Ok(()),
+        };
+        let Some(sealed) = state.take().filter(|_| job.era == Era::Modern) else { return Ok(()) };
+        let bound = Bound::of(job, &envelope.method, envelope.params);
+        let opened = self.keys.open(&sealed, &bound, unix_seconds()).map_err(|error| {
+            tracing::info!(call = %job.call, method = %envelope.method, "a requestState is refused");
+            ErrorData::invalid_params(
+                format!("requestState: {error}. Ask again without requestState and inputResponses."),
+                None,
+            )
+        })?;
+        *state = Some(opened);
+        Ok(())
+    }
+
+    /// Seals the state that the client is to bring back.
+    fn seal_state(
+        &self,
+        job: &Job,
+        envelope: &Envelope<'_>,
+        result: &mut ServerResult,
+    ) -> Result<(), ErrorData> {
+        let ServerResult::InputRequiredResult(InputRequiredResult { request_state: Some(state), .. }) =
+            result
+        else {
+            return Ok(());
+        };
+        let bound = Bound::of(job, &envelope.method, envelope.params);
+        *state = self
+            .keys
+            .seal(state, &bound, unix_seconds())
+            .ok_or_else(|| ErrorData::internal_error("the requestState can't be sealed", None))?;
+        Ok(())
     }
 
     async fn request(
@@ -144,7 +243,12 @@ impl<H: ServerHandler> RmcpRunner<H> {
         inbox: mpsc::Receiver<Inbound>,
         abort: CancellationToken,
     ) -> Option<Box<RawValue>> {
-        let prepared = match Prepared::new(job, envelope, id) {
+        let prepared = Prepared::new(job, envelope, id).and_then(|mut prepared| {
+            self.check_headers(job, &prepared.request, envelope.params)?;
+            self.open_state(job, envelope, &mut prepared.request)?;
+            Ok(prepared)
+        });
+        let prepared = match prepared {
             Ok(prepared) => prepared,
             Err(error) => return Some(envelope::error(id, &error)),
         };
@@ -202,6 +306,7 @@ impl<H: ServerHandler> RmcpRunner<H> {
                 self.remember(&listed.tools);
             }
             result::check_input(&answered, capabilities.as_ref())?;
+            self.seal_state(job, envelope, &mut answered)?;
             result::answer(id, answered, job.era, &self.server, link.odd_id.as_deref()).map_err(|error| {
                 ErrorData::internal_error(format!("the result can't be written as JSON: {error}"), None)
             })
@@ -250,7 +355,7 @@ impl<H: ServerHandler> Runner for RmcpRunner<H> {
             return rerun(&tool);
         }
         let tools = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
-        tools.get(name).copied().unwrap_or(Rerun::Unsafe)
+        tools.get(name).map_or(Rerun::Unsafe, |known| known.rerun)
     }
 
     fn run<'a>(
@@ -299,6 +404,7 @@ fn own_job(message: &serde_json::Value) -> Job {
         session: None,
         peer: None,
         log_level: None,
+        headers: Vec::new(),
         message: serde_json::value::to_raw_value(message).unwrap_or_default(),
     }
 }
@@ -316,6 +422,15 @@ fn rerun(tool: &Tool) -> Rerun {
         annotations.read_only_hint == Some(true) || annotations.idempotent_hint == Some(true)
     });
     if safe { Rerun::Safe } else { Rerun::Unsafe }
+}
+
+fn rules(tool: &Tool) -> Option<Arc<ParamRules>> {
+    let rules = ParamRules::of_schema(&tool.input_schema);
+    (!rules.is_empty()).then(|| Arc::new(rules))
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {

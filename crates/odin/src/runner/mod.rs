@@ -17,11 +17,13 @@ mod log;
 mod methods;
 mod peer;
 mod result;
+mod state;
 
 use crate::job::Job;
 
 pub use handler::{CANCEL_GRACE, RmcpRunner};
 pub use peer::{CallContext, ResponseStream};
+pub use state::{STATE_LIFETIME, StateKeyError, StateKeys};
 
 /// What a running call sends out before its answer.
 #[derive(Debug)]

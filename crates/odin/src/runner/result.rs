@@ -2,7 +2,7 @@
 
 use rmcp::model::{
     ClientCapabilities, ElicitationCapability, ErrorData, InputRequest, InputRequiredResult, MetaObject,
-    RootsCapabilities, ServerResult,
+    ResultType, RootsCapabilities, ServerResult,
 };
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -25,22 +25,20 @@ pub(super) fn answer(
     if era == Era::Session {
         return envelope::result(id, &result);
     }
-    if let ServerResult::CustomResult(custom) = &mut result
-        && let Some(object) = custom.0.as_object_mut()
-    {
-        object.entry("resultType").or_insert_with(|| "complete".into());
-    }
     let listened = matches!(result, ServerResult::SubscriptionsListenResult(_));
-    // The common ones have their `_meta` in reach; the others are patched as text.
-    if let Some(meta) = meta(&mut result) {
+    // The common ones have their members in reach; the others are patched as text.
+    if let Some((result_type, meta)) = members(&mut result) {
+        result_type.get_or_insert(ResultType::COMPLETE);
         meta.get_or_insert_default().0.entry(SERVER_INFO).or_insert_with(|| server.clone());
         return envelope::result(id, &result);
     }
-    let mut text = match result {
-        ServerResult::EmptyResult(_) => RawValue::from_string(r#"{"resultType":"complete"}"#.to_owned())?,
-        other => to_raw_value(&other)?,
-    };
+    if let ServerResult::InputRequiredResult(asked) = &mut result {
+        asked.meta.get_or_insert_default().0.entry(SERVER_INFO).or_insert_with(|| server.clone());
+        return envelope::result(id, &result);
+    }
+    let mut text = to_raw_value(&result)?;
     if text.get().starts_with('{') {
+        text = envelope::with_default(&text, "resultType", || to_raw_value(&ResultType::COMPLETE))?;
         text = envelope::with_meta(&text, SERVER_INFO, to_raw_value(server)?)?;
     }
     if let (true, Some(odd_id)) = (listened, odd_id) {
@@ -49,14 +47,14 @@ pub(super) fn answer(
     envelope::result(id, &text)
 }
 
-fn meta(result: &mut ServerResult) -> Option<&mut Option<MetaObject>> {
+fn members(result: &mut ServerResult) -> Option<(&mut Option<ResultType>, &mut Option<MetaObject>)> {
     Some(match result {
-        ServerResult::CallToolResult(result) => &mut result.meta,
-        ServerResult::ListToolsResult(result) => &mut result.meta,
-        ServerResult::ListPromptsResult(result) => &mut result.meta,
-        ServerResult::ListResourcesResult(result) => &mut result.meta,
-        ServerResult::ReadResourceResult(result) => &mut result.meta,
-        ServerResult::InputRequiredResult(result) => &mut result.meta,
+        ServerResult::CallToolResult(result) => (&mut result.result_type, &mut result.meta),
+        ServerResult::ListToolsResult(result) => (&mut result.result_type, &mut result.meta),
+        ServerResult::ListPromptsResult(result) => (&mut result.result_type, &mut result.meta),
+        ServerResult::ListResourcesResult(result) => (&mut result.result_type, &mut result.meta),
+        ServerResult::ReadResourceResult(result) => (&mut result.result_type, &mut result.meta),
+        ServerResult::GetPromptResult(result) => (&mut result.result_type, &mut result.meta),
         _ => return None,
     })
 }

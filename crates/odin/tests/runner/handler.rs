@@ -42,11 +42,15 @@ impl Handler {
                 None => tool,
             }
         };
+        let mirrored = json!({ "type": "object", "properties": {
+            "region": { "type": "string", "x-mcp-header": "Region" } } });
+        let mirrored = mirrored.as_object().cloned().unwrap_or_default();
         vec![
             tool("reads", Some(ToolAnnotations::new().read_only(true))),
             tool("repeats", Some(ToolAnnotations::new().read_only(false).idempotent(true))),
             tool("writes", Some(ToolAnnotations::new().read_only(false).idempotent(false))),
             tool("says-nothing", None),
+            Tool::new("mirrors", "A test.", Arc::new(mirrored)),
         ]
     }
 
@@ -164,6 +168,17 @@ impl ServerHandler for Handler {
         let say = |text: String| Ok(CallToolResult::success(vec![ContentBlock::text(text)]).into());
         match request.name.as_ref() {
             "reads" => say("read".into()),
+            "mirrors" => say("mirrored".into()),
+            "bare" => serde_json::from_value::<CallToolResult>(json!({ "content": [] }))
+                .map(Into::into)
+                .map_err(failed),
+            // Says what it was brought, and asks again.
+            "remembers" => {
+                if request.input_responses.is_some() {
+                    return say(format!("state: {:?}", request.request_state));
+                }
+                Ok(InputRequiredResult::from_request_state("a secret of the handler").into())
+            }
             "panics" => panic!("a tool's panic with a secret"),
             "panics-late" => {
                 tokio::task::yield_now().await;

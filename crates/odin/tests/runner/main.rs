@@ -7,5 +7,6 @@ mod dialogue;
 mod emissions;
 mod handler;
 mod reruns;
+mod rounds;
 mod speed;
 mod support;

@@ -117,6 +117,7 @@ fn job(era: Era, message: Box<RawValue>) -> Job {
             }))
         }),
         log_level: None,
+        headers: Vec::new(),
         message,
     }
 }

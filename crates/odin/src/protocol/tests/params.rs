@@ -1,11 +1,15 @@
 use http::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{META, modern_headers, post};
-use crate::protocol::{Incoming, Message, ParamRules, Refusal};
+use crate::protocol::{Incoming, Message, ParamRules, Refusal, header_map, param_headers};
+
+fn of(schema: &Value) -> ParamRules {
+    ParamRules::of_schema(schema.as_object().unwrap())
+}
 
 fn rules() -> ParamRules {
-    ParamRules::of_schema(&json!({
+    of(&json!({
         "type": "object",
         "properties": {
             "region": {"type": "string", "x-mcp-header": "Region"},
@@ -26,7 +30,12 @@ fn check(arguments: &str, extra: &[(&'static str, &str)]) -> Result<(), Refusal>
         headers.append(*name, value.parse().unwrap());
     }
     match post(&headers, &body) {
-        Ok(Incoming::Modern { message: Message::Request(request), .. }) => rules().check(&headers, &request),
+        // By the way that a job takes.
+        Ok(Incoming::Modern { message, .. }) => {
+            let headers = header_map(&param_headers(&headers, &message));
+            let Message::Request(request) = message else { panic!("{body}") };
+            rules().check(&headers, request.params.arguments)
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -89,7 +98,6 @@ fn unequal_values_are_refused() {
         let refusal = check(arguments, headers).unwrap_err();
         assert_eq!(refusal.message(), message);
         assert_eq!((refusal.status(), refusal.code()), (StatusCode::BAD_REQUEST, -32020));
-        assert!(refusal.body().starts_with(br#"{"jsonrpc":"2.0","id":8,"#));
     }
     for (arguments, name, value) in [
         (r#"{"limit":42}"#, "mcp-param-limit", "42.01"),
@@ -123,12 +131,33 @@ fn only_valid_annotations_count() {
         json!({"properties": {"a": {"type": "array", "items": {"properties": {"b": {"type": "string", "x-mcp-header": "B"}}}}}}),
         json!({"anyOf": [{"properties": {"b": {"type": "string", "x-mcp-header": "B"}}}]}),
         json!({"type": "string", "x-mcp-header": "Root"}),
-        json!("nonsense"),
     ] {
-        assert!(ParamRules::of_schema(&schema).is_empty(), "{schema}");
+        assert!(of(&schema).is_empty(), "{schema}");
     }
     let twice = json!({"properties": {
         "a": {"type": "string", "x-mcp-header": "X"}, "b": {"type": "string", "x-mcp-header": "x"}}});
     let once = json!({"properties": {"a": {"type": "string", "x-mcp-header": "X"}}});
-    assert_eq!(ParamRules::of_schema(&twice), ParamRules::of_schema(&once));
+    assert_eq!(of(&twice), of(&once));
+}
+
+#[test]
+fn only_a_tool_call_has_parameters_in_headers() {
+    let mut headers = modern_headers("tools/call", Some("t"));
+    headers.append("mcp-param-a", "1".parse().unwrap());
+    headers.append("mcp-param-a", "2".parse().unwrap());
+    headers.append("mcp-param-b", http::HeaderValue::from_bytes(b"\xff").unwrap());
+    let body = format!(r#"{{"jsonrpc":"2.0","id":8,"method":"tools/call","params":{{"name":"t",{META}}}}}"#);
+    let Ok(Incoming::Modern { message, .. }) = post(&headers, &body) else { panic!("{body}") };
+    let lines = param_headers(&headers, &message);
+    let named = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(
+        lines,
+        [named("mcp-param-a", "1"), named("mcp-param-a", "2"), named("mcp-param-b", "\u{fffd}")]
+    );
+    assert!(header_map(&lines)["mcp-param-b"].to_str().is_err());
+
+    headers.insert("mcp-method", "prompts/get".parse().unwrap());
+    let body = format!(r#"{{"jsonrpc":"2.0","id":8,"method":"prompts/get","params":{{"name":"t",{META}}}}}"#);
+    let Ok(Incoming::Modern { message, .. }) = post(&headers, &body) else { panic!("{body}") };
+    assert!(param_headers(&headers, &message).is_empty());
 }
