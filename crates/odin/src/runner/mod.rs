@@ -20,6 +20,7 @@ mod result;
 
 use crate::job::Job;
 
+pub(crate) use channel::SUBSCRIPTION_ID;
 pub use handler::{CANCEL_GRACE, RmcpRunner};
 pub use peer::{CallContext, ResponseStream};
 
