@@ -108,7 +108,7 @@ pub const SUITES: &[Suite] = &[
     Suite {
         name: "grip",
         shows: "the publisher with a real Pushpin, also killed and stalled",
-        command: cargo_test!("--test", "pushpin", "--test", "failures", "--test", "templates"),
+        command: cargo_test!("--test", "pushpin", "--test", "filters", "--test", "failures", "--test", "templates"),
         needs: &[Need::Programs, PUSHPIN],
         limit_s: minutes(20),
     },

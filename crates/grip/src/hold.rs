@@ -21,6 +21,9 @@ pub const MAX_REQUEST_BODY: usize = 100_000;
 /// the client hanging for a minute (measured with Pushpin 1.36).
 pub const MIN_CLOSE_DELAY: Duration = Duration::from_millis(50);
 
+/// The longest value of a connection's meta ([`Hold::meta`]), in bytes.
+pub const MAX_META: usize = 4096;
+
 const GRIP_HOLD: HeaderName = HeaderName::from_static("grip-hold");
 const GRIP_CHANNEL: HeaderName = HeaderName::from_static("grip-channel");
 const GRIP_KEEP_ALIVE: HeaderName = HeaderName::from_static("grip-keep-alive");
@@ -40,7 +43,7 @@ pub enum HoldError {
     #[error("{0:?} is not a token of 1 to 64 characters of A-Z a-z 0-9 _ -")]
     Token(String),
     /// A meta value can't be written into the header.
-    #[error("the value of meta key {0:?} is longer than 1024 bytes or not printable ASCII")]
+    #[error("the value of meta key {0:?} is longer than {MAX_META} bytes or not printable ASCII")]
     MetaValue(String),
     /// The keep-alive's content is empty or longer than 1024 bytes, or its interval is under a second.
     #[error("a keep-alive needs 1 to 1024 bytes and at least a second")]
@@ -71,8 +74,16 @@ impl Channel {
         Self { name: name.into(), filters: Vec::new() }
     }
 
-    /// Adds a message filter of Pushpin, such as `skip-self`, `skip-users` or `var-subst`. Filters read the
-    /// connection's meta ([`Hold::meta`]) and the item's ([`crate::Item::meta`]).
+    /// Adds a message filter of Pushpin. Filters read the connection's meta ([`Hold::meta`]) and the item's
+    /// ([`crate::Item::meta`]); they act on the items of this channel, never on the first content. Pushpin has:
+    ///
+    /// - `skip-self`, `skip-users`: not to the connection whose `user` is the item's `sender`, or in its
+    ///   `skip_users`;
+    /// - `require-sub`: only to connections that also hold the channel that the item's `require_sub` names;
+    /// - `var-subst`: `%(key)s` in the content becomes the connection's own value of that key, as it is. A `%`
+    ///   that means itself is written `%%`. An item with anything else after a `%`, or with a key that the
+    ///   connection does not have, ends the stream;
+    /// - `build-id`: for contents with ids.
     #[must_use]
     pub fn filter(mut self, filter: impl Into<String>) -> Self {
         self.filters.push(filter.into());
@@ -258,7 +269,7 @@ fn token(text: &str) -> Result<(), HoldError> {
 
 fn meta_header(key: &str, value: &str) -> Result<HeaderValue, HoldError> {
     token(key)?;
-    if value.len() > 1024 || !value.bytes().all(|b| (0x20..0x7f).contains(&b)) {
+    if value.len() > MAX_META || !value.bytes().all(|b| (0x20..0x7f).contains(&b)) {
         return Err(HoldError::MetaValue(key.to_owned()));
     }
     let quoted = value.replace('\\', "\\\\").replace('"', "\\\"");

@@ -51,13 +51,18 @@ pub async fn origin() -> (String, Seen) {
             record.lock().unwrap().push((request.uri().clone(), request.headers().clone(), Instant::now()));
             next.run(request)
         }));
+    (serve(app).await, seen)
+}
+
+/// Serves an application; its address.
+pub async fn serve(app: Router) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     tokio::spawn(async move {
         let listener = axum::serve::ListenerExt::tap_io(listener, |stream| stream.set_nodelay(true).unwrap());
         axum::serve(listener, app).await.unwrap();
     });
-    (address, seen)
+    address
 }
 
 /// A Pushpin whose every route leads to a new origin.

@@ -55,6 +55,8 @@ struct Memory {
     node_nudges: HashMap<String, Nudges<NodeNudge>>,
     worker_nudges: HashMap<String, Nudges<WorkerNudge>>,
     followers: Followers,
+    /// Members of groups, and when they expire.
+    groups: HashMap<String, HashMap<String, u64>>,
     swept: u64,
 }
 
@@ -221,6 +223,10 @@ impl Memory {
         self.node_nudges.retain(|_, nudges| !nudges.sender.is_closed());
         self.worker_nudges.retain(|_, nudges| !nudges.sender.is_closed());
         self.followers.sweep();
+        self.groups.retain(|_, members| {
+            members.retain(|_, until| now < *until);
+            !members.is_empty()
+        });
     }
 }
 
@@ -609,5 +615,32 @@ impl Broker for MemoryBroker {
         let mut memory = self.memory();
         memory.sweep(now);
         Ok(memory.followers.add(topics))
+    }
+
+    async fn enter(&self, group: &str, member: &str, live: Duration, most: usize) -> Result<bool> {
+        let now = self.now();
+        let mut memory = self.memory();
+        memory.sweep(now);
+        let members = memory.groups.entry(group.to_owned()).or_default();
+        members.retain(|_, until| now < *until);
+        if members.len() >= most && !members.contains_key(member) {
+            return Ok(false);
+        }
+        members.insert(member.to_owned(), now.saturating_add(millis(live)));
+        Ok(true)
+    }
+
+    async fn leave(&self, group: &str, member: &str) -> Result<()> {
+        if let Some(members) = self.memory().groups.get_mut(group) {
+            members.remove(member);
+        }
+        Ok(())
+    }
+
+    async fn members(&self, group: &str) -> Result<Vec<String>> {
+        let now = self.now();
+        let memory = self.memory();
+        let members = memory.groups.get(group).into_iter().flatten();
+        Ok(members.filter(|(_, until)| now < **until).map(|(member, _)| member.clone()).collect())
     }
 }

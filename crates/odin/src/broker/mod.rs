@@ -247,4 +247,11 @@ pub trait Broker: Send + Sync + 'static {
     /// the receiver ends: it fell too far behind, or the broker was lost for a while. Its client then has to
     /// connect again, and to ask for what it may have missed. Dropping the receiver ends it.
     async fn follow(&self, topics: &[String]) -> Result<mpsc::Receiver<Cast>>;
+
+    /// Adds a member to a group, or renews it, for a time. False when the group has `most` already.
+    async fn enter(&self, group: &str, member: &str, live: Duration, most: usize) -> Result<bool>;
+    /// Takes a member out of a group.
+    async fn leave(&self, group: &str, member: &str) -> Result<()>;
+    /// The members of a group, in no order.
+    async fn members(&self, group: &str) -> Result<Vec<String>>;
 }

@@ -30,7 +30,7 @@ use super::{
 use crate::job::{Era, Job};
 
 /// The key under which MCP ties a notification to a `subscriptions/listen` request.
-pub(super) const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
+pub(crate) const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
 
 /// What the handler's side and the runner's side of a job share.
 pub(super) struct Link {

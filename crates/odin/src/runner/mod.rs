@@ -21,6 +21,7 @@ mod state;
 
 use crate::job::Job;
 
+pub(crate) use channel::SUBSCRIPTION_ID;
 pub use handler::{CANCEL_GRACE, RmcpRunner};
 pub use peer::{CallContext, ResponseStream};
 pub use state::{STATE_LIFETIME, StateKeyError, StateKeys};

@@ -552,4 +552,28 @@ impl Broker for RedisBroker {
     async fn follow(&self, topics: &[String]) -> Result<mpsc::Receiver<Cast>> {
         self.bus.follow(topics).await
     }
+
+    async fn enter(&self, group: &str, member: &str, live: Duration, most: usize) -> Result<bool> {
+        let life = live.as_millis().clamp(1, 1 << 40).to_string();
+        let reply = self
+            .invoke(&self.scripts.enter, self.shard(Some(group)), |invocation| {
+                invocation.arg(group).arg(member).arg(life).arg(most);
+            })
+            .await?;
+        Ok(codec::number::<u8>(reply)? == 1)
+    }
+
+    async fn leave(&self, group: &str, member: &str) -> Result<()> {
+        let at = format!("{}group:{group}", root(self.shard(Some(group))));
+        self.link.command(cmd("ZREM").arg(at).arg(member)).await.map(drop).map_err(unavailable)
+    }
+
+    async fn members(&self, group: &str) -> Result<Vec<String>> {
+        let reply = self
+            .invoke(&self.scripts.members, self.shard(Some(group)), |invocation| {
+                invocation.arg(group);
+            })
+            .await?;
+        codec::items(reply)?.into_iter().map(codec::text).collect()
+    }
 }

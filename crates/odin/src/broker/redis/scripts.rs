@@ -51,6 +51,8 @@ pub(super) struct Scripts {
     pub(super) restore: Script,
     pub(super) stray: Script,
     pub(super) remember: Script,
+    pub(super) enter: Script,
+    pub(super) members: Script,
 }
 
 macro_rules! script {
@@ -88,6 +90,8 @@ impl Scripts {
             restore: script!(head, "restore"),
             stray: script!(head, "stray"),
             remember: script!(head, "remember"),
+            enter: script!(head, "enter"),
+            members: script!(head, "members"),
         }
     }
 }

@@ -1,0 +1,142 @@
+//! The way out: Pushpins and the bus.
+
+use std::borrow::Cow;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use futures::future::{join, join_all};
+use futures::{StreamExt, stream};
+use grip::{Item, MIN_CLOSE_DELAY, Publisher, SendError};
+
+use super::streams::{self, REQUIRED};
+use super::{Broadcaster, Inner};
+use crate::broker;
+use crate::call::Message;
+
+/// Commands of one notice that are under way to the broker at once.
+const AT_ONCE: usize = 64;
+/// Items of one send.
+const BATCH: usize = 256;
+/// How long a Pushpin is tried that can't be written to, and how often.
+const PATIENCE: Duration = Duration::from_secs(10);
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// Something for one channel.
+pub(super) struct Outgoing {
+    channel: String,
+    required: Option<String>,
+    content: String,
+    end: bool,
+}
+
+impl Outgoing {
+    pub(super) fn content(channel: String, required: Option<String>, content: String) -> Self {
+        Self { channel, required, content, end: false }
+    }
+
+    /// A last word, if any, and the end of the channel's streams.
+    pub(super) fn end(channel: String, content: String) -> Self {
+        Self { channel, required: None, content, end: true }
+    }
+}
+
+impl Broadcaster {
+    pub(super) async fn send(&self, out: &[Outgoing]) -> broker::Result<()> {
+        let (published, cast) = join(self.publish(out), self.cast(out)).await;
+        let () = published;
+        cast
+    }
+
+    async fn publish(&self, out: &[Outgoing]) {
+        let Some(publisher) = &self.inner.publisher else { return };
+        let contents = out.iter().filter(|out| !out.content.is_empty()).map(|out| {
+            // The same on all Pushpins, and when it is sent again: no stream gets it twice.
+            let id = format!("{:032x}", rand::random::<u128>());
+            let item = Item::content(&out.channel, out.content.clone()).id(id);
+            match &out.required {
+                Some(required) => item.meta(REQUIRED, required),
+                None => item,
+            }
+        });
+        let contents: Vec<Item> = contents.collect();
+        self.deliver(publisher, &contents).await;
+        let ends: Vec<Item> = out.iter().filter(|out| out.end).map(|out| Item::close(&out.channel)).collect();
+        if !ends.is_empty() {
+            tokio::time::sleep(MIN_CLOSE_DELAY).await;
+            self.deliver(publisher, &ends).await;
+        }
+    }
+
+    async fn deliver(&self, publisher: &Publisher, items: &[Item]) {
+        for batch in items.chunks(BATCH) {
+            let sends = (0..publisher.pushpins()).map(|pushpin| self.deliver_to(publisher, pushpin, batch));
+            join_all(sends).await;
+        }
+    }
+
+    /// Writes items to one Pushpin; if it can't be written to, goes on trying in the background.
+    async fn deliver_to(&self, publisher: &Publisher, pushpin: usize, items: &[Item]) {
+        let begun = Instant::now();
+        if attempt(&self.inner, publisher, pushpin, items, begun).await {
+            return;
+        }
+        let (inner, publisher, items) = (self.inner.clone(), publisher.clone(), items.to_vec());
+        tokio::spawn(async move {
+            while begun.elapsed() < PATIENCE {
+                tokio::time::sleep(AGAIN).await;
+                if attempt(&inner, &publisher, pushpin, &items, begun).await {
+                    return;
+                }
+            }
+            tracing::warn!(pushpin, "a notice did not reach a Pushpin");
+        });
+    }
+
+    async fn cast(&self, out: &[Outgoing]) -> broker::Result<()> {
+        let casts: Vec<(String, Message)> = out
+            .iter()
+            .map(|out| {
+                let item = streams::Item {
+                    required: out.required.as_deref().map(Cow::Borrowed),
+                    content: Cow::Borrowed(&out.content),
+                    end: out.end,
+                };
+                // It holds text alone: that has a form in JSON.
+                let text = serde_json::to_string(&item).unwrap_or_default();
+                (out.channel.clone(), text.as_str().into())
+            })
+            .collect();
+        let broker = &self.inner.broker;
+        let casts = stream::iter(casts).map(|(channel, text)| {
+            let broker = broker.clone();
+            async move { broker.cast(&channel, text).await }
+        });
+        let casts: Vec<broker::Result<()>> = casts.buffered(AT_ONCE).collect().await;
+        casts.into_iter().collect()
+    }
+}
+
+/// Whether nothing is left to do. A link that has just come up is written to once Pushpin's subscriptions are
+/// known: before, everything would be dropped.
+async fn attempt(
+    inner: &Inner,
+    publisher: &Publisher,
+    pushpin: usize,
+    items: &[Item],
+    begun: Instant,
+) -> bool {
+    if !publisher.link_replayed(pushpin) {
+        return false;
+    }
+    match publisher.send(pushpin, items.to_vec()).await {
+        Ok(()) => {
+            inner.items.fetch_add(items.len() as u64, Ordering::Relaxed);
+            true
+        }
+        Err(SendError::Down | SendError::Timeout | SendError::Overloaded) => false,
+        Err(error) => {
+            tracing::error!(%error, pushpin, since = ?begun.elapsed(), "a notice can't be published");
+            true
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What a standing stream is subscribed to, whoever holds it.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use grip::{Channel, Hold};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use super::text;
+use crate::broker::{self, Broker, Cast};
+
+/// Pushpin's filter that asks for a second channel.
+pub(super) const REQUIRE: &str = "require-sub";
+/// The value of an item that the filter reads.
+pub(super) const REQUIRED: &str = "require_sub";
+/// Pushpin's filter that fills templates.
+const SUBSTITUTE: &str = "var-subst";
+
+/// The channels of one standing stream, and the id of its subscription. The same for a stream that Pushpin
+/// holds ([`Subscription::hold`]) and for one that a backend holds itself ([`Subscription::follow`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subscription {
+    /// Channels that something is sent on.
+    pub(super) channels: Vec<String>,
+    /// Channels that nothing is sent on; a message may ask for one of them beside its own.
+    pub(super) topics: Vec<String>,
+    /// The subscription's id as JSON: on modern streams.
+    pub(super) id: Option<String>,
+}
+
+impl Subscription {
+    /// How many channels it has; Pushpin takes [`grip::MAX_CHANNELS`] for a connection.
+    pub fn len(&self) -> usize {
+        self.channels.len() + self.topics.len()
+    }
+
+    /// Whether it has no channel.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The instruction to hold a stream with this subscription, on further channels beside.
+    pub fn hold(&self, hold: Hold) -> Hold {
+        let channels = self.channels.iter().chain(&self.topics);
+        let hold = channels.fold(hold, |hold, name| {
+            let channel = Channel::new(name).filter(REQUIRE);
+            hold.channel(if self.id.is_some() { channel.filter(SUBSTITUTE) } else { channel })
+        });
+        match &self.id {
+            Some(id) => hold.meta(text::ID, text::ascii(id)),
+            None => hold,
+        }
+    }
+
+    /// Follows the subscription over the bus, for a stream that this process holds.
+    ///
+    /// # Errors
+    /// [`broker::Unavailable`].
+    pub async fn follow(self, broker: &dyn Broker) -> broker::Result<Following> {
+        let casts = broker.follow(&self.channels).await?;
+        let channels = self.channels.into_iter().chain(self.topics).collect();
+        Ok(Following { casts, channels, id: self.id, ended: false })
+    }
+}
+
+/// A message on the bus: what Pushpin gets as well.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Item<'a> {
+    /// A channel that the stream must have as well.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub(super) required: Option<Cow<'a, str>>,
+    /// The event; a template on modern streams.
+    #[serde(borrow, default)]
+    pub(super) content: Cow<'a, str>,
+    /// The stream ends after it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) end: bool,
+}
+
+/// What comes for a stream that this process holds.
+#[derive(Debug)]
+pub struct Following {
+    casts: mpsc::Receiver<Cast>,
+    channels: BTreeSet<String>,
+    id: Option<String>,
+    ended: bool,
+}
+
+impl Following {
+    /// The next event, ready to be written. `None`: the stream is to be closed, because it was ended, or
+    /// because something may have been missed; its client then connects again.
+    pub async fn next(&mut self) -> Option<Bytes> {
+        while !self.ended {
+            let (_, message) = self.casts.recv().await?;
+            let Ok(item) = serde_json::from_str::<Item<'_>>(&message) else {
+                tracing::warn!("a cast that can't be read is dropped");
+                continue;
+            };
+            if item.required.is_some_and(|channel| !self.channels.contains(&*channel)) {
+                continue;
+            }
+            self.ended = item.end;
+            if !item.content.is_empty() {
+                let event = match &self.id {
+                    Some(id) => text::fill(&item.content, id),
+                    None => item.content.into_owned(),
+                };
+                return Some(event.into());
+            }
+        }
+        None
+    }
+}
