@@ -89,6 +89,7 @@ fn job(era: Era, method: &str, mut params: Value) -> Job {
                 "clientInfo": { "name": "test", "version": "1" } }))
         }),
         log_level: None,
+        task: None,
         message: raw(&json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params })),
     }
 }

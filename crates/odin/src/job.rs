@@ -4,6 +4,8 @@ use identity::Principal;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::tasks::TaskContext;
+
 /// The two families of MCP revisions; they differ in what a server has to remember.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -48,6 +50,9 @@ pub struct Job {
     /// it in the message's `_meta` instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_level: Option<String>,
+    /// The task that this run belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskContext>,
     /// The client's JSON-RPC message, byte for byte: a request or a notification.
     pub message: Box<RawValue>,
 }
@@ -77,6 +82,7 @@ mod tests {
             session: Some("s".into()),
             peer: Some(RawValue::from_string(r#"{ "capabilities":{}}"#.into()).unwrap()),
             log_level: Some("warning".into()),
+            task: Some(TaskContext { id: "01ff".into(), round: 2 }),
             message: RawValue::from_string(message.into()).unwrap(),
         };
         let stored = serde_json::to_string(&job).unwrap();
@@ -84,6 +90,7 @@ mod tests {
         assert_eq!(read.message.get(), message);
         assert_eq!(read.peer.unwrap().get(), r#"{ "capabilities":{}}"#);
         assert_eq!(read.era, Era::Session);
+        assert_eq!(read.task, job.task);
         assert_eq!(read.principal, job.principal);
         assert_eq!(read.log_level.as_deref(), Some("warning"));
     }

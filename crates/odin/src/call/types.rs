@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::Ticket;
+use crate::id::{CallId, Ticket};
 use crate::job::Era;
 use crate::runner::Rerun;
 
@@ -135,6 +135,9 @@ pub struct Order {
     pub node: String,
     /// Number of the request within that backend.
     pub request: u64,
+    /// The task that this call is a round of. Nobody waits for such a call, and its job is with the task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<CallId>,
 }
 
 /// A worker's view of its call.

@@ -210,6 +210,7 @@ fn order(
         session: context.session.as_ref().map(|(key, _)| key.clone()),
         peer: context.session.as_ref().map(|(_, peer)| peer.clone()),
         log_level: context.log_level.clone(),
+        task: None,
         message: message.to_owned(),
     };
     let job = to_raw_value(&job).map_err(|_| Refusal::invalid("The message can't be stored."))?;
@@ -227,6 +228,7 @@ fn order(
         lost: lost(id).into(),
         node: front.config.node.clone(),
         request: number,
+        task: None,
     })
 }
 

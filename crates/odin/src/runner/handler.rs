@@ -296,6 +296,7 @@ fn own_job(message: &serde_json::Value) -> Job {
         session: None,
         peer: None,
         log_level: None,
+        task: None,
         message: serde_json::value::to_raw_value(message).unwrap_or_default(),
     }
 }

@@ -116,6 +116,7 @@ fn job(era: Era, message: Box<RawValue>) -> Job {
             }))
         }),
         log_level: None,
+        task: None,
         message,
     }
 }

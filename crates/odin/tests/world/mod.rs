@@ -337,6 +337,7 @@ impl World {
             lost: "lost".into(),
             node: self.nodes[call.node].clone(),
             request: call.request,
+            task: None,
         }
     }
 

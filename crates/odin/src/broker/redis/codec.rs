@@ -123,6 +123,7 @@ pub(super) fn snapshot(value: Value) -> Result<Snapshot> {
     let tool = optional("tool");
     let session = optional("session");
     let request_id = optional("request_id");
+    let task = optional("task").map(|task| parse(&task)).transpose()?;
     let mut required = |name: &str| optional(name).ok_or_else(|| nonsense("record"));
     let order = Order {
         server: required("server")?,
@@ -145,6 +146,7 @@ pub(super) fn snapshot(value: Value) -> Result<Snapshot> {
         lost: required("lost")?.into(),
         node: required("node")?,
         request: parse(&required("request")?)?,
+        task,
     };
     Ok(Snapshot {
         order,
@@ -206,6 +208,7 @@ pub(super) fn order(order: &Order) -> Vec<Field<'_>> {
             fields.push((name, value.as_str().into()));
         }
     }
+    fields.extend(order.task.map(|task| ("task", task.to_string().into())));
     fields
 }
 

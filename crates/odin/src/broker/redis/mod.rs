@@ -8,6 +8,7 @@ mod link;
 mod nudges;
 mod queue;
 mod scripts;
+mod tasks;
 #[cfg(test)]
 mod tests;
 
@@ -25,7 +26,8 @@ use tokio::sync::mpsc;
 use self::codec::Field;
 use self::link::{Link, unavailable};
 use self::queue::Reader;
-use self::scripts::{Clock, Scripts};
+use self::scripts::{Clock, Scripts, head};
+use self::tasks::TaskScripts;
 use super::{
     Beat, Beaten, Broker, BrokerLimits, Claimed, Entry, Held, NodeNudge, Result, Stray, Taken, Unavailable,
     WorkerNudge,
@@ -54,6 +56,7 @@ pub struct RedisBroker {
     client: Client,
     link: Link,
     scripts: Scripts,
+    tasks: TaskScripts,
     shards: u8,
     life: Duration,
     readers: Mutex<HashMap<(String, String), Arc<Reader>>>,
@@ -95,6 +98,7 @@ impl RedisBroker {
             link: Link::new(client.clone(), PATIENCE),
             client,
             scripts: Scripts::new(&timing, &limits, life, clock),
+            tasks: TaskScripts::new(&head(&timing, &limits, life, clock)),
             shards,
             life,
             readers: Mutex::default(),

@@ -27,6 +27,7 @@ fn order(era: Era, node: &str, request: u64) -> Order {
         lost: "lost".into(),
         node: node.into(),
         request,
+        task: None,
     }
 }
 
