@@ -11,6 +11,7 @@ mod hold;
 mod request;
 mod session;
 mod stream;
+mod tasks;
 mod waiting;
 
 use std::collections::HashMap;

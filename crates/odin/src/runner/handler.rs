@@ -38,6 +38,7 @@ use super::{
     methods, peer, result,
 };
 use crate::job::{Era, Job};
+use crate::tasks::TaskTool;
 
 /// How long a handler may clean up after its request was cancelled, before it is dropped.
 pub const CANCEL_GRACE: Duration = Duration::from_secs(1);
@@ -59,17 +60,20 @@ pub struct RmcpRunner<H> {
     /// The server's `Implementation`, for the results of modern requests.
     server: serde_json::Value,
     /// What `tools/list` said, for handlers without `get_tool`.
-    tools: Mutex<HashMap<String, Rerun>>,
+    tools: Mutex<HashMap<String, Known>>,
+    /// Whether the handler declares the tasks extension.
+    tasks: bool,
 }
 
 impl<H: ServerHandler> RmcpRunner<H> {
     /// A runner of `handler`. Asks it once for its name and version.
     pub fn new(handler: Arc<H>) -> Self {
-        let info = ServerHandler::get_info(handler.as_ref()).server_info;
+        let info = ServerHandler::get_info(handler.as_ref());
         Self {
             handler,
-            server: serde_json::to_value(info).unwrap_or_default(),
+            server: serde_json::to_value(info.server_info).unwrap_or_default(),
             tools: Mutex::new(HashMap::new()),
+            tasks: info.capabilities.supports_tasks(),
         }
     }
 
@@ -119,14 +123,16 @@ impl<H: ServerHandler> RmcpRunner<H> {
     fn remember(&self, listed: &[Tool]) {
         let mut tools = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
         for tool in listed {
-            let rerun = rerun(tool);
+            let listed = Known { rerun: rerun(tool), task: TaskTool::of(tool.meta.as_ref()) };
             let room = tools.len() < MAX_TOOLS;
             match tools.get_mut(tool.name.as_ref()) {
                 // Two principals may see two tools of one name: the stricter one counts.
-                Some(known) if rerun == Rerun::Unsafe => *known = rerun,
-                Some(_) => {}
+                Some(known) => {
+                    let rerun = if listed.rerun == Rerun::Unsafe { Rerun::Unsafe } else { known.rerun };
+                    *known = Known { rerun, task: listed.task };
+                }
                 None if room => {
-                    tools.insert(tool.name.clone().into_owned(), rerun);
+                    tools.insert(tool.name.clone().into_owned(), listed);
                 }
                 None => {}
             }
@@ -247,7 +253,22 @@ impl<H: ServerHandler> Runner for RmcpRunner<H> {
             return rerun(&tool);
         }
         let tools = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
-        tools.get(name).copied().unwrap_or(Rerun::Unsafe)
+        tools.get(name).map_or(Rerun::Unsafe, |known| known.rerun)
+    }
+
+    fn task_tool(&self, name: &str) -> TaskTool {
+        if !self.tasks {
+            return TaskTool::default();
+        }
+        if let Some(tool) = self.handler.get_tool(name) {
+            return TaskTool::of(tool.meta.as_ref());
+        }
+        let tools = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
+        tools.get(name).map(|known| known.task).unwrap_or_default()
+    }
+
+    fn server_info(&self) -> Option<String> {
+        Some(self.server.to_string())
     }
 
     fn run<'a>(
@@ -299,6 +320,13 @@ fn own_job(message: &serde_json::Value) -> Job {
         task: None,
         message: serde_json::value::to_raw_value(message).unwrap_or_default(),
     }
+}
+
+/// What `tools/list` said of a tool.
+#[derive(Clone, Copy)]
+struct Known {
+    rerun: Rerun,
+    task: TaskTool,
 }
 
 struct Nowhere;
@@ -382,6 +410,13 @@ impl Prepared {
                 token
             });
             (token, text.to_owned())
+        });
+        // What the work of a task reports becomes the task's note.
+        let progress = progress.or_else(|| {
+            job.task.as_ref()?;
+            let token = ProgressToken(stand_in());
+            meta.set_progress_token(token.clone());
+            Some((token, serde_json::value::to_raw_value(&job.call).ok()?))
         });
         Ok(Self { request, inner_id, meta, progress, odd_id })
     }
