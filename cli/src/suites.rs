@@ -89,7 +89,7 @@ pub const SUITES: &[Suite] = &[
         name: "unit",
         shows: "each crate's own tests, and the simulation of the call protocol",
         command: cargo_test!(
-            "--lib", "--bins", "--test", "runner", "--test", "simulation", "--test", "toolbox"
+            "--lib", "--bins", "--test", "runner", "--test", "simulation", "--test", "task_rounds", "--test", "toolbox"
         ),
         needs: &[Need::Programs, REDIS],
         limit_s: minutes(60),
@@ -136,6 +136,7 @@ pub const SUITES: &[Suite] = &[
     e2e!("balance", "requests go to all backends and all workers; sessions on any backend"),
     e2e!("cancel", "a client that goes away stops the work, in the era where it means that"),
     e2e!("embedded", "one process with an embedded worker and its own streams"),
+    e2e!("tasks", "long work under a handle: its worker, every backend and the gateway killed meanwhile"),
     e2e!("load", "2,000 calls on each road, none lost, none twice, in order"),
     e2e!("restarts", "Pushpin, Redis and the gateway killed: the next call works"),
     e2e!("kills", "every backend killed while calls run, at 20 moments on each road"),

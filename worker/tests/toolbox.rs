@@ -148,6 +148,7 @@ async fn the_list_says_what_each_tool_is() {
             "add_note",
             "echo",
             "list_notes",
+            "long_report",
             "plan_outing",
             "rank_days",
             "report",

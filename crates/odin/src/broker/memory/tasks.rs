@@ -189,3 +189,16 @@ impl TaskBroker for MemoryBroker {
         Ok(Some(reply))
     }
 }
+
+#[cfg(test)]
+impl MemoryBroker {
+    /// Lines in a server's queue.
+    pub(crate) fn waiting(&self, server: &str) -> usize {
+        self.memory().queues.get(server).map_or(0, |queue| queue.waiting.len())
+    }
+
+    /// Forgets a call's record.
+    pub(crate) fn lose(&self, call: CallId) {
+        self.memory().forget_record(call);
+    }
+}
