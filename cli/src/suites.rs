@@ -93,7 +93,7 @@ pub const SUITES: &[Suite] = &[
         name: "unit",
         shows: "each crate's own tests, and the simulation of the call protocol",
         command: cargo_test!(
-            "--lib", "--bins", "--test", "runner", "--test", "simulation", "--test", "toolbox"
+            "--lib", "--bins", "--test", "runner", "--test", "simulation", "--test", "task_rounds", "--test", "toolbox"
         ),
         needs: &[Need::Programs, REDIS],
         limit_s: minutes(60),
@@ -157,6 +157,7 @@ pub const SUITES: &[Suite] = &[
     e2e!("streams", "streams cut at random are resumed without gap or double; sessions' own streams; HTTP+SSE"),
     e2e!("retries", "a request repeated with its Idempotency-Key gets the first one's answer; nothing runs twice"),
     e2e!("embedded", "one process with an embedded worker and its own streams"),
+    e2e!("tasks", "long work under a handle: its worker, every backend and the gateway killed meanwhile"),
     e2e!("load", "2,000 calls on each road, none lost, none twice, in order"),
     e2e!("heimdall", "Keycloak changes its key or is away: known keys pass, nothing else does"),
     e2e!("restarts", "Pushpin, Redis and the gateway killed: the next call works"),

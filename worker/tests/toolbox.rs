@@ -91,6 +91,7 @@ fn job(era: Era, method: &str, mut params: Value) -> Job {
         }),
         log_level: None,
         headers: Vec::new(),
+        task: None,
         message: raw(&json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params })),
     }
 }
@@ -154,6 +155,7 @@ async fn the_list_says_what_each_tool_is() {
             "add_note",
             "echo",
             "list_notes",
+            "long_report",
             "plan_outing",
             "rank_days",
             "report",

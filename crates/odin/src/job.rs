@@ -4,6 +4,8 @@ use identity::Principal;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::tasks::TaskContext;
+
 /// The two families of MCP revisions; they differ in what a server has to remember.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -52,6 +54,9 @@ pub struct Job {
     /// runs the tool compares them with its arguments, as the tool's schema asks (`x-mcp-header`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<(String, String)>,
+    /// The task that this run belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskContext>,
     /// The client's JSON-RPC message, byte for byte: a request or a notification.
     pub message: Box<RawValue>,
 }
@@ -82,6 +87,7 @@ mod tests {
             peer: Some(RawValue::from_string(r#"{ "capabilities":{}}"#.into()).unwrap()),
             log_level: Some("warning".into()),
             headers: vec![("mcp-param-region".into(), "eu".into())],
+            task: Some(TaskContext { id: "01ff".into(), round: 2 }),
             message: RawValue::from_string(message.into()).unwrap(),
         };
         let stored = serde_json::to_string(&job).unwrap();
@@ -89,6 +95,7 @@ mod tests {
         assert_eq!(read.message.get(), message);
         assert_eq!(read.peer.unwrap().get(), r#"{ "capabilities":{}}"#);
         assert_eq!(read.era, Era::Session);
+        assert_eq!(read.task, job.task);
         assert_eq!(read.principal, job.principal);
         assert_eq!(read.log_level.as_deref(), Some("warning"));
         assert_eq!(read.headers, job.headers);

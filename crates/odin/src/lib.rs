@@ -9,4 +9,5 @@ pub mod job;
 pub mod node;
 pub mod protocol;
 pub mod runner;
+pub mod tasks;
 pub mod worker;

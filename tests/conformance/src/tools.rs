@@ -136,6 +136,9 @@ pub(crate) async fn call(
             .into())
         }
         "test_reconnection" => {
+            if let Some(stream) = context.extensions.get::<odin::runner::ResponseStream>() {
+                stream.hang_up().map_err(|error| ErrorData::internal_error(error.to_string(), None))?;
+            }
             // Work that takes longer than the client's stream lives.
             tokio::time::sleep(PAUSE * 4).await;
             said("The stream was closed, and taken up again.")

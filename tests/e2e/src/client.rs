@@ -90,6 +90,13 @@ impl Client {
         self
     }
 
+    /// The same, saying that it knows tasks.
+    #[must_use]
+    pub fn with_tasks(mut self) -> Self {
+        self.capabilities["extensions"] = json!({"io.modelcontextprotocol/tasks": {}});
+        self
+    }
+
     /// Begins a session.
     pub async fn initialized(mut self) -> Self {
         let exchange = self.initialize().await;
@@ -171,7 +178,7 @@ impl Client {
                 params["_meta"][key] = value.clone();
             }
             post = post.header("mcp-protocol-version", MODERN).header("mcp-method", method);
-            if let Some(name) = params["name"].as_str() {
+            if let Some(name) = params["name"].as_str().or(params["taskId"].as_str()) {
                 post = post.header("mcp-name", name);
             }
         }

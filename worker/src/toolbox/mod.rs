@@ -98,7 +98,7 @@ impl Toolbox {
 #[tool_handler(router = self.tool_router)]
 impl ServerHandler for Toolbox {
     fn get_info(&self) -> ServerConfig {
-        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().enable_tasks().build())
             .with_server_info(
                 Implementation::new("asgard-toolbox", env!("CARGO_PKG_VERSION")).with_title("Asgard toolbox"),
             )

@@ -3,6 +3,7 @@
 use std::{process, sync::PoisonError, time::Duration};
 
 use identity::Principal;
+use odin::tasks::TaskTool;
 use rmcp::{
     handler::server::{
         common::Extension,
@@ -222,6 +223,22 @@ impl Toolbox {
         Ok(Json(Report { measure, unit: measure.unit().to_owned(), steps, groups: bootstrap.report() }))
     }
 
+    /// The same as a task.
+    #[tool(
+        title = "Long weather report",
+        description = "The weather report for large numbers of `steps`. For clients that know tasks it runs as a \
+                       task: the answer is a handle at once, and the report is fetched when it is done.",
+        annotations(read_only_hint = true, idempotent_hint = true, open_world_hint = false),
+        meta = TaskTool::optional().ttl(MAX_TIME * 2).meta()
+    )]
+    async fn long_report(
+        &self,
+        arguments: Parameters<ReportArguments>,
+        run: Run,
+    ) -> Result<Json<Report>, String> {
+        self.report(arguments, run).await
+    }
+
     /// One day's weather.
     #[tool(
         title = "Weather on a day",
@@ -290,13 +307,14 @@ impl Toolbox {
     #[tool(
         title = "Slow count",
         description = "Adds one to this worker's counter for your organisation after `total_ms`, with `events` \
-                       progress events on the way. Not to be run twice for one call.",
+                       progress events on the way. Not to be run twice for one call. Runs as a task for clients that know tasks.",
         annotations(
             read_only_hint = false,
             destructive_hint = false,
             idempotent_hint = false,
             open_world_hint = false
-        )
+        ),
+        meta = TaskTool::optional().meta()
     )]
     async fn slow_count(
         &self,

@@ -1,5 +1,7 @@
 //! The broker of one process.
 
+mod tasks;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,6 +19,7 @@ use crate::call::{
 };
 use crate::id::{CallChannel, CallId, Ticket};
 use crate::runner::Rerun;
+use crate::tasks::TaskRecord;
 
 /// Nudges that wait for one node or worker. What does not fit is folded into "look at everything".
 pub(super) const NUDGES: usize = 1024;
@@ -52,6 +55,7 @@ struct Memory {
     sessions: HashMap<String, (BTreeMap<String, String>, u64)>,
     by_request: HashMap<(String, String), Vec<CallId>>,
     cancelled_ahead: HashMap<(String, String), u64>,
+    tasks: HashMap<CallId, TaskRecord>,
     node_nudges: HashMap<String, Nudges<NodeNudge>>,
     worker_nudges: HashMap<String, Nudges<WorkerNudge>>,
     followers: Followers,
@@ -220,6 +224,7 @@ impl Memory {
         self.cancelled_ahead.retain(|_, until| now < *until);
         self.sessions.retain(|_, (_, until)| now < *until);
         self.nodes.retain(|_, until| now < *until);
+        self.tasks.retain(|_, task| now < task.expires);
         self.node_nudges.retain(|_, nudges| !nudges.sender.is_closed());
         self.worker_nudges.retain(|_, nudges| !nudges.sender.is_closed());
         self.followers.sweep();

@@ -7,6 +7,7 @@
 mod bus;
 mod memory;
 mod redis;
+mod tasks;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use tokio::sync::mpsc;
 pub use self::redis::{InvalidUrl, RedisBroker};
 pub use bus::Cast;
 pub use memory::{Clock, MemoryBroker};
+pub use tasks::{Begun, TaskBroker, TaskReply};
 
 use crate::call::{Claim, Enqueue, Gone, Join, Message, Offer, Order, Read, Resume, Snapshot, State};
 use crate::id::{CallChannel, CallId, Ticket};
@@ -31,11 +33,15 @@ pub struct BrokerLimits {
     pub inbox: usize,
     /// Stored fields of one session.
     pub session_fields: usize,
+    /// Tasks that are kept for one principal, in each shard: with what they ask and their results.
+    pub tasks: usize,
+    /// Those of them that are not over.
+    pub tasks_open: usize,
 }
 
 impl Default for BrokerLimits {
     fn default() -> Self {
-        Self { queue: 10_000, inbox: 64, session_fields: 64 }
+        Self { queue: 10_000, inbox: 64, session_fields: 64, tasks: 200, tasks_open: 50 }
     }
 }
 
@@ -143,7 +149,7 @@ pub enum WorkerNudge {
 /// Every method is one atomic step. [`Unavailable`] says nothing about whether the step was made: all of
 /// them may be repeated.
 #[async_trait]
-pub trait Broker: Send + Sync + 'static {
+pub trait Broker: TaskBroker {
     /// Shard for a new call: by session, so that all calls of a session are found in one slot; else random.
     fn shard(&self, session: Option<&str>) -> u8;
 

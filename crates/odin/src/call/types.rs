@@ -140,6 +140,9 @@ pub struct Order {
     pub stream: Option<String>,
     /// What a repetition of this request is recognised by.
     pub retry: Option<Retry>,
+    /// The task that this call is a round of. Nobody waits for such a call, and its job is with the task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<CallId>,
 }
 
 /// What a repeated request is recognised by (header `Idempotency-Key`).

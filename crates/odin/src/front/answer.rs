@@ -295,6 +295,7 @@ fn order(
         peer: context.session.as_ref().map(|(_, peer)| peer.clone()),
         log_level: context.log_level.clone(),
         headers: context.headers.clone(),
+        task: None,
         message: message.to_owned(),
     };
     let job = to_raw_value(&job).map_err(|_| Refusal::invalid("The message can't be stored."))?;
@@ -316,6 +317,7 @@ fn order(
         request: number,
         stream: context.stream.clone(),
         retry: request.and_then(|request| context.retry(front, request)),
+        task: None,
     })
 }
 

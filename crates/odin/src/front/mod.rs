@@ -15,6 +15,7 @@ mod retry;
 mod session;
 mod standing;
 mod stream;
+mod tasks;
 mod waiting;
 
 use std::collections::HashMap;

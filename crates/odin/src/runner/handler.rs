@@ -40,6 +40,7 @@ use super::{
     result,
     state::{Bound, StateKeys},
 };
+use crate::tasks::TaskTool;
 use crate::{
     job::{Era, Job},
     protocol::{ParamRules, header_map},
@@ -68,11 +69,14 @@ pub struct RmcpRunner<H> {
     tools: Mutex<HashMap<String, Known>>,
     /// Seal `requestState`.
     keys: StateKeys,
+    /// Whether the handler declares the tasks extension.
+    tasks: bool,
 }
 
 /// What is remembered of a tool.
 struct Known {
     rerun: Rerun,
+    task: TaskTool,
     /// None for nearly all tools.
     rules: Option<Arc<ParamRules>>,
 }
@@ -81,12 +85,13 @@ impl<H: ServerHandler> RmcpRunner<H> {
     /// A runner of `handler`. Asks it once for its name and version. Its requests that ask the client for more
     /// must come back to this process, unless it gets [keys](Self::with_state_keys) that others have as well.
     pub fn new(handler: Arc<H>) -> Self {
-        let info = ServerHandler::get_info(handler.as_ref()).server_info;
+        let info = ServerHandler::get_info(handler.as_ref());
         Self {
             handler,
-            server: serde_json::to_value(info).unwrap_or_default(),
+            server: serde_json::to_value(info.server_info).unwrap_or_default(),
             tools: Mutex::new(HashMap::new()),
             keys: StateKeys::random(),
+            tasks: info.capabilities.supports_tasks(),
         }
     }
 
@@ -143,7 +148,7 @@ impl<H: ServerHandler> RmcpRunner<H> {
     fn remember(&self, listed: &[Tool]) {
         let mut tools = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
         for tool in listed {
-            let (rerun, rules) = (rerun(tool), rules(tool));
+            let (rerun, task, rules) = (rerun(tool), TaskTool::of(tool.meta.as_ref()), rules(tool));
             let room = tools.len() < MAX_TOOLS;
             match tools.get_mut(tool.name.as_ref()) {
                 Some(known) => {
@@ -151,10 +156,11 @@ impl<H: ServerHandler> RmcpRunner<H> {
                     if rerun == Rerun::Unsafe {
                         known.rerun = rerun;
                     }
+                    known.task = task;
                     known.rules = rules;
                 }
                 None if room => {
-                    tools.insert(tool.name.clone().into_owned(), Known { rerun, rules });
+                    tools.insert(tool.name.clone().into_owned(), Known { rerun, task, rules });
                 }
                 None => {}
             }
@@ -358,6 +364,21 @@ impl<H: ServerHandler> Runner for RmcpRunner<H> {
         tools.get(name).map_or(Rerun::Unsafe, |known| known.rerun)
     }
 
+    fn task_tool(&self, name: &str) -> TaskTool {
+        if !self.tasks {
+            return TaskTool::default();
+        }
+        if let Some(tool) = self.handler.get_tool(name) {
+            return TaskTool::of(tool.meta.as_ref());
+        }
+        let tools = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
+        tools.get(name).map(|known| known.task).unwrap_or_default()
+    }
+
+    fn server_info(&self) -> Option<String> {
+        Some(self.server.to_string())
+    }
+
     fn run<'a>(
         &'a self,
         job: Job,
@@ -405,6 +426,7 @@ fn own_job(message: &serde_json::Value) -> Job {
         peer: None,
         log_level: None,
         headers: Vec::new(),
+        task: None,
         message: serde_json::value::to_raw_value(message).unwrap_or_default(),
     }
 }
@@ -499,6 +521,13 @@ impl Prepared {
                 token
             });
             (token, text.to_owned())
+        });
+        // What the work of a task reports becomes the task's note.
+        let progress = progress.or_else(|| {
+            job.task.as_ref()?;
+            let token = ProgressToken(stand_in());
+            meta.set_progress_token(token.clone());
+            Some((token, serde_json::value::to_raw_value(&job.call).ok()?))
         });
         Ok(Self { request, inner_id, meta, progress, odd_id })
     }

@@ -20,6 +20,7 @@ mod result;
 mod state;
 
 use crate::job::Job;
+use crate::tasks::TaskTool;
 
 pub(crate) use channel::SUBSCRIPTION_ID;
 pub use handler::{CANCEL_GRACE, RmcpRunner};
@@ -85,6 +86,17 @@ pub trait Runner: Send + Sync + 'static {
     /// May `tools/call` of this tool be run again after its worker was lost? Decided from the tool's
     /// annotations; an unknown tool is [`Rerun::Unsafe`]. (Every other message may.)
     fn rerun(&self, tool: &str) -> Rerun;
+
+    /// Does this tool run as a task? By default none does.
+    fn task_tool(&self, tool: &str) -> TaskTool {
+        let _ = tool;
+        TaskTool::default()
+    }
+
+    /// The server's `Implementation` as JSON text, for results that no handler writes.
+    fn server_info(&self) -> Option<String> {
+        None
+    }
 
     /// Runs one message to its end.
     ///

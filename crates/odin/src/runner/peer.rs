@@ -85,6 +85,9 @@ pub(super) fn extend(extensions: &mut Extensions, job: &Job) {
         extensions.insert(parts);
     }
     extensions.insert(job.principal.clone());
+    if let Some(task) = &job.task {
+        extensions.insert(task.clone());
+    }
     extensions.insert(CallContext {
         id: job.call.clone(),
         server: job.server.clone(),

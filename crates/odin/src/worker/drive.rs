@@ -12,10 +12,11 @@ use tokio_util::sync::CancellationToken;
 use super::Shared;
 use super::encode::Stream;
 use super::outbox::JobOutbox;
+use super::task::{Role, Stored};
 use crate::broker::Beat;
 use crate::call::{Action, Delivery, Exit, Gone, Input, Message, SendOutcome, Snapshot, State, Via};
 use crate::id::{CallChannel, CallId};
-use crate::job::{Era, Job};
+use crate::job::Era;
 use crate::runner::Inbound;
 
 /// How long to wait before a command is tried again that the broker did not answer, or a write that was not
@@ -91,6 +92,7 @@ struct Driver {
     abort: CancellationToken,
     /// The record is missing from a broker that lost its memory.
     missing: bool,
+    role: Arc<Role>,
 }
 
 /// Runs a call to its end on this worker. The slot is given back when the tool has ended.
@@ -124,7 +126,8 @@ pub(super) async fn drive(
         state.jobs.insert(start.call, handle);
     }
     let abort = CancellationToken::new();
-    let inbox = start.run.then(|| run_tool(&shared, &start, sender, abort.clone(), slot));
+    let role = Arc::new(Role::of(start.call, &start.snapshot));
+    let inbox = start.run.then(|| run_tool(&shared, &role, sender, abort.clone(), slot));
     let call = start.call;
     let epoch = start.snapshot.epoch;
     let mut driver = Driver {
@@ -138,6 +141,7 @@ pub(super) async fn drive(
         inbox,
         abort,
         missing: false,
+        role,
     };
     let exit = driver.run().await;
     driver.abort.cancel();
@@ -159,34 +163,21 @@ pub(super) async fn drive(
 /// Starts the tool in a task of its own: what it blocks is not its delivery.
 fn run_tool(
     shared: &Arc<Shared>,
-    start: &Start,
+    role: &Arc<Role>,
     inputs: mpsc::UnboundedSender<Input>,
     abort: CancellationToken,
     slot: Option<OwnedSemaphorePermit>,
 ) -> mpsc::Sender<Inbound> {
     let (inbox, messages) = mpsc::channel(INBOX);
     let outbox = Arc::new(JobOutbox::new(inputs.clone(), shared.config.events));
-    let job: Result<Job, _> = serde_json::from_str(&start.snapshot.order.job);
-    let lost = start.snapshot.order.lost.clone();
-    let shared = shared.clone();
+    let (shared, role) = (shared.clone(), role.clone());
     tokio::spawn(async move {
         let slot = match slot {
             Some(slot) => Some(slot),
             None => shared.slots.clone().acquire_owned().await.ok(),
         };
-        let answer: Option<Message> = match job {
-            Ok(job) => {
-                let work = shared.runner.run(job, outbox, messages, abort);
-                match AssertUnwindSafe(work).catch_unwind().await {
-                    Ok(answer) => answer.map(|text| Box::<str>::from(text).into()),
-                    Err(_) => Some(lost),
-                }
-            }
-            Err(error) => {
-                tracing::error!(%error, "a call's job can't be read");
-                Some(lost)
-            }
-        };
+        let work = role.run(&shared, outbox, messages, abort);
+        let answer = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| Some(role.lost()));
         let most = shared.config.answer_bytes;
         let answer = answer.map(|text| if text.len() > most { too_large(&text, most) } else { text });
         let _ = inputs.send(Input::Finished(answer));
@@ -246,6 +237,7 @@ impl Driver {
                         Err(_) => self.pause().await,
                     }
                 }
+                Action::Published if self.role.has_ended() => self.delivery.published(Ok(())),
                 Action::Published => {
                     let reply =
                         self.shared.broker.published(self.start.call, self.start.snapshot.epoch).await;
@@ -258,7 +250,11 @@ impl Driver {
                         Err(_) => self.pause().await,
                     }
                 }
-                Action::Emit { .. } | Action::Finish { .. } | Action::Gate { .. } | Action::Lost { .. } => {
+                Action::Finish { out } => match self.role.store(&self.shared, out).await {
+                    Ok(stored) => self.stored(action, stored).await,
+                    Err(_) => self.pause().await,
+                },
+                Action::Emit { .. } | Action::Gate { .. } | Action::Lost { .. } => {
                     match self.command(&action).await {
                         Ok(reply) => {
                             if let Some(reply) = self.or_restored(reply).await {
@@ -276,10 +272,20 @@ impl Driver {
         let (broker, call, epoch) = (&self.shared.broker, self.start.call, self.start.snapshot.epoch);
         match action {
             Action::Emit { first, events } => broker.emit(call, epoch, *first, events).await,
-            Action::Finish { out } => broker.finish(call, epoch, out).await,
             Action::Gate { channel } => broker.gate(call, epoch, *channel).await,
             Action::Lost { channel } => broker.lost(call, epoch, *channel).await,
             _ => Ok(Err(Gone::Missing)),
+        }
+    }
+
+    async fn stored(&mut self, action: Action, stored: Stored) {
+        let (action, reply) = match stored {
+            Stored::Reply(reply) => (action, reply),
+            Stored::Other(out, reply) => (Action::Finish { out }, reply),
+            Stored::Not(state) => return self.delivery.input(Input::Seen(Ok(state))),
+        };
+        if let Some(reply) = self.or_restored(reply).await {
+            self.delivery.replied(&action, reply, self.shared.now());
         }
     }
 

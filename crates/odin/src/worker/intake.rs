@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-use super::Shared;
 use super::drive::{self, Start};
 use super::encode::Stream;
+use super::{Shared, task};
 use crate::broker::{Claimed, Entry, WorkerNudge};
 use crate::call::{Claim, Delivery, DeliveryLimits, Send};
 use crate::runner::Rerun;
@@ -98,8 +98,11 @@ fn spawn_claimed(shared: &Arc<Shared>, claimed: Claimed) {
             let item = Stream::of(&claimed.snapshot.order).item(channel, &Send::Close);
             publisher.broadcast(&[item]).await;
         }
-        let delivery = Delivery::claimed(&claimed.snapshot, DeliveryLimits::default());
         let run = claimed.claim == Claim::Run;
+        if claimed.snapshot.order.task.is_some() && !run {
+            return task::end_lost(&shared, &claimed).await;
+        }
+        let delivery = Delivery::claimed(&claimed.snapshot, DeliveryLimits::default());
         let start = Start { call: claimed.call, snapshot: claimed.snapshot, generation, run };
         drive::drive(shared, start, delivery, None).await;
     });

@@ -9,6 +9,7 @@ mod encode;
 mod intake;
 mod outbox;
 mod streams;
+mod task;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +27,7 @@ use crate::runner::Runner;
 
 pub(crate) use encode::event;
 pub use outbox::EventLimits;
+pub use task::TaskTimes;
 
 /// What a worker is called and how much it takes on.
 #[derive(Debug, Clone)]
@@ -43,6 +45,8 @@ pub struct WorkerConfig {
     /// Bytes of an answer; a larger one is replaced by an error that says so. Pushpin takes an item of just
     /// under 1 MB.
     pub answer_bytes: usize,
+    /// The times of tasks.
+    pub tasks: TaskTimes,
 }
 
 impl WorkerConfig {
@@ -55,6 +59,7 @@ impl WorkerConfig {
             timing: Timing::default(),
             events: EventLimits::default(),
             answer_bytes: 900_000,
+            tasks: TaskTimes::default(),
         }
     }
 }

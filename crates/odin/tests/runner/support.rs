@@ -118,6 +118,7 @@ fn job(era: Era, message: Box<RawValue>) -> Job {
         }),
         log_level: None,
         headers: Vec::new(),
+        task: None,
         message,
     }
 }

@@ -339,6 +339,7 @@ impl World {
             request: call.request,
             stream: None,
             retry: None,
+            task: None,
         }
     }
 

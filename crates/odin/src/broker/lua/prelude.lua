@@ -20,7 +20,7 @@ local GROUP = 'workers'
 local FIELDS = {
   'run', 'epoch', 'hi', 'channels', 'enqueued', 'era', 'via', 'server', 'reach', 'at_node', 'at_request',
   'ticket', 'since', 'channel', 'from', 'gate', 'owner', 'rerun', 'cancel', 'closed', 'expires', 'session',
-  'ids', 'finished', 'node', 'request', 'retry', 'print', 'stream',
+  'ids', 'finished', 'node', 'request', 'retry', 'print', 'stream', 'task',
 }
 
 local function key(kind, name)

@@ -127,6 +127,7 @@ pub(super) fn snapshot(value: Value) -> Result<Snapshot> {
     let request_id = optional("request_id");
     let stream = optional("stream");
     let retry = optional("retry").zip(optional("print")).map(|(name, print)| Retry { name, print });
+    let task = optional("task").map(|task| parse(&task)).transpose()?;
     let mut required = |name: &str| optional(name).ok_or_else(|| nonsense("record"));
     let order = Order {
         server: required("server")?,
@@ -151,6 +152,7 @@ pub(super) fn snapshot(value: Value) -> Result<Snapshot> {
         request: parse(&required("request")?)?,
         stream,
         retry,
+        task,
     };
     Ok(Snapshot {
         order,
@@ -220,6 +222,7 @@ pub(super) fn order(order: &Order) -> Vec<Field<'_>> {
             fields.push((name, value.as_str().into()));
         }
     }
+    fields.extend(order.task.map(|task| ("task", task.to_string().into())));
     fields
 }
 

@@ -9,6 +9,7 @@ mod link;
 mod nudges;
 mod queue;
 mod scripts;
+mod tasks;
 #[cfg(test)]
 mod tests;
 
@@ -27,7 +28,8 @@ use self::bus::Bus;
 use self::codec::Field;
 use self::link::{Link, unavailable};
 use self::queue::Reader;
-use self::scripts::{Clock, Scripts};
+use self::scripts::{Clock, Scripts, head};
+use self::tasks::TaskScripts;
 use super::memory::PARKED;
 use super::{
     Beat, Beaten, Broker, BrokerLimits, Cast, Claimed, Entry, Held, NodeNudge, Result, Stray, Taken,
@@ -57,6 +59,7 @@ pub struct RedisBroker {
     client: Client,
     link: Link,
     scripts: Scripts,
+    tasks: TaskScripts,
     shards: u8,
     life: Duration,
     readers: Mutex<HashMap<(String, String), Arc<Reader>>>,
@@ -100,6 +103,7 @@ impl RedisBroker {
             bus: Bus::new(client.clone()),
             client,
             scripts: Scripts::new(&timing, &limits, life, clock),
+            tasks: TaskScripts::new(&head(&timing, &limits, life, clock)),
             shards,
             life,
             readers: Mutex::default(),

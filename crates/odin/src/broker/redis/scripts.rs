@@ -125,6 +125,8 @@ pub(super) fn head(timing: &Timing, limits: &BrokerLimits, life: Duration, clock
         ("QUEUE", limits.queue as u64),
         ("INBOX", limits.inbox as u64),
         ("SESSION_FIELDS", limits.session_fields as u64),
+        ("TASKS", limits.tasks as u64),
+        ("TASKS_OPEN", limits.tasks_open as u64),
     ];
     let mut head: String =
         constants.iter().map(|(name, value)| format!("local {name} = {value}\n")).collect();

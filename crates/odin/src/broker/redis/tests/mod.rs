@@ -7,6 +7,7 @@ mod live;
 #[allow(dead_code, unreachable_pub)]
 #[path = "../../../../tests/support/redis_server.rs"]
 mod redis_server;
+mod tasks;
 
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,7 @@ fn order(era: Era, node: &str, request: u64) -> Order {
         request,
         stream: None,
         retry: None,
+        task: None,
     }
 }
 

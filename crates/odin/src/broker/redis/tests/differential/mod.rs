@@ -87,7 +87,12 @@ impl World {
     async fn new(server: &RedisServer, seed: u64, shards: u8) -> Self {
         let timing = Timing { undelivered: Duration::ZERO, ..Timing::default() };
         // The memory's queue is one, that of Redis has its bound in each shard.
-        let limits = BrokerLimits { queue: if shards > 1 { 100 } else { 3 }, inbox: 2, session_fields: 1 };
+        let limits = BrokerLimits {
+            queue: if shards > 1 { 100 } else { 3 },
+            inbox: 2,
+            session_fields: 1,
+            ..BrokerLimits::default()
+        };
         let clock = Arc::new(AtomicU64::new(1_700_000_000_000));
         let read = Arc::clone(&clock);
         let memory = MemoryBroker::with_clock(timing, limits, Arc::new(move || read.load(Ordering::Relaxed)));

@@ -1,0 +1,203 @@
+//! Tasks in the memory of one process.
+
+use async_trait::async_trait;
+
+use super::super::{Begun, Result, TaskBroker, TaskReply};
+use super::{Kept, Line, Memory, MemoryBroker};
+use crate::broker::WorkerNudge;
+use crate::call::{Gone, Message, Reach, Record, Run};
+use crate::id::CallId;
+use crate::job::Era;
+use crate::tasks::{Answered, NewTask, TaskEnd, TaskRecord, TaskView, TaskWork};
+
+impl Memory {
+    fn task(&mut self, task: CallId, now: u64) -> Option<&mut TaskRecord> {
+        self.tasks.get_mut(&task).filter(|task| now < task.expires)
+    }
+
+    fn task_of(&mut self, task: CallId, principal: &str, now: u64) -> Option<&mut TaskRecord> {
+        self.task(task, now).filter(|task| task.principal == principal)
+    }
+
+    /// Queues the task's current round. It is queued however long the queue is: its number is bounded by that
+    /// of the tasks.
+    fn start_run(&mut self, task: CallId, now: u64) {
+        let Some(record) = self.tasks.get(&task) else { return };
+        let Some(run) = record.run else { return };
+        let order = record.order(task);
+        let line = Line { call: run, tool: order.tool.clone() };
+        self.queues.entry(order.server.clone()).or_default().waiting.push_back(line);
+        let mut record = Record::new(order, now);
+        record.reach = Reach::None;
+        self.records.insert(run, Kept { record, inbox: Default::default(), expires: None });
+    }
+
+    /// Whether the principal may have one more task.
+    fn has_room(&self, principal: &str, kept: usize, open: usize, now: u64) -> bool {
+        let own = || self.tasks.values().filter(|task| task.principal == principal && now < task.expires);
+        own().count() < kept && own().filter(|task| !task.status.is_over()).count() < open
+    }
+}
+
+#[async_trait]
+impl TaskBroker for MemoryBroker {
+    async fn begin_task(
+        &self,
+        call: CallId,
+        epoch: u32,
+        task: &NewTask,
+        out: &Message,
+    ) -> Result<std::result::Result<Begun, Gone>> {
+        let now = self.now();
+        let mut memory = self.memory();
+        memory.sweep(now);
+        let alive = memory.waits_alive(call, now);
+        // An EMIT of nothing says whether the call is this worker's, and whether its client is there.
+        let Some(kept) = memory.records.get_mut(&call) else { return Ok(Err(Gone::Missing)) };
+        if kept.record.run == Run::Done && kept.record.out.as_ref() == Some(out) {
+            let state = kept.record.finish_run(epoch, out, true, now);
+            return Ok(state.map(Begun::Created));
+        }
+        let state = match kept.record.emit(epoch, 0, &[], alive) {
+            Ok(state) => state,
+            Err(gone) => return Ok(Err(gone)),
+        };
+        if kept.record.order.era == Era::Modern && state.reach == Reach::None {
+            return Ok(Ok(Begun::Nobody(state)));
+        }
+        let record = TaskRecord::new(&kept.record.order, task.clone(), now);
+        if !memory.has_room(&record.principal, self.limits.tasks, self.limits.tasks_open, now) {
+            return Ok(Ok(Begun::Full));
+        }
+        memory.tasks.insert(call, record);
+        memory.start_run(call, now);
+        let Some(kept) = memory.records.get_mut(&call) else { return Ok(Err(Gone::Missing)) };
+        let state = kept.record.finish_run(epoch, out, alive, now);
+        memory.nudge_waiting(call);
+        drop(memory);
+        self.arrived.notify_waiters();
+        Ok(state.map(Begun::Created))
+    }
+
+    async fn task_work(&self, task: CallId, run: CallId) -> Result<Option<TaskWork>> {
+        let now = self.now();
+        Ok(self.memory().task(task, now).and_then(|task| task.work(run, now)))
+    }
+
+    async fn note_task(
+        &self,
+        task: CallId,
+        run: CallId,
+        epoch: u32,
+        note: &str,
+        at: u64,
+    ) -> Result<Option<TaskView>> {
+        let now = self.now();
+        let mut memory = self.memory();
+        let owned = memory.records.get(&run).is_some_and(|kept| {
+            let record = &kept.record;
+            !record.closed && record.epoch == epoch && record.run == Run::Running
+        });
+        let record = memory.task(task, now).filter(|_| owned);
+        Ok(record.and_then(|record| record.note(run, note, at).then(|| record.view(task))))
+    }
+
+    async fn end_run(
+        &self,
+        run: CallId,
+        epoch: u32,
+        end: &TaskEnd,
+        next: CallId,
+        at: u64,
+    ) -> Result<std::result::Result<Option<TaskView>, Gone>> {
+        let now = self.now();
+        let mut memory = self.memory();
+        memory.sweep(now);
+        let Some(kept) = memory.records.get_mut(&run) else { return Ok(Err(Gone::Missing)) };
+        let task = kept.record.order.task;
+        if let Err(gone) = kept.record.published(epoch) {
+            return Ok(Err(gone));
+        }
+        memory.settle(run, now, &self.timing);
+        let Some(id) = task else { return Ok(Ok(None)) };
+        let Some(record) = memory.task(id, now) else { return Ok(Ok(None)) };
+        if !record.end(run, end, next, at) {
+            return Ok(Ok(None));
+        }
+        let (view, goes_on) = (record.view(id), record.run.is_some());
+        if goes_on {
+            memory.start_run(id, now);
+            drop(memory);
+            self.arrived.notify_waiters();
+        }
+        Ok(Ok(Some(view)))
+    }
+
+    async fn task(&self, task: CallId, principal: &str, at: u64) -> Result<Option<TaskView>> {
+        let now = self.now();
+        let mut memory = self.memory();
+        let Some(run) = memory.task_of(task, principal, now).map(|task| task.run) else { return Ok(None) };
+        let lost = run.is_some_and(|run| memory.records.get(&run).is_none_or(|kept| kept.record.closed));
+        Ok(memory.task(task, now).map(|record| {
+            if lost {
+                record.lose(at);
+            }
+            record.view(task)
+        }))
+    }
+
+    async fn answer_task(
+        &self,
+        task: CallId,
+        principal: &str,
+        answers: &[(String, Message)],
+        next: CallId,
+        at: u64,
+    ) -> Result<Option<TaskReply>> {
+        let now = self.now();
+        let mut memory = self.memory();
+        let Some(record) = memory.task_of(task, principal, now) else { return Ok(None) };
+        let answered = record.answer(answers, next, at);
+        let reply = TaskReply { view: record.view(task), changed: answered != Answered::Nothing };
+        if answered == Answered::All {
+            memory.start_run(task, now);
+            drop(memory);
+            self.arrived.notify_waiters();
+        }
+        Ok(Some(reply))
+    }
+
+    async fn cancel_task(&self, task: CallId, principal: &str, at: u64) -> Result<Option<TaskReply>> {
+        let now = self.now();
+        let mut memory = self.memory();
+        let Some(record) = memory.task_of(task, principal, now) else { return Ok(None) };
+        let (run, changed) = record.cancel(at);
+        let reply = TaskReply { view: record.view(task), changed };
+        if let Some(run) = run
+            && let Some(kept) = memory.records.get_mut(&run)
+        {
+            // A closed record no longer says whose it is.
+            let owner = kept.record.owner.clone();
+            if kept.record.cancel() {
+                if let Some(nudges) = memory.worker_nudges.get_mut(&owner) {
+                    nudges.nudge(WorkerNudge::Call(run), WorkerNudge::All);
+                }
+                memory.settle(run, now, &self.timing);
+            }
+        }
+        Ok(Some(reply))
+    }
+}
+
+#[cfg(test)]
+impl MemoryBroker {
+    /// Lines in a server's queue.
+    pub(crate) fn waiting(&self, server: &str) -> usize {
+        self.memory().queues.get(server).map_or(0, |queue| queue.waiting.len())
+    }
+
+    /// Forgets a call's record.
+    pub(crate) fn lose(&self, call: CallId) {
+        self.memory().forget_record(call);
+    }
+}

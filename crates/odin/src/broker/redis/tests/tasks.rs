@@ -1,0 +1,394 @@
+//! Redis answers exactly what the memory of one process answers, for tasks too.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng};
+use redis::cmd;
+
+use super::super::super::{Beat, Broker, BrokerLimits, Entry, MemoryBroker, Result, TaskBroker};
+use super::super::scripts::Clock;
+use super::super::{LIFE, RedisBroker, root};
+use super::order;
+use super::redis_server::RedisServer;
+use crate::call::{Message, Timing};
+use crate::id::CallId;
+use crate::job::Era;
+use crate::runner::Rerun;
+use crate::tasks::{NewTask, TaskEnd};
+
+const SEQUENCES: u64 = 120;
+const COMMANDS: usize = 150;
+/// The latest tasks, which are compared after each command.
+const COMPARE: usize = 4;
+
+/// Commands with a part of a reply: all of them come up in the sequences, or the test shows too little.
+const OUTCOMES: &[(&str, &str)] = &[
+    ("Begin", "Created"),
+    ("Begin", "Nobody"),
+    ("Begin", "Full"),
+    ("Begin", "Missing"),
+    ("Begin", "Fenced"),
+    ("Work", "Some(TaskWork"),
+    ("Work", "round: 3"),
+    ("Work", "answers: {\""),
+    ("Work", "state: Some"),
+    ("Work", "None"),
+    ("Note", "note: Some"),
+    ("Note", "None"),
+    ("End", "status: Completed"),
+    ("End", "status: Failed"),
+    ("End", "status: InputRequired"),
+    ("End", "status: Working"),
+    ("End", "Ok(None)"),
+    ("End", "Missing"),
+    ("End", "Fenced"),
+    ("Get", "Some(TaskView"),
+    ("Get", "status: Cancelled"),
+    ("Get", "None"),
+    ("Get", "outcome: Some(\"gone\")"),
+    ("Answer", "changed: true"),
+    ("Answer", "changed: false"),
+    ("Answer", "status: Working"),
+    ("Answer", "None"),
+    ("Cancel", "changed: true"),
+    ("Cancel", "changed: false"),
+    ("Cancel", "None"),
+    ("Claim", "claim: Run"),
+    ("Claim", "claim: Publish { out: \"gone\" }"),
+    ("Beat", "cancel: true"),
+    ("DropWork", "Ok(None)"),
+];
+
+#[derive(Debug, Clone)]
+enum Command {
+    Call(CallId),
+    Pull(Rerun),
+    Abandon(CallId),
+    Begin(CallId, u32, Box<NewTask>, Message),
+    Work(CallId, CallId),
+    Note(CallId, CallId, u32, &'static str),
+    End(CallId, u32, TaskEnd, CallId),
+    Get(CallId, &'static str),
+    Answer(CallId, &'static str, Vec<(String, Message)>, CallId),
+    Cancel(CallId, &'static str),
+    Beat(Vec<Beat>),
+    Claim,
+    Published(CallId, u32),
+    DropWork(CallId, u32),
+    Lose(CallId),
+    Advance(u64),
+}
+
+struct World {
+    random: StdRng,
+    clock: Arc<AtomicU64>,
+    memory: MemoryBroker,
+    redis: RedisBroker,
+    /// Calls of clients; those that became tasks name them.
+    calls: Vec<CallId>,
+    /// Calls of rounds.
+    runs: Vec<CallId>,
+    epochs: BTreeMap<CallId, u32>,
+    trace: Vec<String>,
+    seen: BTreeSet<(&'static str, &'static str)>,
+}
+
+#[tokio::test]
+async fn redis_keeps_tasks_as_memory_does() {
+    let server = RedisServer::start();
+    let sequences = std::env::var("ODIN_SEQUENCES").map_or(SEQUENCES, |count| count.parse().unwrap());
+    let mut seen = BTreeSet::new();
+    for seed in 0..sequences {
+        let shards = if seed % 3 == 0 { 3 } else { 1 };
+        let mut world = World::new(&server, seed, shards).await;
+        for _ in 0..COMMANDS {
+            let command = world.command();
+            world.trace.push(format!("{command:?}"));
+            let outcome = world.step(command).await;
+            if let Err(difference) = outcome {
+                panic!("seed {seed}, after\n{}\n{difference}", world.trace.join("\n"));
+            }
+        }
+        seen.append(&mut world.seen);
+    }
+    let unseen: Vec<_> = OUTCOMES.iter().filter(|outcome| !seen.contains(*outcome)).collect();
+    assert!(unseen.is_empty(), "never seen: {unseen:?}");
+}
+
+impl World {
+    async fn new(server: &RedisServer, seed: u64, shards: u8) -> Self {
+        let timing = Timing { undelivered: Duration::ZERO, ..Timing::default() };
+        // The bounds of tasks hold for each shard in Redis.
+        let tasks = if shards > 1 { 1000 } else { 4 };
+        let limits = BrokerLimits { tasks, tasks_open: tasks - 1, ..BrokerLimits::default() };
+        let clock = Arc::new(AtomicU64::new(1_700_000_000_000));
+        let read = Arc::clone(&clock);
+        let memory = MemoryBroker::with_clock(timing, limits, Arc::new(move || read.load(Ordering::Relaxed)));
+        let redis = RedisBroker::with_clock(&server.url(), timing, limits, shards, LIFE, Clock::Key).unwrap();
+        redis.link.command(&cmd("FLUSHALL")).await.unwrap();
+        let mut world = Self {
+            random: StdRng::seed_from_u64(seed),
+            clock,
+            memory,
+            redis,
+            calls: Vec::new(),
+            runs: Vec::new(),
+            epochs: BTreeMap::new(),
+            trace: Vec::new(),
+            seen: BTreeSet::new(),
+        };
+        world.advance(0).await;
+        world
+    }
+
+    /// Moves the time; the backend `a` lives on.
+    async fn advance(&mut self, by: u64) {
+        let now = self.clock.fetch_add(by, Ordering::Relaxed) + by;
+        for shard in 0..self.redis.shards {
+            let key = format!("{}clock", root(shard));
+            self.redis.link.command(cmd("SET").arg(key).arg(now)).await.unwrap();
+        }
+        self.memory.announce("a").await.unwrap();
+        self.redis.announce("a").await.unwrap();
+    }
+
+    fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+        from.choose(&mut self.random).unwrap().clone()
+    }
+
+    fn new_id(&mut self, shard: u8) -> CallId {
+        CallId::from_parts(shard, self.random.random())
+    }
+
+    fn known(&mut self, runs: bool) -> CallId {
+        let known = if runs { self.runs.clone() } else { self.calls.clone() };
+        match known.last() {
+            None => CallId::from_parts(0, [9; 16]),
+            // Mostly late ones: many of the others are over.
+            Some(last) if self.random.random_bool(0.5) => *last,
+            Some(_) => self.pick(known.split_at(known.len().saturating_sub(6)).1),
+        }
+    }
+
+    fn text(&mut self) -> Message {
+        // Nothing that a client or a tool sends is special to Lua, JSON or the protocol of Redis.
+        self.pick(&["1", "", "a\r\nb\0c", "{\"ü\":\"\\u0000 𝄞\"}", "]]' .. error('x') --", "asks"]).into()
+    }
+
+    fn key(&mut self) -> String {
+        self.pick(&["1:name", "1:ok", "2:name", "", "]]"]).to_owned()
+    }
+
+    fn end(&mut self) -> TaskEnd {
+        match self.random.random_range(0..10) {
+            0..6 => {
+                let count = self.random.random_range(0..3);
+                let asks = (0..count).map(|_| (self.key(), self.text())).collect();
+                TaskEnd::Asks { asks, state: self.random.random_bool(0.5).then(|| self.text()) }
+            }
+            6..8 => TaskEnd::Completed(self.text()),
+            _ => TaskEnd::Failed {
+                error: self.text(),
+                note: self.random.random_bool(0.5).then(|| self.text().to_string()),
+            },
+        }
+    }
+
+    fn epoch(&mut self, call: CallId) -> u32 {
+        match self.epochs.get(&call) {
+            Some(epoch) if self.random.random_bool(0.9) => *epoch,
+            _ => self.random.random_range(0..3),
+        }
+    }
+
+    /// The task whose round a call is, mostly.
+    fn task_of(&mut self, run: CallId) -> CallId {
+        let task = self.memory.peek(run).and_then(|record| record.order.task);
+        match task {
+            Some(task) if self.random.random_bool(0.9) => task,
+            _ => self.known(false),
+        }
+    }
+
+    fn principal(&mut self) -> &'static str {
+        self.pick(&["p", "p", "p", "p", "other"])
+    }
+
+    fn command(&mut self) -> Command {
+        let (call, run) = (self.known(false), self.known(true));
+        let (call_epoch, run_epoch) = (self.epoch(call), self.epoch(run));
+        match self.random.random_range(0..100) {
+            0..10 => {
+                let shard = self.random.random_range(0..self.redis.shards);
+                Command::Call(self.new_id(shard))
+            }
+            10..25 => Command::Pull(self.pick(&[Rerun::Safe, Rerun::Unsafe])),
+            25..27 => Command::Abandon(call),
+            27..42 => {
+                let new = NewTask {
+                    run: self.new_id(call.shard()),
+                    job: self.text(),
+                    tool: self.pick(&["report", ""]).to_owned(),
+                    lost: "gone".into(),
+                    server_info: self.random.random_bool(0.5).then(|| self.text()),
+                    ttl: self.pick(&[60_000, 200_000]),
+                    poll: 1000,
+                    created: self.clock.load(Ordering::Relaxed),
+                };
+                let handle = self.pick(&["handle", "handle", "other"]);
+                Command::Begin(call, call_epoch, Box::new(new), handle.into())
+            }
+            42..48 => Command::Work(self.task_of(run), run),
+            48..52 => Command::Note(self.task_of(run), run, run_epoch, self.pick(&["one", "two", ""])),
+            52..64 => Command::End(run, run_epoch, self.end(), self.new_id(run.shard())),
+            64..72 => Command::Get(call, self.principal()),
+            72..84 => {
+                let asks: Vec<String> = match self.memory_asks(call) {
+                    asks if asks.is_empty() || self.random.random_bool(0.3) => {
+                        vec![self.key(), "x".to_owned()]
+                    }
+                    asks => asks,
+                };
+                let answers = asks.into_iter().map(|key| (key, self.text())).collect();
+                Command::Answer(call, self.principal(), answers, self.new_id(call.shard()))
+            }
+            84..87 => Command::Cancel(call, self.principal()),
+            87..91 => {
+                let runs = self.runs.clone();
+                let beat = |world: &mut Self, call| Beat { call, epoch: world.epoch(call), subscribed: true };
+                Command::Beat(runs.into_iter().map(|run| beat(self, run)).collect())
+            }
+            91..94 => Command::Claim,
+            94 => Command::Published(run, run_epoch),
+            95 => Command::DropWork(run, run_epoch),
+            96 => Command::Lose(run),
+            _ => Command::Advance(self.pick(&[1000, 1500, 5000, 60_000])),
+        }
+    }
+
+    fn memory_asks(&mut self, task: CallId) -> Vec<String> {
+        let view = futures::executor::block_on(self.memory.task(task, "p", 0)).unwrap();
+        view.map(|view| view.asks.into_keys().collect()).unwrap_or_default()
+    }
+
+    /// Gives both the command, and compares the replies.
+    async fn step(&mut self, command: Command) -> std::result::Result<(), String> {
+        let at = self.clock.load(Ordering::Relaxed);
+        let (memory, redis) = match &command {
+            Command::Advance(by) => {
+                self.advance(*by).await;
+                Default::default()
+            }
+            Command::Lose(run) => {
+                // The record goes, as one whose time is over.
+                let key = format!("{}call:{run}", root(run.shard()));
+                self.redis.link.command(cmd("DEL").arg(key)).await.unwrap();
+                let leases = format!("{}leases:s", root(run.shard()));
+                self.redis.link.command(cmd("ZREM").arg(leases).arg(run.to_string())).await.unwrap();
+                self.memory.lose(*run);
+                Default::default()
+            }
+            Command::Pull(rerun) => self.pull(*rerun).await,
+            command => {
+                if let Command::Call(call) = command {
+                    self.calls.push(*call);
+                }
+                let memory = ask(&self.memory, command, at).await.unwrap();
+                let redis = ask(&self.redis, command, at).await.map_err(|error| error.to_string())?;
+                (memory, redis)
+            }
+        };
+        let name = format!("{command:?}");
+        let name = name.split('(').next().unwrap_or_default();
+        for (command, part) in OUTCOMES {
+            if *command == name && memory.contains(part) {
+                self.seen.insert((command, part));
+            }
+        }
+        if memory != redis {
+            return Err(format!("memory: {memory}\nredis:  {redis}"));
+        }
+        self.note_epochs();
+        let late = self.calls.len().saturating_sub(COMPARE);
+        for call in self.calls.clone().split_off(late) {
+            let memory = self.memory.task(call, "p", at).await.unwrap();
+            let redis = self.redis.task(call, "p", at).await.map_err(|error| error.to_string())?;
+            if memory != redis {
+                return Err(format!("task {call}\nmemory: {memory:?}\nredis:  {redis:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A worker reads and takes all lines.
+    async fn pull(&mut self, rerun: Rerun) -> (String, String) {
+        let mut memory: Vec<Entry> = Vec::new();
+        let mut redis: Vec<Entry> = Vec::new();
+        let waiting = self.memory.waiting("s");
+        while memory.len() < waiting {
+            memory.extend(self.memory.next("s", "w", 100).await.unwrap());
+        }
+        while redis.len() < waiting {
+            redis.extend(self.redis.next("s", "w", 100).await.unwrap());
+        }
+        memory.sort_by_key(|entry| entry.call);
+        redis.sort_by_key(|entry| entry.call);
+        let (mut one, mut other) = (String::new(), String::new());
+        for (memory, redis) in memory.iter().zip(&redis) {
+            let taken = self.memory.take("s", "w", memory, rerun).await.unwrap();
+            one += &format!("{} {:?} {:?}\n", memory.call, memory.tool, taken.map(|taken| taken.snapshot));
+            let taken = self.redis.take("s", "w", redis, rerun).await.unwrap();
+            other += &format!("{} {:?} {:?}\n", redis.call, redis.tool, taken.map(|taken| taken.snapshot));
+            if !self.calls.contains(&memory.call) {
+                self.runs.push(memory.call);
+            }
+        }
+        (one, other)
+    }
+
+    fn note_epochs(&mut self) {
+        for call in self.calls.iter().chain(&self.runs) {
+            if let Some(record) = self.memory.peek(*call) {
+                self.epochs.insert(*call, record.epoch);
+            }
+        }
+    }
+}
+
+async fn ask<B: Broker>(broker: &B, command: &Command, at: u64) -> Result<String> {
+    Ok(match command.clone() {
+        Command::Call(call) => format!("{:?}", broker.enqueue(call, order(Era::Modern, "a", 1)).await?),
+        Command::Abandon(call) => format!("{:?}", broker.abandon(call, "a", 1).await?),
+        Command::Begin(call, epoch, task, out) => {
+            format!("{:?}", broker.begin_task(call, epoch, &task, &out).await?)
+        }
+        Command::Work(task, run) => format!("{:?}", broker.task_work(task, run).await?),
+        Command::Note(task, run, epoch, note) => {
+            format!("{:?}", broker.note_task(task, run, epoch, note, at).await?)
+        }
+        Command::End(run, epoch, end, next) => {
+            format!("{:?}", broker.end_run(run, epoch, &end, next, at).await?)
+        }
+        Command::Get(task, principal) => format!("{:?}", broker.task(task, principal, at).await?),
+        Command::Answer(task, principal, answers, next) => {
+            format!("{:?}", broker.answer_task(task, principal, &answers, next, at).await?)
+        }
+        Command::Cancel(task, principal) => {
+            format!("{:?}", broker.cancel_task(task, principal, at).await?)
+        }
+        Command::Beat(beats) => format!("{:?}", broker.beat("w", &beats).await?.views),
+        Command::Claim => {
+            let mut claimed = broker.claim("s", "w", 100).await?;
+            claimed.sort_by_key(|claimed| claimed.call);
+            format!("{claimed:?}")
+        }
+        Command::Published(call, epoch) => format!("{:?}", broker.published(call, epoch).await?),
+        Command::DropWork(call, epoch) => format!("{:?}", broker.drop_work(call, epoch).await?),
+        Command::Pull(_) | Command::Lose(_) | Command::Advance(_) => unreachable!("handled by its caller"),
+    })
+}

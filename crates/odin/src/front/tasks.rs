@@ -1,0 +1,137 @@
+//! `tasks/get`, `tasks/update` and `tasks/cancel` (tasks extension): answered from the task's record, on any node,
+//! without a worker.
+
+use std::collections::BTreeMap;
+
+use axum::response::Response;
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::answer::{self, Context};
+use super::{Front, refuse};
+use crate::broker::Result;
+use crate::call::Message;
+use crate::id::CallId;
+use crate::protocol::{Refusal, Request, code};
+use crate::tasks::{TaskView, declared, missing_extension, unix_millis};
+
+/// Bytes of the answers in one `tasks/update`.
+const ANSWERS: usize = 1024 * 1024;
+
+/// What a client may ask of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Method {
+    Get,
+    Update,
+    Cancel,
+}
+
+impl Method {
+    /// The method of that name.
+    pub(super) fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "tasks/get" => Self::Get,
+            "tasks/update" => Self::Update,
+            "tasks/cancel" => Self::Cancel,
+            _ => return None,
+        })
+    }
+}
+
+/// Answers a request of the modern era.
+pub(super) async fn serve(
+    front: &Front,
+    context: &Context,
+    method: Method,
+    request: &Request<'_>,
+) -> Response {
+    match ask(front, context, method, request).await {
+        Ok(result) => {
+            let id = request.id.as_json();
+            let body = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{}}}"#, result.get());
+            answer::json(front, context.revision, body.into())
+        }
+        Err(refusal) => refuse(front, refusal.for_id(request.id)),
+    }
+}
+
+async fn ask(
+    front: &Front,
+    context: &Context,
+    method: Method,
+    request: &Request<'_>,
+) -> std::result::Result<Box<RawValue>, Refusal> {
+    let params = &request.params;
+    if !declared(params.meta.client_capabilities) {
+        return Err(missing_extension());
+    }
+    let Some(name) = &params.task_id else {
+        return Err(Refusal::invalid_params("Invalid params: \"taskId\" must be a string."));
+    };
+    let answers = match method {
+        Method::Update => answers(params.raw)?,
+        Method::Get | Method::Cancel => Vec::new(),
+    };
+    // Made up, expired, another's: all the same.
+    let task: CallId = name.parse().map_err(|_| unknown())?;
+    let (principal, at) = (context.caller.principal.key(), unix_millis());
+    let broker = &front.broker;
+    let reply = match method {
+        Method::Get => return Ok(known(broker.task(task, &principal, at).await)?.detailed()),
+        Method::Update => {
+            let next = CallId::random(task.shard());
+            known(broker.answer_task(task, &principal, &answers, next, at).await)?
+        }
+        Method::Cancel => known(broker.cancel_task(task, &principal, at).await)?,
+    };
+    if reply.changed {
+        tell(front, &reply.view);
+    }
+    Ok(reply.view.acknowledgement())
+}
+
+/// Tells who listens that a task changed.
+fn tell(_front: &Front, view: &TaskView) {
+    tracing::debug!(task = %view.id, status = %view.status, "a task changed");
+}
+
+fn known<T>(reply: Result<Option<T>>) -> std::result::Result<T, Refusal> {
+    match reply {
+        Ok(reply) => reply.ok_or_else(unknown),
+        Err(error) => {
+            tracing::warn!(%error, "a task can't be read");
+            Err(Refusal::unavailable("The server's memory does not answer. Try again.", 2))
+        }
+    }
+}
+
+/// -32602, with 200 as all errors of a method.
+fn unknown() -> Refusal {
+    Refusal::new(
+        StatusCode::OK,
+        code::INVALID_PARAMS,
+        "Unknown task: it has expired, or never was. Call the tool again to begin a new one.",
+    )
+}
+
+/// The answers of a `tasks/update`.
+fn answers(params: Option<&RawValue>) -> std::result::Result<Vec<(String, Message)>, Refusal> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Update<'a> {
+        #[serde(borrow)]
+        input_responses: BTreeMap<String, &'a RawValue>,
+    }
+    let update: Option<Update<'_>> = params.and_then(|params| serde_json::from_str(params.get()).ok());
+    let Some(Update { input_responses }) = update else {
+        return Err(Refusal::invalid_params("Invalid params: \"inputResponses\" must be an object."));
+    };
+    let bytes: usize = input_responses.iter().map(|(key, answer)| key.len() + answer.get().len()).sum();
+    if bytes > ANSWERS {
+        return Err(Refusal::invalid_params(format!(
+            "Invalid params: \"inputResponses\" is larger than {ANSWERS} bytes, which is the limit here."
+        )));
+    }
+    Ok(input_responses.into_iter().map(|(key, answer)| (key, answer.get().into())).collect())
+}

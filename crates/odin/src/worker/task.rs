@@ -1,0 +1,422 @@
+//! Calls that become tasks, and the rounds of tasks, on one worker.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::value::{RawValue, to_raw_value};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use crate::broker::{Begun, Claimed};
+use crate::call::{Gone, Message, Reach, Snapshot, State};
+use crate::id::CallId;
+use crate::job::{Era, Job};
+use crate::protocol::code;
+use crate::runner::{Closed, Emission, Inbound, Outbox};
+use crate::tasks::{
+    Asked, NewTask, Status, Support, TaskContext, TaskView, UNDECLARED, clip, declared, end_of, error_of,
+    message_of, required, unix_millis,
+};
+
+/// How long to wait before a command is tried again that the broker did not answer.
+const AGAIN: Duration = Duration::from_millis(100);
+/// How often a running task's note for people is renewed, at most.
+const NOTE_EVERY: Duration = Duration::from_secs(1);
+
+/// The times of tasks whose tools say none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TaskTimes {
+    /// How long a task is kept from its creation, its result included. Its work is stopped then as well.
+    pub ttl: Duration,
+    /// The longest time that a tool may ask for.
+    pub longest: Duration,
+    /// How often clients are told to ask.
+    pub poll: Duration,
+}
+
+impl Default for TaskTimes {
+    fn default() -> Self {
+        Self {
+            ttl: Duration::from_secs(3600),
+            longest: Duration::from_secs(7 * 24 * 3600),
+            poll: Duration::from_secs(1),
+        }
+    }
+}
+
+/// A call on this worker: what runs it, and where its end goes. A call may be a round of a task, or become a task.
+pub(super) struct Role {
+    call: CallId,
+    epoch: u32,
+    /// The job as text.
+    job: Message,
+    tool: Option<String>,
+    lost: Message,
+    /// The task that it is a round of.
+    task: Option<CallId>,
+    /// Number of the round, once it is known.
+    round: OnceLock<u32>,
+    /// The task that it is to become.
+    birth: OnceLock<NewTask>,
+    /// The round's end is in the record.
+    ended: AtomicBool,
+}
+
+/// What became of an answer that was to be stored.
+pub(super) enum Stored {
+    /// As the broker's FINISH says it.
+    Reply(Result<State, Gone>),
+    /// Another answer was stored in its place.
+    Other(Message, Result<State, Gone>),
+    /// Nothing was stored; this is the record's state.
+    Not(State),
+}
+
+/// What to do with a call of a tool.
+enum Entry {
+    Run,
+    Task(NewTask),
+    Refuse(Message),
+}
+
+impl Role {
+    pub(super) fn of(call: CallId, snapshot: &Snapshot) -> Self {
+        let order = &snapshot.order;
+        Self {
+            call,
+            epoch: snapshot.epoch,
+            job: order.job.clone(),
+            tool: order.tool.clone(),
+            lost: order.lost.clone(),
+            task: order.task,
+            round: OnceLock::new(),
+            birth: OnceLock::new(),
+            ended: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether the record of the call is closed already.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// Runs the call's tool. The answer is what [`Role::store`] takes.
+    pub(super) async fn run(
+        &self,
+        shared: &Shared,
+        outbox: Arc<dyn Outbox>,
+        inbox: mpsc::Receiver<Inbound>,
+        abort: CancellationToken,
+    ) -> Option<Message> {
+        if let Some(task) = self.task {
+            return self.run_round(shared, task, inbox, abort).await;
+        }
+        let job: Job = match serde_json::from_str(&self.job) {
+            Ok(job) => job,
+            Err(error) => {
+                tracing::error!(%error, call = %self.call, "a call's job can't be read");
+                return Some(self.lost());
+            }
+        };
+        match self.entry(shared, &job) {
+            Entry::Run => {}
+            Entry::Refuse(answer) => return Some(answer),
+            Entry::Task(task) => return Some(self.bear(&job, task)),
+        }
+        let answer = shared.runner.run(job, outbox, inbox, abort).await?;
+        if self.tool.is_some()
+            && let Some(asked) = Asked::from_answer(answer.get())
+            && let Ok(job) = serde_json::from_str::<Job>(&self.job)
+        {
+            return Some(match job.era {
+                Era::Modern => self.bear(&job, self.new_task(shared, asked)),
+                Era::Session => refusal(&job, code::INTERNAL_ERROR, NO_SESSION_TASKS),
+            });
+        }
+        Some(Box::<str>::from(answer).into())
+    }
+
+    /// What the call answers when nobody knows what became of it.
+    pub(super) fn lost(&self) -> Message {
+        match self.task {
+            Some(_) => wrap(&self.lost),
+            None => self.lost.clone(),
+        }
+    }
+
+    /// Stores the end of the call: as its answer, as the birth of a task, or as the end of a task's round.
+    pub(super) async fn store(&self, shared: &Shared, out: &Message) -> crate::broker::Result<Stored> {
+        let (call, epoch) = (self.call, self.epoch);
+        if self.task.is_some() {
+            let end = end_of(out, self.round.get().copied().unwrap_or(1));
+            let next = CallId::random(call.shard());
+            let ended = shared.broker.end_run(call, epoch, &end, next, unix_millis()).await?;
+            return Ok(Stored::Reply(ended.map(|view| {
+                self.ended.store(true, Ordering::Release);
+                view.iter().for_each(|view| tell(shared, view));
+                State { reach: Reach::None, hi: 0, cancel: false }
+            })));
+        }
+        let Some(task) = self.birth.get() else {
+            return Ok(Stored::Reply(shared.broker.finish(call, epoch, out).await?));
+        };
+        Ok(match shared.broker.begin_task(call, epoch, task, out).await? {
+            Ok(Begun::Created(state)) => Stored::Reply(Ok(state)),
+            Ok(Begun::Nobody(state)) => Stored::Not(state),
+            Ok(Begun::Full) => {
+                let full = match serde_json::from_str::<Job>(&task.job) {
+                    Ok(job) => refusal(&job, code::INTERNAL_ERROR, TOO_MANY),
+                    Err(_) => wrap(&task.lost),
+                };
+                let reply = shared.broker.finish(call, epoch, &full).await?;
+                Stored::Other(full, reply)
+            }
+            Err(gone) => Stored::Reply(Err(gone)),
+        })
+    }
+
+    /// The handle of the task that the call becomes, as its answer.
+    fn bear(&self, job: &Job, task: NewTask) -> Message {
+        let view = TaskView {
+            id: self.call,
+            status: Status::Working,
+            note: None,
+            created: task.created,
+            updated: task.created,
+            ttl: task.ttl,
+            poll: task.poll,
+            asks: Default::default(),
+            outcome: None,
+            server_info: task.server_info.clone(),
+        };
+        let handle = answer(job, Ok(view.handle()));
+        // A call is run once on a worker.
+        let _ = self.birth.set(task);
+        handle
+    }
+
+    fn entry(&self, shared: &Shared, job: &Job) -> Entry {
+        let Some(tool) = &self.tool else { return Entry::Run };
+        let said = shared.runner.task_tool(tool);
+        if said.support == Support::Never {
+            return Entry::Run;
+        }
+        let knows = job.era == Era::Modern && declares(job);
+        match said.support {
+            _ if knows => {
+                let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+                let asked = Asked { ttl: said.ttl.map(millis), poll: said.poll.map(millis) };
+                Entry::Task(self.new_task(shared, asked))
+            }
+            Support::Required if job.era == Era::Modern => {
+                Entry::Refuse(refusal(job, code::MISSING_CLIENT_CAPABILITY, UNDECLARED))
+            }
+            Support::Required => Entry::Refuse(refusal(job, code::INTERNAL_ERROR, NO_SESSION_TASKS)),
+            _ => Entry::Run,
+        }
+    }
+
+    fn new_task(&self, shared: &Shared, asked: Asked) -> NewTask {
+        let times = &shared.config.tasks;
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        NewTask {
+            run: CallId::random(self.call.shard()),
+            job: self.job.clone(),
+            tool: self.tool.clone().unwrap_or_default(),
+            lost: error_of(&self.lost).unwrap_or_else(|| self.lost.clone()),
+            server_info: shared.runner.server_info().map(Message::from),
+            ttl: asked.ttl.unwrap_or(millis(times.ttl)).clamp(1000, millis(times.longest)),
+            poll: asked.poll.unwrap_or(millis(times.poll)),
+            created: unix_millis(),
+        }
+    }
+
+    async fn run_round(
+        &self,
+        shared: &Shared,
+        task: CallId,
+        inbox: mpsc::Receiver<Inbound>,
+        abort: CancellationToken,
+    ) -> Option<Message> {
+        let work = loop {
+            let asked = tokio::select! {
+                () = abort.cancelled() => return None,
+                work = shared.broker.task_work(task, self.call) => work,
+            };
+            match asked {
+                Ok(Some(work)) => break work,
+                // It was cancelled, or expired, before it came to this.
+                Ok(None) => return None,
+                Err(_) => tokio::time::sleep(AGAIN).await,
+            }
+        };
+        let _ = self.round.set(work.round);
+        let lost = || Some(self.lost());
+        let Ok(mut job) = serde_json::from_str::<Job>(&work.job) else { return lost() };
+        let Ok(message) = message_of(&job.message, &work) else { return lost() };
+        job.message = message;
+        job.call = self.call.to_string();
+        job.task = Some(TaskContext { id: task.to_string(), round: work.round });
+        let (notes, said) = watch::channel(None);
+        let outbox = Arc::new(TaskOutbox { notes });
+        let tool = shared.runner.run(job, outbox, inbox, abort);
+        tokio::select! {
+            answer = tool => answer.map(|text| Box::<str>::from(text).into()),
+            () = pass_on(shared, task, self.call, self.epoch, said) => None,
+            // The task is not kept any longer, so nobody can ask for its result.
+            () = tokio::time::sleep(Duration::from_millis(work.left)) => None,
+        }
+    }
+}
+
+const NO_SESSION_TASKS: &str =
+    "This tool runs as a task only, and tasks need revision 2026-07-28 of the protocol.";
+const TOO_MANY: &str = "You have too many tasks. Wait for some to end or to expire, or cancel some.";
+
+/// Ends the task of a round that a lost worker had begun and that may not run again.
+pub(super) async fn end_lost(shared: &Shared, claimed: &Claimed) {
+    let error = &claimed.snapshot.order.lost;
+    let end = end_of(&wrap(error), 1);
+    let next = CallId::random(claimed.call.shard());
+    for _ in 0..30 {
+        match shared.broker.end_run(claimed.call, claimed.snapshot.epoch, &end, next, unix_millis()).await {
+            Ok(Ok(view)) => return view.iter().for_each(|view| tell(shared, view)),
+            Ok(Err(_)) => return,
+            Err(_) => tokio::time::sleep(AGAIN).await,
+        }
+    }
+    // The lease runs out, and another worker does it.
+}
+
+/// Tells who listens that a task changed.
+fn tell(_shared: &Shared, view: &TaskView) {
+    tracing::debug!(task = %view.id, status = %view.status, "a task changed");
+}
+
+/// Whether the message's client knows tasks.
+fn declares(job: &Job) -> bool {
+    #[derive(Deserialize)]
+    struct Request<'a> {
+        #[serde(borrow)]
+        params: Params<'a>,
+    }
+    #[derive(Deserialize)]
+    struct Params<'a> {
+        #[serde(borrow, rename = "_meta")]
+        meta: Meta<'a>,
+    }
+    #[derive(Deserialize)]
+    struct Meta<'a> {
+        #[serde(borrow, rename = "io.modelcontextprotocol/clientCapabilities")]
+        capabilities: &'a RawValue,
+    }
+    serde_json::from_str::<Request<'_>>(job.message.get())
+        .is_ok_and(|request| declared(Some(request.params.meta.capabilities)))
+}
+
+/// An error as the answer to the job's request.
+fn refusal(job: &Job, error_code: i32, message: &str) -> Message {
+    let mut error = serde_json::json!({ "code": error_code, "message": message });
+    if error_code == code::MISSING_CLIENT_CAPABILITY {
+        error["data"] = required();
+    }
+    answer(job, Err(to_raw_value(&error).unwrap_or_default()))
+}
+
+/// A JSON-RPC answer to the job's request.
+fn answer(job: &Job, outcome: Result<Box<RawValue>, Box<RawValue>>) -> Message {
+    #[derive(Deserialize)]
+    struct Request<'a> {
+        #[serde(borrow)]
+        id: &'a RawValue,
+    }
+    let id =
+        serde_json::from_str::<Request<'_>>(job.message.get()).map_or("null", |request| request.id.get());
+    let (member, value) = match &outcome {
+        Ok(result) => ("result", result),
+        Err(error) => ("error", error),
+    };
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"{member}":{value}}}"#).into()
+}
+
+/// A JSON-RPC answer of an error object. A round has no id of its own.
+fn wrap(error: &str) -> Message {
+    format!(r#"{{"jsonrpc":"2.0","id":null,"error":{error}}}"#).into()
+}
+
+/// What a round's tool sends out: nobody gets it, but the text of its progress becomes the task's note.
+struct TaskOutbox {
+    notes: watch::Sender<Option<String>>,
+}
+
+impl Outbox for TaskOutbox {
+    fn emit(&self, message: Emission) -> Result<(), Closed> {
+        match message {
+            Emission::Notification(text) => {
+                if let Some(note) = note(&text) {
+                    self.notes.send_replace(Some(note));
+                }
+                Ok(())
+            }
+            // Nobody is connected.
+            Emission::HangUp => Ok(()),
+            // A task asks by its result.
+            Emission::Request { .. } => Err(Closed),
+        }
+    }
+}
+
+/// What a progress notification says for people.
+fn note(notification: &RawValue) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Notification<'a> {
+        #[serde(borrow)]
+        method: Cow<'a, str>,
+        params: Params,
+    }
+    #[derive(Deserialize)]
+    struct Params {
+        #[serde(default)]
+        progress: Option<f64>,
+        #[serde(default)]
+        total: Option<f64>,
+        #[serde(default)]
+        message: Option<String>,
+    }
+    let Notification { method, params } = serde_json::from_str(notification.get()).ok()?;
+    if method != "notifications/progress" {
+        return None;
+    }
+    match (params.message, params.progress, params.total) {
+        (Some(message), ..) => Some(clip(&message)),
+        (None, Some(progress), Some(total)) => Some(format!("{progress} of {total}")),
+        _ => None,
+    }
+}
+
+/// Writes notes into the task's record, the latest of each second. Never ends.
+async fn pass_on(
+    shared: &Shared,
+    task: CallId,
+    run: CallId,
+    epoch: u32,
+    mut said: watch::Receiver<Option<String>>,
+) {
+    loop {
+        if said.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+        let note = said.borrow_and_update().clone();
+        if let Some(note) = note
+            && let Ok(Some(view)) = shared.broker.note_task(task, run, epoch, &note, unix_millis()).await
+        {
+            tell(shared, &view);
+        }
+        tokio::time::sleep(NOTE_EVERY).await;
+    }
+}

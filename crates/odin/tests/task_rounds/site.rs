@@ -1,0 +1,218 @@
+//! A small site in one process: fronts and workers over one broker, and a client.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use identity::{Assertion, AssertionKeys, Principal, Road};
+use odin::broker::{Broker, BrokerLimits, RedisBroker};
+use odin::call::Timing;
+use odin::front::{Access, Front, FrontConfig, FrontLimits, Handover};
+use odin::protocol::session::SessionKeys;
+use odin::runner::RmcpRunner;
+use odin::worker::{Worker, WorkerConfig};
+use serde_json::{Value, json};
+
+use super::handler::{Counts, Handler};
+
+const KEY: &str = "k1:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE";
+
+pub(crate) struct Site {
+    pub(crate) counts: Arc<Counts>,
+    fronts: Vec<String>,
+    http: reqwest::Client,
+    next: AtomicU64,
+}
+
+/// A worker that dies when it is dropped: its tools stop, and nothing of it reaches Redis any more.
+pub(crate) struct Mortal(Option<tokio::runtime::Runtime>);
+
+impl Drop for Mortal {
+    fn drop(&mut self) {
+        self.0.take().unwrap().shutdown_background();
+    }
+}
+
+/// Who asks.
+#[derive(Clone, Copy)]
+pub(crate) struct Who(pub(crate) &'static str, pub(crate) &'static str);
+
+pub(crate) const THOR: Who = Who("thor", "org-1");
+
+/// An answer with all that a client could tell apart.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Value,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    pub(crate) fn result(&self) -> &Value {
+        assert!(self.body["result"].is_object(), "{self:?}");
+        &self.body["result"]
+    }
+
+    pub(crate) fn code(&self) -> i64 {
+        self.body["error"]["code"].as_i64().unwrap_or_else(|| panic!("no error: {self:?}"))
+    }
+}
+
+impl Site {
+    /// A site with two fronts and no worker.
+    pub(crate) async fn start(broker: Arc<dyn Broker>) -> Self {
+        let mut fronts = Vec::new();
+        for number in 0..2 {
+            let sessions = SessionKeys::parse(&BASE64_URL_SAFE_NO_PAD.encode([7; 32])).unwrap();
+            let config = FrontConfig {
+                node: format!("front-{number}"),
+                server: "default".into(),
+                access: Access::Gateway(Box::new(AssertionKeys::parse(KEY).unwrap())),
+                handover: Handover::None,
+                hold_after: Duration::from_secs(30),
+                sessions,
+                grip: None,
+                limits: FrontLimits::default(),
+                lease: Timing::default().lease,
+            };
+            let router = Front::start(config, broker.clone(), None).router();
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            fronts.push(format!("http://{}", listener.local_addr().unwrap()));
+            tokio::spawn(async move { axum::serve(listener, router).await });
+        }
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        Self { counts: Arc::default(), fronts, http, next: AtomicU64::new(1) }
+    }
+
+    /// Starts a worker over a broker.
+    pub(crate) fn worker(&self, broker: Arc<dyn Broker>) {
+        let runner = Arc::new(RmcpRunner::new(Arc::new(Handler { counts: self.counts.clone() })));
+        let beats = broker.clone();
+        Worker::start(WorkerConfig::new("default"), broker, Box::new(move || beats), runner, None).unwrap();
+    }
+
+    /// Starts a worker that can be killed: in a runtime of its own, behind a proxy to Redis.
+    pub(crate) fn mortal(&self, redis: &str) -> Mortal {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let url = format!("redis://{}", listener.local_addr().unwrap());
+        let target = redis.strip_prefix("redis://").unwrap().to_owned();
+        runtime.spawn(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            while let Ok((mut one, _)) = listener.accept().await {
+                let target = target.clone();
+                tokio::spawn(async move {
+                    let mut other = tokio::net::TcpStream::connect(target).await.unwrap();
+                    tokio::io::copy_bidirectional(&mut one, &mut other).await.ok();
+                });
+            }
+        });
+        let connect = move || {
+            Arc::new(RedisBroker::connect(&url, Timing::default(), BrokerLimits::default(), 1).unwrap())
+        };
+        let counts = self.counts.clone();
+        runtime.block_on(async move {
+            let runner = Arc::new(RmcpRunner::new(Arc::new(Handler { counts })));
+            let (broker, config) = (connect(), WorkerConfig::new("default"));
+            Worker::start(config, broker, Box::new(move || connect()), runner, None).unwrap();
+        });
+        Mortal(Some(runtime))
+    }
+
+    pub(crate) async fn call(&self, who: Who, tool: &str, arguments: Value, tasks: bool) -> Answer {
+        self.send(who, "tools/call", json!({ "name": tool, "arguments": arguments }), tasks).await
+    }
+
+    /// Calls a tool, and takes the task's id out of the handle.
+    pub(crate) async fn begin(&self, tool: &str, arguments: Value) -> String {
+        let answer = self.call(THOR, tool, arguments, true).await;
+        let result = answer.result();
+        assert_eq!(result["resultType"], "task", "{answer:?}");
+        result["taskId"].as_str().unwrap().to_owned()
+    }
+
+    pub(crate) async fn task(&self, method: &str, id: &str) -> Answer {
+        self.send(THOR, method, json!({ "taskId": id }), true).await
+    }
+
+    pub(crate) async fn answer(&self, id: &str, responses: Value) -> Answer {
+        self.send(THOR, "tasks/update", json!({ "taskId": id, "inputResponses": responses }), true).await
+    }
+
+    /// Asks for the task until it has one of the statuses.
+    pub(crate) async fn until(&self, id: &str, statuses: &[&str]) -> Value {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let answer = self.task("tasks/get", id).await;
+            let result = answer.result();
+            if statuses.contains(&result["status"].as_str().unwrap()) {
+                return result.clone();
+            }
+            assert!(Instant::now() < deadline, "never {statuses:?}: {answer:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Sends a request; each goes to the next front.
+    pub(crate) async fn send(&self, who: Who, method: &str, mut params: Value, tasks: bool) -> Answer {
+        let number = self.next.fetch_add(1, Ordering::SeqCst);
+        let mut capabilities = json!({ "elicitation": {} });
+        if tasks {
+            capabilities["extensions"] = json!({ "io.modelcontextprotocol/tasks": {} });
+        }
+        params["_meta"] = json!({
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientCapabilities": capabilities,
+        });
+        let name = params["name"].as_str().or(params["taskId"].as_str()).map(str::to_owned);
+        let path = format!("/api/v1/mcp/{}", who.1);
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        let assertion = Assertion {
+            principal: Principal {
+                issuer: "https://issuer.example".into(),
+                subject: who.0.into(),
+                organisation: who.1.into(),
+                client: None,
+                username: None,
+                scopes: vec![],
+                roles: vec![],
+                groups: vec![],
+            },
+            audience: identity::assertion::AUDIENCE.into(),
+            road: Road::Direct,
+            method: "POST".into(),
+            path: path.clone(),
+            mcp_method: Some(method.into()),
+            mcp_name: name.clone(),
+            issued_at: now,
+            expires_at: now + 10,
+        };
+        let front = &self.fronts[number as usize % self.fronts.len()];
+        let mut request = self
+            .http
+            .post(format!("{front}{path}"))
+            .header(identity::assertion::HEADER, AssertionKeys::parse(KEY).unwrap().sign(&assertion))
+            .header("content-type", "application/json")
+            .header("accept", "application/json, text/event-stream")
+            .header("mcp-protocol-version", "2026-07-28")
+            .header("mcp-method", method);
+        if let Some(name) = name {
+            request = request.header("mcp-name", name);
+        }
+        let message = json!({ "jsonrpc": "2.0", "id": 7, "method": method, "params": params });
+        let response = request.body(message.to_string()).send().await.unwrap();
+        let headers = response.headers().iter().filter(|(name, _)| *name != "date");
+        let mut headers: Vec<(String, String)> =
+            headers.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect();
+        headers.sort();
+        let status = response.status().as_u16();
+        let text = response.text().await.unwrap();
+        let body = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{status} {text}"));
+        Answer { status, headers, body, text }
+    }
+}
