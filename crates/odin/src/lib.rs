@@ -1,5 +1,6 @@
 //! Turns any rmcp `ServerHandler` into a distributed MCP server.
 
+pub mod admin;
 pub mod broadcast;
 pub mod broker;
 pub mod call;

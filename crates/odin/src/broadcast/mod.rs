@@ -146,6 +146,10 @@ impl Broadcaster {
     /// # Errors
     /// [`broker::Unavailable`]: some streams may not get it. Sending it again does no harm.
     pub async fn notify(&self, audience: &Audience, notice: &Notice) -> broker::Result<()> {
+        if let Some(lists) = notice.stale() {
+            // First: who hears of the change asks again at once.
+            self.inner.broker.cast(&changes(&self.inner.server), lists.into()).await?;
+        }
         let mut out: Vec<Outgoing> = self.modern(audience, notice).into_iter().collect();
         out.extend(self.session(audience, notice).await?);
         self.send(&out).await
@@ -360,6 +364,17 @@ impl std::fmt::Debug for Broadcaster {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Broadcaster").field("server", &self.inner.server).finish_non_exhaustive()
     }
+}
+
+/// A notification without parameters as an event of the session eras.
+pub(crate) fn event(method: &str) -> String {
+    text::session(method, &text::Members::new())
+}
+
+/// The topic of the bus that says which of a server's lists have changed: by the beginning of the method
+/// that reads them, such as `tools/`. Every backend forgets then what it has kept of them.
+pub(crate) fn changes(server: &str) -> String {
+    format!("changed:{server}")
 }
 
 async fn send_soon(inner: Weak<Inner>, mut waiting: mpsc::Receiver<(Audience, Notice)>) {

@@ -210,6 +210,16 @@ impl Notice {
         }
     }
 
+    /// The beginning of the methods whose results are no longer true.
+    pub(super) fn stale(&self) -> Option<&'static str> {
+        match self.topic {
+            Topic::Tools => Some("tools/"),
+            Topic::Prompts => Some("prompts/"),
+            Topic::Resources | Topic::Resource(_) => Some("resources/"),
+            Topic::Task(_) | Topic::Log(_) => None,
+        }
+    }
+
     fn bounded(self) -> Result<Self, NoticeError> {
         let bytes = self.params.iter().map(|(name, value)| name.len() + value.get().len() + 4).sum();
         if bytes > MAX_NOTICE { Err(NoticeError::TooLarge(bytes)) } else { Ok(self) }

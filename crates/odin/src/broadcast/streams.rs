@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use grip::{Channel, Hold};
+use grip::Channel;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -19,7 +19,7 @@ pub(super) const REQUIRED: &str = "require_sub";
 const SUBSTITUTE: &str = "var-subst";
 
 /// The channels of one standing stream, and the id of its subscription. The same for a stream that Pushpin
-/// holds ([`Subscription::hold`]) and for one that a backend holds itself ([`Subscription::follow`]).
+/// holds ([`Subscription::channels`]) and for one that a backend holds itself ([`Subscription::follow`]).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subscription {
     /// Channels that something is sent on.
@@ -41,17 +41,17 @@ impl Subscription {
         self.len() == 0
     }
 
-    /// The instruction to hold a stream with this subscription, on further channels beside.
-    pub fn hold(&self, hold: Hold) -> Hold {
-        let channels = self.channels.iter().chain(&self.topics);
-        let hold = channels.fold(hold, |hold, name| {
+    /// The channels for the instruction that makes Pushpin hold the stream, with their filters.
+    pub fn channels(&self) -> impl Iterator<Item = Channel> {
+        self.channels.iter().chain(&self.topics).map(|name| {
             let channel = Channel::new(name).filter(REQUIRE);
-            hold.channel(if self.id.is_some() { channel.filter(SUBSTITUTE) } else { channel })
-        });
-        match &self.id {
-            Some(id) => hold.meta(text::ID, text::ascii(id)),
-            None => hold,
-        }
+            if self.id.is_some() { channel.filter(SUBSTITUTE) } else { channel }
+        })
+    }
+
+    /// The value that the filters read, by its name.
+    pub fn meta(&self) -> Option<(&'static str, String)> {
+        self.id.as_deref().map(|id| (text::ID, text::ascii(id)))
     }
 
     /// Follows the subscription over the bus, for a stream that this process holds.

@@ -49,7 +49,7 @@ async fn serve_one(
         Message::Request(request) => match session::at_once(front, session, request).await {
             Some(Ok(body)) => Some(body),
             Some(Err(refusal)) => Some(refusal.body()),
-            None => match answer::outcome(front, context, request).await {
+            None => match session::outcome(front, context, session, request).await {
                 Outcome::Answer(out) => Some(Bytes::copy_from_slice(out.as_bytes())),
                 Outcome::Cancelled => None,
                 Outcome::Refused(refusal) => Some(refusal.body()),

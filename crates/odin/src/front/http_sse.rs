@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use super::access::Caller;
 use super::answer::{self, Context};
 use super::session::{self, INITIALIZED, LOG_LEVEL, Session};
-use super::{Front, into_axum, refuse, standing, unix_seconds};
+use super::{Front, into_axum, listen, refuse, standing, unix_seconds};
 use crate::protocol::session::SessionInfo;
 use crate::protocol::{self, Body, Message, Refusal, Request, Revision, Route};
 
@@ -35,7 +35,10 @@ pub(super) async fn open(front: &Arc<Front>, caller: Caller, path: &str, headers
     let base = path.strip_suffix("/sse").unwrap_or(path);
     let content = format!("event: endpoint\ndata: {base}/{id}/messages\n\n");
     let channels = vec![standing::session_channel(&info.key())];
-    standing::open(front, &caller, standing::Spec::Channels { channels, content }).await
+    let key = info.key();
+    // The client has had no chance yet to name a level.
+    let subscription = Some(front.broadcaster.session_subscription(&caller.principal, &key, None));
+    standing::open(front, &caller, standing::Spec::Channels { channels, subscription, content }).await
 }
 
 /// POST on `…/{session}/messages`. The answer is 202; what is to be said, the stream says.
@@ -102,6 +105,13 @@ async fn take(
             let ping = format!(r#"{{"jsonrpc":"2.0","id":{},"method":"ping"}}"#, request.id.as_json());
             let ping = RawValue::from_string(ping).map_err(|_| Refusal::invalid("The id can't be read."))?;
             return answer::submit(front, context, &ping, Some(request)).await;
+        }
+        route @ (Route::Subscribe | Route::Unsubscribe) => {
+            // The answer goes to the stream unseen. A subscription to what does not exist never has news.
+            if let Some(uri) = request.params.uri.as_deref() {
+                let subscribe = route == Route::Subscribe;
+                listen::remember(front, context, &session.info.key(), uri, subscribe).await?;
+            }
         }
         _ => {}
     }

@@ -10,6 +10,7 @@ mod batch;
 mod cache;
 mod hold;
 mod http_sse;
+mod listen;
 mod request;
 mod retry;
 mod session;
@@ -31,6 +32,7 @@ use grip::Publisher;
 
 pub use access::Access;
 
+use crate::broadcast::{BroadcastKey, Broadcaster};
 use crate::broker::Broker;
 use crate::node::health_routes;
 use crate::protocol::session::SessionKeys;
@@ -110,6 +112,8 @@ pub struct FrontConfig {
     pub sessions: SessionKeys,
     /// Issuer and key of `Grip-Sig`; none where no Pushpin is used.
     pub grip: Option<(String, Vec<u8>)>,
+    /// Names of the channels that notifications go out on; the same on all backends and workers.
+    pub broadcast: BroadcastKey,
     /// Bounds.
     pub limits: FrontLimits,
     /// The lease of [`crate::call::Timing`].
@@ -121,6 +125,7 @@ pub struct Front {
     config: FrontConfig,
     broker: Arc<dyn Broker>,
     publisher: Option<Publisher>,
+    broadcaster: Broadcaster,
     waiters: Arc<Waiters>,
     in_flight: Mutex<HashMap<String, usize>>,
     cache: cache::Cache,
@@ -168,10 +173,17 @@ impl HoldBudget {
 }
 
 impl Front {
-    /// Starts a front end in the current runtime. `publisher` tells whether the links to the Pushpins stand;
-    /// nothing is published here.
+    /// Starts a front end in the current runtime. `publisher` tells whether the links to the Pushpins stand, and
+    /// sends notifications; calls are published by their workers.
     pub fn start(config: FrontConfig, broker: Arc<dyn Broker>, publisher: Option<Publisher>) -> Arc<Self> {
+        let broadcaster = Broadcaster::new(
+            config.server.clone(),
+            config.broadcast.clone(),
+            broker.clone(),
+            publisher.clone(),
+        );
         let front = Arc::new(Self {
+            broadcaster,
             waiters: Arc::default(),
             config,
             broker,
@@ -198,6 +210,11 @@ impl Front {
             .fallback(request::serve)
             .with_state(self.clone())
             .merge(health)
+    }
+
+    /// Notifies the clients of this front end's server, whichever node their streams are on.
+    pub fn broadcaster(&self) -> &Broadcaster {
+        &self.broadcaster
     }
 
     /// Whether it can serve. The error says what is missing.
@@ -234,6 +251,7 @@ async fn statz(State(front): State<Arc<Front>>) -> Response {
         "cached": of(&counters.cached),
         "errors": of(&counters.errors),
         "waiting": front.waiters.len(),
+        "notified": front.broadcaster.items(),
     });
     ([(http::header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }

@@ -9,7 +9,7 @@ use identity::path::{self, EndpointKind};
 
 use super::answer::{self, Context};
 use super::session::{self, Session};
-use super::{Front, http_sse, into_axum, refuse, retry, standing, tasks};
+use super::{Front, http_sse, into_axum, listen, refuse, retry, standing, tasks};
 use crate::job::Era;
 use crate::protocol::{self, Incoming, Message, NotificationRoute, Refusal, Route};
 
@@ -99,6 +99,7 @@ async fn modern(front: &Arc<Front>, context: Context, message: &Message<'_>) -> 
                 tasks::serve(front, &context, method, request).await
             }
             Route::Worker => answer::answer(front, context, request).await,
+            Route::Listen => listen::serve(front, context, request).await,
             _ => refuse(front, Refusal::method_not_found(revision, &request.method).for_id(request.id)),
         },
         Message::Notification(notification) => {

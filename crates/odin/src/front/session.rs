@@ -8,7 +8,8 @@ use http::HeaderValue;
 
 use super::access::Caller;
 use super::answer::{self, Context, Outcome};
-use super::{Front, batch, into_axum, refuse, standing, unix_seconds};
+use super::{Front, batch, into_axum, listen, refuse, standing, unix_seconds};
+use crate::broadcast::Subscription;
 use crate::job::Era;
 use crate::protocol::session::SessionInfo;
 use crate::protocol::{
@@ -70,6 +71,12 @@ impl Session {
             headers: Vec::new(),
             body,
         }
+    }
+
+    /// The notifications that the session's own stream gets.
+    pub(super) fn subscription(&self, front: &Front, caller: &Caller) -> Subscription {
+        let level = self.log_level.as_deref();
+        front.broadcaster.session_subscription(&caller.principal, &self.info.key(), level)
     }
 
     pub(super) async fn remember(&self, front: &Front, field: &str, value: &str) -> Result<(), Refusal> {
@@ -170,7 +177,35 @@ async fn serve(front: &Arc<Front>, context: Context, session: &Session, request:
     match at_once(front, session, request).await {
         Some(Ok(body)) => into_axum(protocol::json_response(http::StatusCode::OK, body)),
         Some(Err(refusal)) => refuse(front, refusal),
-        None => answer::answer(front, context, request).await,
+        None => match subscribes(session.info.revision, request) {
+            Some(subscribe) => {
+                let outcome = listen::resource(front, &context, request, subscribe).await;
+                listen::answered(front, session.info.revision, outcome)
+            }
+            None => answer::answer(front, context, request).await,
+        },
+    }
+}
+
+/// Whether the request subscribes to a resource, or ends a subscription; none: neither.
+pub(super) fn subscribes(revision: Revision, request: &Request<'_>) -> Option<bool> {
+    match Route::of(revision, &request.method) {
+        Route::Subscribe => Some(true),
+        Route::Unsubscribe => Some(false),
+        _ => None,
+    }
+}
+
+/// Runs a request of a session and waits for its answer; no stream.
+pub(super) async fn outcome(
+    front: &Arc<Front>,
+    context: &Context,
+    session: &Session,
+    request: &Request<'_>,
+) -> Outcome {
+    match subscribes(session.info.revision, request) {
+        Some(subscribe) => listen::resource(front, context, request, subscribe).await,
+        None => answer::outcome(front, context, request).await,
     }
 }
 

@@ -19,8 +19,9 @@ use super::access::Caller;
 use super::answer::{self, count};
 use super::session::Session;
 use super::waiting::Waiting;
-use super::{Counters, Front, hold, refuse, stream};
-use crate::broker::Cast;
+use super::{Counters, Front, hold, listen, refuse, stream};
+use crate::broadcast::{self, Subscription};
+use crate::broker::{self, Cast};
 use crate::call::{HANG_UP, Resume, Via};
 use crate::id::{CallChannel, CallId, Ticket};
 use crate::protocol::Refusal;
@@ -44,6 +45,8 @@ pub(super) enum Spec {
     /// What is published on some channels.
     Channels {
         channels: Vec<String>,
+        /// What notifications it gets.
+        subscription: Option<Subscription>,
         /// What the stream begins with.
         content: String,
     },
@@ -78,8 +81,15 @@ pub(super) async fn get(
         None | Some(Ok(_)) => {
             let channel = session_channel(&session.info.key());
             end(front, &channel).await;
-            let content = stream::prime(session.info.revision, own).unwrap_or_default();
-            open(front, &caller, Spec::Channels { channels: vec![channel], content }).await
+            let mut content = stream::prime(session.info.revision, own).unwrap_or_default();
+            if last_event_id.is_some() {
+                // What changed meanwhile was told to nobody: broadcasts have no event ids.
+                for method in listen::changeable(front, &session.context(caller.clone(), 0)).await {
+                    content.push_str(&broadcast::event(method));
+                }
+            }
+            let subscription = Some(session.subscription(front, &caller));
+            open(front, &caller, Spec::Channels { channels: vec![channel], subscription, content }).await
         }
     }
 }
@@ -136,10 +146,14 @@ async fn held(front: &Arc<Front>, spec: Spec) -> Option<Response> {
                 Resume::Unknown | Resume::Joined => refuse(front, unknown_event()),
             })
         }
-        Spec::Channels { channels, content } => {
-            let mut channels = channels.into_iter().map(Channel::new);
+        Spec::Channels { channels, subscription, content } => {
+            let notified = subscription.iter().flat_map(Subscription::channels);
+            let mut channels = channels.into_iter().map(Channel::new).chain(notified);
             let hold = Hold::stream(channels.next()?);
-            Some(hold::instruct(channels.fold(hold, Hold::channel), content))
+            let hold = channels.fold(hold, Hold::channel);
+            let meta = subscription.as_ref().and_then(Subscription::meta);
+            let hold = meta.into_iter().fold(hold, |hold, (key, value)| hold.meta(key, value));
+            Some(hold::instruct(hold, content))
         }
     }
 }
@@ -179,13 +193,14 @@ async fn by_itself(front: &Arc<Front>, caller: &Caller, spec: Spec) -> Response 
                 Err(_) => refuse(front, silent()),
             }
         }
-        Spec::Channels { channels, content } => {
+        Spec::Channels { channels, subscription, content } => {
             // Counts for the caller as long as it stands.
             let counted = Waiting::register(front, CallId::from_parts(0, [0; 16]), counted).uncalled();
-            match front.broker.follow(&channels).await {
-                Ok(messages) => {
+            match follow(front, channels, subscription).await {
+                Ok((messages, notices)) => {
                     Counters::count(&front.counters.streamed);
-                    Following { messages, first: Some(content), _counted: counted }.into_response()
+                    let first = Some(content);
+                    Following { messages, notices, first, _counted: counted }.into_response()
                 }
                 Err(_) => refuse(front, silent()),
             }
@@ -193,9 +208,27 @@ async fn by_itself(front: &Arc<Front>, caller: &Caller, spec: Spec) -> Response 
     }
 }
 
+type Followed = (Option<mpsc::Receiver<Cast>>, Option<broadcast::Following>);
+
+async fn follow(
+    front: &Front,
+    channels: Vec<String>,
+    subscription: Option<Subscription>,
+) -> broker::Result<Followed> {
+    let broker = front.broker.as_ref();
+    let messages = if channels.is_empty() { None } else { Some(broker.follow(&channels).await?) };
+    let notices = match subscription {
+        Some(subscription) => Some(subscription.follow(broker).await?),
+        None => None,
+    };
+    Ok((messages, notices))
+}
+
 /// A stream of what is cast.
 struct Following {
-    messages: mpsc::Receiver<Cast>,
+    /// Messages for this stream alone.
+    messages: Option<mpsc::Receiver<Cast>>,
+    notices: Option<broadcast::Following>,
     first: Option<String>,
     _counted: Waiting,
 }
@@ -205,11 +238,26 @@ impl Following {
         if let Some(first) = self.first.take().filter(|first| !first.is_empty()) {
             return Some(first.into());
         }
-        match tokio::time::timeout(hold::KEEP_ALIVE, self.messages.recv()).await {
-            Ok(Some((_, message))) if &*message == HANG_UP => None,
-            Ok(Some((_, message))) => Some(format!("data: {message}\n\n").into()),
-            Ok(None) => None,
-            Err(_) => Some(Bytes::from_static(sse::KEEP_ALIVE)),
+        let message = async {
+            match &mut self.messages {
+                Some(messages) => messages.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        let notice = async {
+            match &mut self.notices {
+                Some(notices) => notices.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            message = message => match message {
+                Some((_, message)) if &*message == HANG_UP => None,
+                Some((_, message)) => Some(format!("data: {message}\n\n").into()),
+                None => None,
+            },
+            notice = notice => notice,
+            () = tokio::time::sleep(hold::KEEP_ALIVE) => Some(Bytes::from_static(sse::KEEP_ALIVE)),
         }
     }
 

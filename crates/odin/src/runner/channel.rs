@@ -27,6 +27,7 @@ use super::{
     envelope::{self, Envelope},
     log::LogFilter,
 };
+use crate::broadcast::{Audience, Broadcaster, Notice};
 use crate::job::{Era, Job};
 
 /// The key under which MCP ties a notification to a `subscriptions/listen` request.
@@ -44,6 +45,8 @@ pub(super) struct Link {
     /// The client's id, where rmcp can't hold it as it was written.
     pub(super) odd_id: Option<Box<RawValue>>,
     pub(super) outbox: Arc<dyn Outbox>,
+    /// Where notifications go that belong to no request, and for whom.
+    pub(super) notices: Option<(Broadcaster, Audience)>,
     /// False once nothing more may go out: the work has ended or was cancelled.
     pub(super) open: Mutex<bool>,
     /// The outbox refused: the work is to be dropped.
@@ -63,6 +66,7 @@ impl Link {
             progress: None,
             odd_id: None,
             outbox,
+            notices: None,
             open: Mutex::new(true),
             refused: CancellationToken::new(),
             cancelled: CancellationToken::new(),
@@ -157,7 +161,7 @@ impl Link {
                 // A modern stream carries only what its request asked for.
                 if self.era == Era::Modern && !subscribed =>
             {
-                tracing::debug!(call = %self.call, "change notification outside a subscription dropped");
+                self.cast(&to_raw_value(&notification)?);
                 return Ok(None);
             }
             _ => {}
@@ -167,6 +171,19 @@ impl Link {
             Some(id) if subscribed => with_subscription(&text, id.clone())?,
             _ => text,
         }))
+    }
+
+    /// Sends a notification that belongs to no request to the caller's streams.
+    fn cast(&self, notification: &RawValue) {
+        let notice = Envelope::parse(notification)
+            .ok()
+            .and_then(|envelope| Notice::read(&envelope.method, envelope.params).ok());
+        match (&self.notices, notice) {
+            (Some((broadcaster, audience)), Some(notice)) => {
+                broadcaster.notify_soon(audience.clone(), notice);
+            }
+            _ => tracing::debug!(call = %self.call, "change notification outside a subscription dropped"),
+        }
     }
 
     /// Progress is written here and not by rmcp, so that the token stays the client's own text.

@@ -19,7 +19,7 @@ use identity::Principal;
 use rmcp::{
     RoleServer, ServerHandler,
     model::{
-        ClientNotification, ClientRequest, ErrorCode, ErrorData, GetExtensions, GetMeta,
+        ClientNotification, ClientRequest, ErrorCode, ErrorData, Extensions, GetExtensions, GetMeta,
         InitializeRequestParams, InputRequiredResult, JsonRpcMessage, NumberOrString, ProgressToken,
         ProtocolVersion, RequestId, RequestMetaObject, ServerConfig, ServerResult, Tool,
     },
@@ -34,6 +34,7 @@ use super::{
     Closed, Emission, Inbound, Outbox, Rerun, Runner,
     channel::{JobTransport, Link},
     envelope::{self, Envelope},
+    listen,
     log::LogFilter,
     methods,
     peer::{self, ResponseStream},
@@ -42,6 +43,7 @@ use super::{
 };
 use crate::tasks::TaskTool;
 use crate::{
+    broadcast::{Audience, Broadcaster},
     job::{Era, Job},
     protocol::{ParamRules, header_map},
 };
@@ -71,6 +73,8 @@ pub struct RmcpRunner<H> {
     keys: StateKeys,
     /// Whether the handler declares the tasks extension.
     tasks: bool,
+    /// Where notifications go that belong to no request.
+    broadcaster: Option<Broadcaster>,
 }
 
 /// What is remembered of a tool.
@@ -92,6 +96,28 @@ impl<H: ServerHandler> RmcpRunner<H> {
             tools: Mutex::new(HashMap::new()),
             keys: StateKeys::random(),
             tasks: info.capabilities.supports_tasks(),
+            broadcaster: None,
+        }
+    }
+
+    /// Lets handlers notify: they find the [`Broadcaster`] in their context's extensions, and what they tell
+    /// their `Peer` about changed lists and resources from a modern request goes to all streams of the caller
+    /// ([`Audience::principal`]). (In the session eras it goes out on the request's own stream.)
+    #[must_use]
+    pub fn with_broadcaster(self, broadcaster: Broadcaster) -> Self {
+        Self { broadcaster: Some(broadcaster), ..self }
+    }
+
+    fn link(&self, job: &Job, meta: &RequestMetaObject, outbox: Arc<dyn Outbox>) -> Link {
+        let notices = self.broadcaster.clone().map(|to| (to, Audience::principal(&job.principal)));
+        Link { notices, ..Link::of(job, LogFilter::new(job, meta), outbox) }
+    }
+
+    /// Puts into a message's extensions what handlers may ask for.
+    fn extend(&self, extensions: &mut Extensions, job: &Job) {
+        peer::extend(extensions, job);
+        if let Some(broadcaster) = &self.broadcaster {
+            extensions.insert(broadcaster.clone());
         }
     }
 
@@ -259,9 +285,13 @@ impl<H: ServerHandler> RmcpRunner<H> {
             Err(error) => return Some(envelope::error(id, &error)),
         };
         let Prepared { request, inner_id, meta, progress, odd_id } = prepared;
+        if let ClientRequest::SubscriptionsListenRequest(listen) = &request {
+            let agreed = listen::agreed(&*self.handler, &listen.params.notifications);
+            return envelope::result(id, &agreed).ok();
+        }
         let client = peer::info(job, &envelope.method, &meta);
         let capabilities = client.as_ref().map(|client| client.capabilities.clone());
-        let link = Link::of(job, LogFilter::new(job, &meta), outbox);
+        let link = self.link(job, &meta, outbox);
         let link = Arc::new(Link { progress, odd_id, ..link });
         let end = CancellationToken::new();
         let transport = JobTransport { link: Arc::clone(&link), first: None, inbox };
@@ -274,7 +304,7 @@ impl<H: ServerHandler> RmcpRunner<H> {
         let mut request = request;
         std::mem::swap(&mut context.extensions, request.extensions_mut());
         context.meta = meta;
-        peer::extend(&mut context.extensions, job);
+        self.extend(&mut context.extensions, job);
         context.extensions.insert(ResponseStream::new(Arc::clone(&link)));
 
         let work = AssertUnwindSafe(async {
@@ -338,9 +368,9 @@ impl<H: ServerHandler> RmcpRunner<H> {
             return;
         }
         let meta = RequestMetaObject(notification.get_meta().0.clone());
-        peer::extend(notification.extensions_mut(), job);
+        self.extend(notification.extensions_mut(), job);
         let client = peer::info(job, method, &meta);
-        let link = Arc::new(Link::of(job, LogFilter::new(job, &meta), outbox));
+        let link = Arc::new(self.link(job, &meta, outbox));
         let end = CancellationToken::new();
         let first = Some(JsonRpcMessage::notification(notification));
         let transport = JobTransport { link: Arc::clone(&link), first, inbox };

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 mod channel;
 mod envelope;
 mod handler;
+mod listen;
 mod log;
 mod methods;
 mod peer;

@@ -1,0 +1,228 @@
+//! `subscriptions/listen` of revision 2026-07-28: a stream of the notifications that a client asks for.
+//!
+//! A worker says what its server supports; the stream itself needs no worker. It begins with the
+//! acknowledgement, which names what is honoured. More resources and tasks than Pushpin has channels for one
+//! connection ([`grip::MAX_CHANNELS`]) are left out of it: a client opens further streams for the rest.
+
+use std::sync::Arc;
+
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::answer::{self, Context, Outcome};
+use super::standing::{self, Spec};
+use super::{Front, refuse};
+use crate::broadcast::Topics;
+use crate::job::Era;
+use crate::protocol::{self, Refusal, Request, Revision};
+use crate::runner::SUBSCRIPTION_ID;
+
+/// Bytes that one URI may have.
+const URI_BYTES: usize = 4096;
+
+/// A filter as MCP writes it (2026-07-28, subscriptions, notification filter; tasks extension, `taskIds`).
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Filter {
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    tools_list_changed: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    prompts_list_changed: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    resources_list_changed: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    resource_subscriptions: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    task_ids: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+struct Params {
+    notifications: Filter,
+}
+
+/// Serves the request: a stream, or an error.
+pub(super) async fn serve(front: &Arc<Front>, context: Context, request: &Request<'_>) -> Response {
+    let filter = match read(front, &context, request) {
+        Ok(filter) => filter,
+        Err(refusal) => return refuse(front, refusal.for_id(request.id)),
+    };
+    let accepted = match answer::outcome(front, &context, request).await {
+        Outcome::Answer(out) => match accepted(&out) {
+            Some(accepted) => accepted,
+            None => return answer::json(front, context.revision, out),
+        },
+        Outcome::Cancelled => return answer::no_answer(),
+        Outcome::Refused(refusal) => return refuse(front, refusal),
+    };
+    let mut topics = Topics {
+        tools: accepted.tools_list_changed,
+        prompts: accepted.prompts_list_changed,
+        resources: accepted.resources_list_changed,
+        uris: accepted.resource_subscriptions.unwrap_or_default(),
+        tasks: Vec::new(),
+    };
+    drop(filter);
+    topics.bound();
+    let id = request.id.as_json();
+    let subscription = front.broadcaster.listen_subscription(&context.caller.principal, &topics, id);
+    let Some(content) = acknowledgement(&topics, id) else {
+        return refuse(front, Refusal::invalid("The filter can't be acknowledged.").for_id(request.id));
+    };
+    let spec = Spec::Channels { channels: Vec::new(), subscription: Some(subscription), content };
+    standing::open(front, &context.caller, spec).await
+}
+
+/// The filter, if it is one. The worker reads it again, in rmcp's types.
+fn read(front: &Front, context: &Context, request: &Request<'_>) -> Result<Filter, Refusal> {
+    let wrong = |why: String| Refusal::invalid_params(format!("Invalid params: {why}."));
+    // A stream of a larger body could be held on neither road.
+    let most = front.config.limits.held_body.min(front.config.limits.handover_body);
+    if context.body > most {
+        return Err(wrong(format!("a subscription of more than {most} bytes can't be held; ask for less")));
+    }
+    let params = request.params.raw.map_or("null", RawValue::get);
+    let params: Params = serde_json::from_str(params).map_err(|error| {
+        let error = error.to_string();
+        let error = error.split(" at line").next().unwrap_or_default();
+        wrong(format!("`subscriptions/listen` needs \"notifications\", a filter: {error}"))
+    })?;
+    let filter = params.notifications;
+    let uris = filter.resource_subscriptions.iter().flatten();
+    if let Some(uri) = uris.chain(filter.task_ids.iter().flatten()).find(|uri| uri.len() > URI_BYTES) {
+        let most = URI_BYTES;
+        return Err(wrong(format!("a URI has {} bytes; the limit is {most}", uri.len())));
+    }
+    Ok(filter)
+}
+
+/// What the worker agreed to; none when it refused.
+fn accepted(out: &str) -> Option<Filter> {
+    #[derive(Deserialize)]
+    struct Answer {
+        result: Params,
+    }
+    Some(serde_json::from_str::<Answer>(out).ok()?.result.notifications)
+}
+
+/// The first event of the stream.
+fn acknowledgement(topics: &Topics, id: &str) -> Option<String> {
+    #[derive(Serialize)]
+    struct Notification {
+        jsonrpc: &'static str,
+        method: &'static str,
+        params: Agreed,
+    }
+    #[derive(Serialize)]
+    struct Agreed {
+        #[serde(rename = "_meta")]
+        meta: std::collections::BTreeMap<&'static str, Box<RawValue>>,
+        notifications: Filter,
+    }
+    let notifications = Filter {
+        tools_list_changed: topics.tools,
+        prompts_list_changed: topics.prompts,
+        resources_list_changed: topics.resources,
+        resource_subscriptions: (!topics.uris.is_empty()).then(|| topics.uris.clone()),
+        task_ids: (!topics.tasks.is_empty()).then(|| topics.tasks.iter().map(ToString::to_string).collect()),
+    };
+    let meta = [(SUBSCRIPTION_ID, RawValue::from_string(id.to_owned()).ok()?)].into();
+    let message = Notification {
+        jsonrpc: "2.0",
+        method: "notifications/subscriptions/acknowledged",
+        params: Agreed { meta, notifications },
+    };
+    Some(format!("data: {}\n\n", serde_json::to_string(&message).ok()?))
+}
+
+/// Asks a worker which lists of its server can change: a session that comes back is told of these. Nothing
+/// when no worker answers: the client asks for what it needs by itself.
+pub(super) async fn changeable(front: &Arc<Front>, context: &Context) -> Vec<&'static str> {
+    const ASK: &str = r#"{"jsonrpc":"2.0","id":0,"method":"subscriptions/listen","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"asgard","version":"1"},"io.modelcontextprotocol/clientCapabilities":{}},"notifications":{"toolsListChanged":true,"promptsListChanged":true,"resourcesListChanged":true}}}"#;
+    let body = protocol::read_body(ASK.as_bytes(), &front.config.limits.request);
+    let Ok(protocol::Body::One(protocol::Message::Request(request))) = body else { return Vec::new() };
+    let context = Context {
+        era: Era::Modern,
+        revision: Revision::V2026_07_28,
+        session: None,
+        log_level: None,
+        stream: None,
+        key: None,
+        ..context.clone()
+    };
+    let Outcome::Answer(out) = answer::outcome(front, &context, &request).await else { return Vec::new() };
+    let filter = accepted(&out).unwrap_or_default();
+    let lists = [
+        (filter.tools_list_changed, "notifications/tools/list_changed"),
+        (filter.prompts_list_changed, "notifications/prompts/list_changed"),
+        (filter.resources_list_changed, "notifications/resources/list_changed"),
+    ];
+    lists.into_iter().filter_map(|(changes, method)| changes.then_some(method)).collect()
+}
+
+/// `resources/subscribe` and `resources/unsubscribe` of a session: the server's own method runs on a worker;
+/// where it succeeds, the session is remembered for the resource, or forgotten.
+pub(super) async fn resource(
+    front: &Arc<Front>,
+    context: &Context,
+    request: &Request<'_>,
+    subscribe: bool,
+) -> Outcome {
+    let (Some((session, _)), Some(uri)) = (&context.session, request.params.uri.as_deref()) else {
+        return answer::outcome(front, context, request).await;
+    };
+    let outcome = answer::outcome(front, context, request).await;
+    let Outcome::Answer(out) = &outcome else { return outcome };
+    if is_error(out) {
+        return outcome;
+    }
+    match remember(front, context, session, uri, subscribe).await {
+        Ok(()) => outcome,
+        Err(refusal) => Outcome::Refused(refusal.for_id(request.id)),
+    }
+}
+
+/// Remembers, or forgets, that a session is subscribed to a resource.
+pub(super) async fn remember(
+    front: &Front,
+    context: &Context,
+    session: &str,
+    uri: &str,
+    subscribe: bool,
+) -> Result<(), Refusal> {
+    let principal = &context.caller.principal;
+    let silent = |_| Refusal::unavailable("The server's memory does not answer. Try again.", 2);
+    if !subscribe {
+        return front.broadcaster.unsubscribe(principal, session, uri).await.map_err(silent);
+    }
+    if uri.len() > URI_BYTES {
+        return Err(Refusal::invalid_params(format!("Invalid params: a URI has at most {URI_BYTES} bytes.")));
+    }
+    let live = std::time::Duration::from_secs(front.config.sessions.lifetime());
+    match front.broadcaster.subscribe(principal, session, uri, live).await {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            Err(Refusal::too_many("The session, or the resource, has too many subscriptions. End some.", 60))
+        }
+        Err(error) => Err(silent(error)),
+    }
+}
+
+fn is_error(out: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Answer {
+        #[serde(default)]
+        error: Option<serde::de::IgnoredAny>,
+    }
+    serde_json::from_str::<Answer>(out).is_ok_and(|answer| answer.error.is_some())
+}
+
+/// The answer to a request whose outcome is known.
+pub(super) fn answered(front: &Front, revision: Revision, outcome: Outcome) -> Response {
+    match outcome {
+        Outcome::Answer(out) => answer::json(front, revision, out),
+        Outcome::Cancelled => answer::no_answer(),
+        Outcome::Refused(refusal) => refuse(front, refusal),
+    }
+}
