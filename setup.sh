@@ -53,6 +53,8 @@ setting KEYCLOAK_ADMIN_PASSWORD adminpassword
 setting ASGARD_ASSERTION_KEYS "k1:$(random | url_safe)"
 setting ASGARD_SESSION_KEY "$(random | url_safe)"
 setting ASGARD_STATE_KEY "$(random | url_safe)"
+setting ASGARD_BROADCAST_KEY "$(random | url_safe)"
+setting ASGARD_ADMIN_TOKEN "$(random | url_safe)"
 setting ASGARD_GRIP_KEY "$(random | url_safe)"
 setting GATEWAY_CLIENT_SECRET "$(random | url_safe)"
 setting TESTS_CLIENT_SECRET "$(random | url_safe)"
@@ -62,7 +64,7 @@ ASGARD_GRIP_KEY_BASE64=$(printf '%s' "$ASGARD_GRIP_KEY" | standard)
 export ASGARD_GRIP_KEY_BASE64
 
 names='PUBLIC_URL ASGARD_SUBNET ASGARD_PUSHPIN_IP KEYCLOAK_ADMIN_USER KEYCLOAK_ADMIN_PASSWORD ASGARD_ASSERTION_KEYS
-    ASGARD_SESSION_KEY ASGARD_STATE_KEY ASGARD_GRIP_KEY ASGARD_GRIP_KEY_BASE64 GATEWAY_CLIENT_SECRET
+    ASGARD_SESSION_KEY ASGARD_STATE_KEY ASGARD_BROADCAST_KEY ASGARD_ADMIN_TOKEN ASGARD_GRIP_KEY ASGARD_GRIP_KEY_BASE64 GATEWAY_CLIENT_SECRET
     TESTS_CLIENT_SECRET MCP_INSPECTOR_API_TOKEN'
 {
     say '# Written by ./setup.sh, read by docker compose. Secrets: keep it to yourself.'

@@ -65,6 +65,8 @@ pub enum Command {
         #[command(subcommand)]
         command: HostCommand,
     },
+    /// Notify connected clients: of changed lists, of an updated resource, or with a log message
+    Notify(Notify),
     /// Look for what is missing or wrong, and say how to mend it
     Doctor,
     /// Run the tests, all or the named ones
@@ -248,6 +250,49 @@ pub struct Call {
     /// Which road: through the gateway, or through Pushpin first
     #[arg(long, value_enum, default_value_t = Road::Bifrost)]
     pub road: Road,
+}
+
+/// What to tell, and whom; without a choice of whom: everyone.
+#[derive(Debug, Clone, Args)]
+pub struct Notify {
+    /// What to tell
+    #[command(subcommand)]
+    pub what: News,
+    /// All users of this organisation
+    #[arg(long, global = true, conflicts_with = "session")]
+    pub org: Option<String>,
+    /// This user of the organisation, by the subject of its tokens
+    #[arg(long, global = true, requires = "org")]
+    pub subject: Option<String>,
+    /// One session, by its Mcp-Session-Id
+    #[arg(long, global = true)]
+    pub session: Option<String>,
+}
+
+/// What can be told.
+#[derive(Debug, Clone, Subcommand)]
+pub enum News {
+    /// The list of tools has changed
+    Tools,
+    /// The list of prompts has changed
+    Prompts,
+    /// The list of resources has changed
+    Resources,
+    /// A resource has new content
+    Resource {
+        /// Its URI
+        uri: String,
+    },
+    /// A log message, for sessions
+    Log {
+        /// The message
+        text: String,
+        /// debug, info, notice, warning, error, critical, alert or emergency
+        #[arg(long, default_value = "info")]
+        level: String,
+    },
+    /// Nothing: end the streams. Clients may connect again
+    Close,
 }
 
 /// The two roads in.

@@ -45,6 +45,9 @@ pub struct Ports {
     pub backend: u16,
     /// The first worker's health checks; the others follow.
     pub worker: u16,
+    /// The first backend's admin API; the others follow. 0, as in files from before it: there is none.
+    #[serde(default)]
+    pub admin: u16,
 }
 
 impl Default for Ports {
@@ -67,12 +70,13 @@ impl Default for Ports {
             kong_status: 8007,
             backend: 8081,
             worker: 8091,
+            admin: 8181,
         }
     }
 }
 
 /// How many ports a block of [`Ports::from_base`] takes.
-pub const BLOCK: u16 = 40;
+pub const BLOCK: u16 = 50;
 
 impl Ports {
     /// A block of [`BLOCK`] ports from `base` on.
@@ -96,6 +100,7 @@ impl Ports {
             kong_status: base.saturating_add(13),
             backend: base.saturating_add(20),
             worker: base.saturating_add(30),
+            admin: base.saturating_add(40),
         }
     }
 
@@ -119,7 +124,7 @@ impl Ports {
     /// A block of free ports below the range that the kernel gives to outgoing connections.
     fn free() -> Result<Self> {
         (0..200)
-            .map(|_| 20_000 + rand::random_range(0..300_u16) * BLOCK)
+            .map(|_| 20_000 + rand::random_range(0..240_u16) * BLOCK)
             .find(|base| (*base..*base + BLOCK).all(|port| is_free(LOOPBACK, port)))
             .map(Self::from_base)
             .ok_or_else(|| Problem::new("found no block of free ports").mend("name one with --ports"))
@@ -148,6 +153,8 @@ impl Ports {
         .map(|(name, port)| (name.to_owned(), port))
         .into();
         all.extend((0..size.backends).map(|i| ("backend".to_owned(), self.backend.saturating_add(i))));
+        let admins = if self.admin == 0 { 0 } else { size.backends };
+        all.extend((0..admins).map(|i| ("admin".to_owned(), self.admin.saturating_add(i))));
         all.extend((0..size.workers).map(|i| ("worker".to_owned(), self.worker.saturating_add(i))));
         all
     }

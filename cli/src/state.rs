@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::paths::{Paths, write_private};
 use crate::ports::Ports;
@@ -104,6 +105,12 @@ pub struct Secrets {
     pub dialogue_key: String,
     /// Key of `Grip-Sig`, base64url, 32 bytes.
     pub grip_key: String,
+    /// Key of the names of notifications' channels, base64url, 32 bytes; the same for all backends and workers.
+    #[serde(default)]
+    pub broadcast_key: String,
+    /// Token of the backends' admin API.
+    #[serde(default)]
+    pub admin_token: String,
     /// Token of the Inspector's own API.
     pub inspector_token: String,
     /// Secret of the machine client `tests`.
@@ -129,11 +136,28 @@ impl Secrets {
             session_key: random_key(),
             dialogue_key: random_key(),
             grip_key: random_key(),
+            broadcast_key: random_key(),
+            admin_token: random_key(),
             inspector_token: random_key(),
             tests_client: random_key(),
             gateway_client: random_key(),
             admin_user: "admin".to_owned(),
             admin_password: "adminpassword".to_owned(),
+        }
+    }
+
+    /// Makes the secrets that a file from before them lacks: always the same for one file.
+    fn complete(&mut self) {
+        let derived = |what: &str| {
+            let hash = Sha256::new().chain_update(what).chain_update([0]).chain_update(&self.session_key);
+            URL_SAFE_NO_PAD.encode(hash.finalize())
+        };
+        let (broadcast, admin) = (derived("asgard broadcast key"), derived("asgard admin token"));
+        if self.broadcast_key.is_empty() {
+            self.broadcast_key = broadcast;
+        }
+        if self.admin_token.is_empty() {
+            self.admin_token = admin;
         }
     }
 
@@ -173,11 +197,12 @@ impl State {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(Problem::io("read", &file, &e)),
         };
-        let state: Self = toml::from_str(&text).map_err(|e| {
+        let mut state: Self = toml::from_str(&text).map_err(|e| {
             let line = e.span().map_or(0, |s| text.bytes().take(s.start).filter(|b| *b == b'\n').count() + 1);
             Problem::new(format!("{} line {line}: {}", paths.shown(&file), e.message().replace('\n', " ")))
                 .mend("correct it, or move the file away to start afresh")
         })?;
+        state.secrets.complete();
         state.check().map_err(|p| Problem { what: format!("{}: {}", paths.shown(&file), p.what), ..p })?;
         Ok(Some(state))
     }
@@ -231,6 +256,8 @@ impl State {
             ("session_key", &secrets.session_key),
             ("dialogue_key", &secrets.dialogue_key),
             ("grip_key", &secrets.grip_key),
+            ("broadcast_key", &secrets.broadcast_key),
+            ("admin_token", &secrets.admin_token),
         ];
         for (name, key) in keys {
             if decode(name, key)?.len() < 32 {
@@ -273,6 +300,13 @@ impl State {
             return Err(bad().mend("write it in lower case, without scheme, port or path"));
         }
         Ok(url.as_str().trim_end_matches('/').to_owned())
+    }
+
+    /// Where a backend, counted from 1, has its admin API.
+    #[must_use]
+    pub fn admin_address(&self, number: u16) -> Option<String> {
+        let port = self.ports.admin.checked_add(number.saturating_sub(1))?;
+        (self.ports.admin != 0).then(|| format!("127.0.0.1:{port}"))
     }
 
     /// Whether only this machine can reach the stack, by name and by address.
@@ -337,6 +371,25 @@ mod tests {
         assert_eq!(read.secrets.session_key, state.secrets.session_key);
         assert_eq!(read.issuer(), "http://localhost:8000/heimdall/realms/asgard");
         assert_eq!(read.resource("org-1"), "http://localhost:8000/api/v1/mcp/org-1");
+        std::fs::remove_dir_all(paths.home).unwrap();
+    }
+
+    #[test]
+    fn a_file_from_before_a_secret_gets_it_and_always_the_same() {
+        let paths = temp("older");
+        State::new(Ports::default()).save(&paths).unwrap();
+        let text = std::fs::read_to_string(paths.state_file()).unwrap();
+        let older: Vec<&str> = text
+            .lines()
+            .filter(|line| {
+                !["broadcast_key", "admin_token", "admin ="].iter().any(|new| line.starts_with(new))
+            })
+            .collect();
+        std::fs::write(paths.state_file(), older.join("\n")).unwrap();
+        let (one, two) = (State::existing(&paths).unwrap(), State::existing(&paths).unwrap());
+        assert_eq!(one.secrets.broadcast_key, two.secrets.broadcast_key);
+        assert_ne!(one.secrets.broadcast_key, one.secrets.admin_token);
+        assert_eq!(one.ports.admin, 0);
         std::fs::remove_dir_all(paths.home).unwrap();
     }
 

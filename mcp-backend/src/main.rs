@@ -8,6 +8,8 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use clap::Parser;
 use identity::AssertionKeys;
+use odin::admin::{self, AdminToken};
+use odin::broadcast::BroadcastKey;
 use odin::broker::{Broker, BrokerLimits, MemoryBroker, RedisBroker};
 use odin::call::Timing;
 use odin::front::{Access, Front, FrontConfig, FrontLimits, Handover};
@@ -50,6 +52,9 @@ struct Settings {
     /// Issuer of Pushpin's Grip-Sig.
     #[arg(long, env = "ASGARD_GRIP_ISS", default_value = "pushpin")]
     grip_iss: String,
+    /// Address of the admin API, which no gateway may lead to. Needs ASGARD_ADMIN_TOKEN; unset: there is none.
+    #[arg(long, env = "ASGARD_ADMIN_LISTEN")]
+    admin_listen: Option<String>,
     /// What to log, as in RUST_LOG.
     #[arg(long, env = "ASGARD_LOG", default_value = "info,rmcp=warn")]
     log: String,
@@ -69,6 +74,8 @@ struct Secrets {
     session_key: Option<String>,
     #[arg(long, env = "ASGARD_GRIP_KEY", hide = true, hide_env_values = true)]
     grip_key: Option<String>,
+    #[arg(long, env = "ASGARD_ADMIN_TOKEN", hide = true, hide_env_values = true)]
+    admin_token: Option<String>,
 }
 
 impl std::fmt::Debug for Secrets {
@@ -110,22 +117,29 @@ async fn run(settings: Settings) -> Result<(), String> {
     } else {
         (node::publisher(pushpins).map(|(publisher, _)| publisher), None)
     };
+    let front = Front::start(config, broker.clone(), front_publisher);
     let worker = if settings.embedded_worker {
         let toolbox = Toolbox::from_env().map_err(|error| error.to_string())?;
         let keys = StateKeys::from_env().map_err(|error| format!("ASGARD_STATE_KEY: {error}"))?;
-        let runner = Arc::new(RmcpRunner::new(Arc::new(toolbox)).with_state_keys(keys));
+        let runner = RmcpRunner::new(Arc::new(toolbox)).with_state_keys(keys);
+        let runner = Arc::new(runner.with_broadcaster(front.broadcaster().clone()));
         let config =
             WorkerConfig { name: node::unique_name("worker"), ..WorkerConfig::new(&settings.server) };
         let beats = broker.clone();
-        let worker = Worker::start(config, broker.clone(), Box::new(move || beats), runner, worker_pushpins);
+        let worker = Worker::start(config, broker, Box::new(move || beats), runner, worker_pushpins);
         Some(worker.map_err(|error| format!("the embedded worker can't start: {error}"))?)
     } else {
         None
     };
-    let front = Front::start(config, broker, front_publisher);
-    let listener = node::listen(&settings.listen).await.map_err(|error| {
-        format!("can't listen on {}: {error}. Is another process there?", settings.listen)
-    })?;
+    let listener = bind(&settings.listen).await?;
+    if let Some(address) = settings.admin_listen.as_deref().filter(|address| !address.is_empty()) {
+        let token = settings.secrets.admin_token.as_deref().ok_or("ASGARD_ADMIN_TOKEN is missing")?;
+        let token = AdminToken::new(token).map_err(|error| format!("ASGARD_ADMIN_TOKEN: {error}"))?;
+        let listener = bind(address).await?;
+        let routes = admin::routes(front.broadcaster().clone(), token);
+        tracing::info!(address, "administrators may notify here");
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+    }
     tracing::info!(address = %settings.listen, "listening");
     axum::serve(listener, front.router())
         .with_graceful_shutdown(node::stop_signal())
@@ -135,6 +149,12 @@ async fn run(settings: Settings) -> Result<(), String> {
         worker.shut_down(Duration::from_secs(5)).await;
     }
     Ok(())
+}
+
+async fn bind(address: &str) -> Result<node::NoDelay, String> {
+    node::listen(address)
+        .await
+        .map_err(|error| format!("can't listen on {address}: {error}. Is another process there?"))
 }
 
 fn front_config(settings: &Settings, timing: &Timing) -> Result<FrontConfig, String> {
@@ -184,6 +204,7 @@ fn front_config(settings: &Settings, timing: &Timing) -> Result<FrontConfig, Str
         hold_after: Duration::from_millis(settings.hold_after_ms),
         sessions,
         grip,
+        broadcast: BroadcastKey::from_env().map_err(|error| format!("ASGARD_BROADCAST_KEY: {error}"))?,
         limits: FrontLimits::default(),
         lease: timing.lease,
     })

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
+use odin::broadcast::{BroadcastKey, Broadcaster};
 use odin::broker::{Broker, BrokerLimits, RedisBroker};
 use odin::call::Timing;
 use odin::node;
@@ -79,9 +80,14 @@ async fn run(settings: Settings) -> Result<(), String> {
     let fallback = broker.clone();
     let beats = move || connect().map_or(fallback, |broker| Arc::new(broker) as Arc<dyn Broker>);
     let keys = StateKeys::from_env().map_err(|error| format!("ASGARD_STATE_KEY: {error}"))?;
-    let runner = Arc::new(RmcpRunner::new(Arc::new(toolbox)).with_state_keys(keys));
+    let pushpins = node::publisher(pushpins);
+    let broadcast = BroadcastKey::from_env().map_err(|error| format!("ASGARD_BROADCAST_KEY: {error}"))?;
+    let publisher = pushpins.as_ref().map(|(publisher, _)| publisher.clone());
+    let broadcaster = Broadcaster::new(&settings.server, broadcast, broker.clone(), publisher);
+    let runner =
+        Arc::new(RmcpRunner::new(Arc::new(toolbox)).with_state_keys(keys).with_broadcaster(broadcaster));
     runner.learn().await.map_err(|error| format!("the server can't list its tools: {error:?}"))?;
-    let worker = Worker::start(config, broker, Box::new(beats), runner, node::publisher(pushpins))
+    let worker = Worker::start(config, broker, Box::new(beats), runner, pushpins)
         .map_err(|error| format!("the worker can't start: {error}"))?;
     let listener = node::listen(&settings.listen).await.map_err(|error| {
         format!("can't listen on {}: {error}. Is another process there?", settings.listen)

@@ -4,6 +4,7 @@ pub mod call;
 pub mod doctor;
 pub mod down;
 pub mod logs;
+pub mod notify;
 pub mod org;
 pub mod status;
 pub mod summary;
@@ -54,6 +55,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Org { command } => org::organisations(&paths, command).await,
         Command::User { command } => org::users(&paths, command).await,
         Command::Host { command } => org::hosts(&paths, command).await,
+        Command::Notify(news) => notify::run(&paths, &news).await,
         Command::Doctor => doctor::run(&paths).await,
         Command::Test { names, list } => test::run(&paths, &names, list).await,
     }

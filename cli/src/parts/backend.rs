@@ -22,7 +22,9 @@ pub(super) fn part(plan: &Plan, number: u16) -> PartSpec {
             ("ASGARD_GRIP_ISS", "pushpin".to_owned()),
             ("ASGARD_GRIP_KEY", secrets.grip_key.clone()),
             ("ASGARD_NODE", name.clone()),
-        ],
+        ]
+        .into_iter()
+        .chain(admin(plan, number)),
     );
     PartSpec {
         name,
@@ -38,5 +40,16 @@ pub(super) fn part(plan: &Plan, number: u16) -> PartSpec {
         stop_timeout: Duration::from_secs(5),
         orphan_signal: Signal::SIGKILL,
         stop_wave: 0,
+    }
+}
+
+/// The admin API, if the stack has a port for it.
+fn admin(plan: &Plan, number: u16) -> Vec<(&'static str, String)> {
+    match plan.state.admin_address(number) {
+        Some(address) => vec![
+            ("ASGARD_ADMIN_LISTEN", address),
+            ("ASGARD_ADMIN_TOKEN", plan.state.secrets.admin_token.clone()),
+        ],
+        None => Vec::new(),
     }
 }

@@ -92,6 +92,7 @@ impl Plan {
         let mut env: BTreeMap<String, String> = [
             ("ASGARD_REDIS_URL", format!("redis://{}", Self::local(ports.redis))),
             ("ASGARD_PUSHPINS", format!("tcp://{}", Self::local(ports.pushpin_sub))),
+            ("ASGARD_BROADCAST_KEY", self.state.secrets.broadcast_key.clone()),
             // Loopback only: no proxy of the surroundings may get in between.
             ("NO_PROXY", "localhost,127.0.0.1".to_owned()),
         ]

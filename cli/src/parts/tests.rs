@@ -100,6 +100,8 @@ fn rendered_files_are_private_and_secrets_are_in_no_argument() {
                 &secrets.session_key,
                 &secrets.grip_key,
                 &secrets.dialogue_key,
+                &secrets.broadcast_key,
+                &secrets.admin_token,
                 &secrets.inspector_token,
                 &secrets.admin_password,
             ] {

@@ -9,6 +9,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use clap::Parser;
 use conformance::Fixture;
+use odin::broadcast::{BroadcastKey, Broadcaster};
 use odin::broker::{Broker, BrokerLimits, MemoryBroker, RedisBroker};
 use odin::call::Timing;
 use odin::front::{Access, Front, FrontConfig, FrontLimits, Handover};
@@ -67,16 +68,19 @@ async fn main() -> ExitCode {
 async fn run(settings: &Settings) -> Result<(), String> {
     let fixture = Fixture::new().map_err(|error| error.message.into_owned())?;
     let keys = StateKeys::from_env().map_err(|error| format!("ASGARD_STATE_KEY: {error}"))?;
-    let runner = Arc::new(RmcpRunner::new(Arc::new(fixture)).with_state_keys(keys));
+    let broadcast = BroadcastKey::from_env().map_err(|error| format!("ASGARD_BROADCAST_KEY: {error}"))?;
+    let runner = |broadcaster| {
+        Arc::new(RmcpRunner::new(Arc::new(fixture)).with_state_keys(keys).with_broadcaster(broadcaster))
+    };
     let config =
         WorkerConfig { name: node::unique_name(&settings.worker), ..WorkerConfig::new(&settings.server) };
     let failed = |error: std::io::Error| format!("the worker can't start: {error}");
     if settings.embedded {
         let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new(Timing::default(), BrokerLimits::default()));
         let beats = broker.clone();
-        let worker =
-            Worker::start(config, broker.clone(), Box::new(move || beats), runner, None).map_err(failed)?;
-        let front = Front::start(front_config(&settings.server)?, broker, None);
+        let front = Front::start(front_config(&settings.server, broadcast)?, broker.clone(), None);
+        let runner = runner(front.broadcaster().clone());
+        let worker = Worker::start(config, broker, Box::new(move || beats), runner, None).map_err(failed)?;
         return serve(&settings.listen, front.router(), worker).await;
     }
     let connect = {
@@ -87,8 +91,10 @@ async fn run(settings: &Settings) -> Result<(), String> {
     let fallback = broker.clone();
     let beats = move || connect().map_or(fallback, |broker| Arc::new(broker) as Arc<dyn Broker>);
     let pushpins = node::pushpins(&settings.pushpins).map_err(|error| format!("ASGARD_PUSHPINS: {error}"))?;
-    let worker =
-        Worker::start(config, broker, Box::new(beats), runner, node::publisher(pushpins)).map_err(failed)?;
+    let pushpins = node::publisher(pushpins);
+    let publisher = pushpins.as_ref().map(|(publisher, _)| publisher.clone());
+    let runner = runner(Broadcaster::new(&settings.server, broadcast, broker.clone(), publisher));
+    let worker = Worker::start(config, broker, Box::new(beats), runner, pushpins).map_err(failed)?;
     let ready = worker.clone();
     serve(&settings.listen, node::health_routes(move || ready.ready()), worker).await
 }
@@ -105,7 +111,7 @@ async fn serve(address: &str, routes: axum::Router, worker: Worker) -> Result<()
         .map_err(|error| format!("serving failed: {error}"))
 }
 
-fn front_config(server: &str) -> Result<FrontConfig, String> {
+fn front_config(server: &str, broadcast: BroadcastKey) -> Result<FrontConfig, String> {
     let key = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
     let timing = Timing::default();
     Ok(FrontConfig {
@@ -116,6 +122,7 @@ fn front_config(server: &str) -> Result<FrontConfig, String> {
         hold_after: Duration::from_millis(100),
         sessions: SessionKeys::parse(&key).map_err(|error| error.to_string())?,
         grip: None,
+        broadcast,
         limits: FrontLimits::default(),
         lease: timing.lease,
     })
