@@ -24,12 +24,16 @@ pub type Digest = u128;
 pub struct Verified {
     /// Which of the configured issuers verified it.
     pub issuer: usize,
-    /// The key that did.
-    pub key: Fingerprint,
-    /// What it says.
+    /// The key that did; `None` when the issuer was only asked.
+    pub key: Option<Fingerprint>,
+    /// What it says itself, when the issuer is asked about it, too.
+    pub own: Option<Rc<Claims>>,
+    /// What it gives.
     pub claims: Rc<Claims>,
     /// The `X-Userinfo` made of it.
     pub userinfo: Rc<str>,
+    /// The first second in which the issuer must be asked (again), in seconds since 1970.
+    pub ask_at: u64,
     assertions: Vec<(RequestLine, Rc<str>, u64)>,
 }
 
@@ -50,8 +54,14 @@ pub struct RequestLine {
 
 impl Verified {
     /// A token that was just verified.
-    pub fn new(issuer: usize, key: Fingerprint, claims: Claims, userinfo: &str) -> Self {
-        Self { issuer, key, claims: Rc::new(claims), userinfo: userinfo.into(), assertions: Vec::new() }
+    pub fn new(
+        issuer: usize,
+        key: Option<Fingerprint>,
+        claims: Rc<Claims>,
+        userinfo: Rc<str>,
+        ask_at: u64,
+    ) -> Self {
+        Self { issuer, key, own: None, claims, userinfo, ask_at, assertions: Vec::new() }
     }
 
     /// The assertion that was made for the same request line, if it is good until `until` at least.
@@ -148,7 +158,7 @@ mod tests {
     fn verified(subject: &str) -> Verified {
         let claims = serde_json::json!({"iss": "i", "sub": subject, "exp": 1});
         let claims = Claims::from_object(claims.as_object().unwrap(), &ClaimNames::default()).unwrap();
-        Verified::new(0, [0; 32], claims, "")
+        Verified::new(0, None, Rc::new(claims), "".into(), u64::MAX)
     }
 
     fn line(path: &str) -> RequestLine {

@@ -8,18 +8,19 @@ use std::rc::Rc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use identity::claims::Expected;
-use identity::path::{self, Endpoint, PathError};
-use identity::policy::{self, Effect};
-use identity::{Assertion, AssertionKeys, ClaimNames, Claims, Road, assertion};
+use identity::path::{self, PathError};
+use identity::policy;
+use identity::{Assertion, AssertionKeys, Claims, Road, assertion};
 
-use crate::cache::{self, Digest, RequestLine, TokenCache, Verified};
-use crate::config::{Config, ConfigError, KongScheme};
-use crate::jwks;
-use crate::jwt::{self, GripKey};
-use crate::keys::{KeyStore, Lookup};
-use crate::reply::{Refusal, Reply};
+use crate::cache::{self, Digest, RequestLine};
+use crate::config::{Config, ConfigError, Issuer, KongScheme};
+use crate::introspect;
+use crate::jwt::GripKey;
+use crate::metadata;
+use crate::reply::{Refusal, Reply, Wording};
 use crate::request::{Request, decode_name};
-use crate::{metadata, userinfo};
+use crate::sites::{Site, Sites, fill, fill_all};
+use crate::tokens::{self, Awaited, Halt, Progress, Tokens};
 
 /// Longest `Mcp-Method` that goes into an assertion, in bytes.
 const MAX_METHOD: usize = 128;
@@ -28,6 +29,10 @@ const MAX_MCP_NAME: usize = 4096;
 /// The first protocol revision in which the MCP headers are binding: the server must refuse a request
 /// whose body says something else.
 const BINDING_SINCE: &str = "2026-07-28";
+
+/// Most headers of a request. Kong shows a filter the first hundred, four of which are its own, and
+/// hides the others: a request with more could carry what the filter never saw.
+const MAX_HEADERS: usize = 95;
 
 /// A filter under one configuration: at work, or refusing everything.
 pub enum Service {
@@ -44,8 +49,8 @@ pub enum Step {
     Reply(Reply),
     /// It goes on to the backend.
     Forward(Forward),
-    /// A key set must be fetched first; then the request is judged again.
-    Fetch(Fetch),
+    /// The issuer must be asked first; then the request is judged again.
+    Call(Call),
 }
 
 /// What is changed in a request that goes on. `Authorization` is always set to the empty string: the
@@ -55,27 +60,31 @@ pub struct Forward {
     pub identity: Rc<str>,
     /// Value of `X-Userinfo`.
     pub userinfo: Rc<str>,
+    /// The path and query to send it to, when it came by an organisation's short path.
+    pub target: Option<String>,
     /// In Kong: the scheme to send it with.
     pub scheme: Option<&'static str>,
-    /// The rule that would have refused it, were the policy not in a dry run.
+    /// What the log says when the policy would have refused it, were it not in a dry run.
     pub would_refuse: Option<String>,
 }
 
-/// A key set to fetch.
-pub struct Fetch {
-    /// Which issuer's, to be given back to [`Service::fetched`].
-    pub issuer: usize,
+/// A request to an issuer.
+pub struct Call {
+    /// What the answer is for, to be given back to [`Service::answered`].
+    pub awaited: Awaited,
     /// The gateway's upstream.
     pub upstream: String,
     /// All headers, pseudo-headers too.
     pub headers: Vec<(&'static str, String)>,
+    /// The body, if it has one.
+    pub body: Option<String>,
     /// How long it may take, in milliseconds.
     pub timeout_ms: u64,
 }
 
 enum Stop {
     Refuse(Refusal),
-    Fetch(usize),
+    Wait(Awaited),
     Preflight,
 }
 
@@ -83,6 +92,25 @@ impl From<Refusal> for Stop {
     fn from(refusal: Refusal) -> Self {
         Self::Refuse(refusal)
     }
+}
+
+impl From<Halt> for Stop {
+    fn from(halt: Halt) -> Self {
+        match halt {
+            Halt::Refuse(refusal) => Self::Refuse(refusal),
+            Halt::Wait(awaited) => Self::Wait(awaited),
+        }
+    }
+}
+
+/// Which endpoint a request is for, and under which name.
+struct Target<'a> {
+    site: &'a Site,
+    organisation: String,
+    /// Whether it came by the organisation's short path.
+    short: bool,
+    /// The path that the backend gets.
+    path: String,
 }
 
 impl Service {
@@ -99,32 +127,33 @@ impl Service {
         matches!(self, Self::Ready(filter) if filter.config.kong_scheme.is_some())
     }
 
-    /// Decides about a request, at `now` in seconds since 1970. `may_fetch` is false when the request
-    /// has fetched keys already.
-    pub fn judge(&mut self, request: &Request, now: u64, may_fetch: bool) -> Step {
+    /// Decides about a request, at `now` in seconds since 1970.
+    pub fn judge(&mut self, request: &Request, now: u64, progress: &mut Progress) -> Step {
         match self {
-            Self::Ready(filter) => filter.judge(request, now, may_fetch),
+            Self::Ready(filter) => filter.judge(request, now, progress),
             Self::Refusing(_) => {
                 let message = "the gateway's filter is misconfigured; its log says how";
                 let refusal = Refusal::plain(503, "unavailable", "misconfigured", message);
-                Step::Reply(refusal.reply("", &[], request.id()))
+                Step::Reply(refusal.reply(Wording { id: request.id(), ..Wording::default() }))
             }
         }
     }
 
-    /// Takes the outcome of a fetch: the HTTP status, `None` when there was no answer, and the body.
+    /// Takes the outcome of a call: the HTTP status, `None` when there was no answer, and the body. Then
+    /// the request is to be judged again, with the same progress.
     ///
     /// # Errors
-    /// What to write to the log when it brought no keys.
-    pub fn fetched(
+    /// What to write to the log when it was of no use.
+    pub fn answered(
         &mut self,
-        issuer: usize,
+        awaited: Awaited,
         status: Option<u16>,
         body: &[u8],
         now: u64,
+        progress: &mut Progress,
     ) -> Result<(), String> {
         match self {
-            Self::Ready(filter) => filter.fetched(issuer, status, body, now),
+            Self::Ready(filter) => filter.tokens.answered(awaited, status, body, now, progress),
             Self::Refusing(_) => Ok(()),
         }
     }
@@ -132,12 +161,11 @@ impl Service {
 
 /// A filter with a usable configuration.
 pub struct Filter {
-    config: Config,
-    names: ClaimNames,
-    keys: Vec<KeyStore>,
+    config: Rc<Config>,
+    sites: Rc<Sites>,
+    tokens: Tokens,
     assertion_keys: AssertionKeys,
     grip: Option<GripKey>,
-    cache: TokenCache,
 }
 
 impl Filter {
@@ -160,37 +188,56 @@ impl Filter {
                 Some(key)
             }
         };
+        let config = Rc::new(config);
         Ok(Self {
-            names: config.claim_names(),
-            keys: config.issuers.iter().map(|issuer| KeyStore::new(&issuer.jwks)).collect(),
-            cache: TokenCache::new(config.token_cache.entries, config.token_cache.bytes),
+            sites: Rc::new(Sites::new(&config)),
+            tokens: Tokens::new(config.clone()),
             assertion_keys,
             grip,
             config,
         })
     }
 
-    fn judge(&mut self, request: &Request, now: u64, may_fetch: bool) -> Step {
+    fn judge(&mut self, request: &Request, now: u64, progress: &mut Progress) -> Step {
+        let (config, sites) = (self.config.clone(), self.sites.clone());
+        let plain =
+            |refusal: Refusal| Step::Reply(refusal.reply(Wording { id: request.id(), ..Wording::default() }));
+        if request.header_count() > MAX_HEADERS {
+            let message = format!("send at most {MAX_HEADERS} headers");
+            return plain(Refusal::plain(431, "invalid_request", "too_many_headers", message));
+        }
         let path = path::without_query(&request.target);
-        if let Some(reply) = metadata::reply(&self.config, request, path) {
+        let site = request.host(config.kong_scheme.is_some()).and_then(|host| sites.of(host));
+        // These documents are public, and say the same whatever name they are asked for by.
+        if let Some(reply) = metadata::reply(&config, site.unwrap_or(sites.public()), request, path) {
             return Step::Reply(reply);
         }
-        let endpoint = match path::parse(path) {
-            Ok(endpoint) => endpoint,
-            Err(error) => return Step::Reply(path_refusal(error).reply("", &[], request.id())),
+        let Some(site) = site else {
+            let message = "there is no MCP server under this host name";
+            return plain(Refusal::plain(421, "misdirected_request", "host_unknown", message));
         };
-        let refusal = match self.admit(request, &endpoint, path, now, may_fetch) {
+        let target = match target(site, path) {
+            Ok(target) => target,
+            Err(error) => return plain(path_refusal(error)),
+        };
+        let refusal = match self.admit(request, &target, now, progress) {
             Ok(forward) => return Step::Forward(forward),
             Err(Stop::Refuse(refusal)) => refusal,
             Err(Stop::Preflight) => return Step::Reply(preflight(request)),
-            Err(Stop::Fetch(issuer)) => match self.fetch(issuer) {
-                Some(fetch) => return Step::Fetch(fetch),
-                None => unavailable(),
+            Err(Stop::Wait(awaited)) => match self.call(awaited, request) {
+                Some(call) => return Step::Call(call),
+                None => tokens::keys_unavailable(),
             },
         };
-        let url = metadata::url(&self.config.public_url, &endpoint.organisation);
-        let mut reply = refusal.reply(&url, &self.config.scopes.advertised, request.id());
-        if let Ok(Some(origin)) = self.origin(request) {
+        let organisation = target.organisation.as_str();
+        let wording = Wording {
+            metadata: &metadata::url(site, organisation, target.short),
+            scopes: &fill_all(&config.scopes.advertised, Some(organisation)),
+            organisation: Some(organisation),
+            id: request.id(),
+        };
+        let mut reply = refusal.reply(wording);
+        if let Ok(Some(origin)) = self.origin(request, site) {
             // So that a page can read the challenge.
             reply = reply
                 .with("access-control-allow-origin", origin)
@@ -203,136 +250,63 @@ impl Filter {
     fn admit(
         &mut self,
         request: &Request,
-        endpoint: &Endpoint,
-        path: &str,
+        target: &Target<'_>,
         now: u64,
-        may_fetch: bool,
+        progress: &mut Progress,
     ) -> Result<Forward, Stop> {
         if let Some(name) = request.forged_identity() {
             let message = format!("the header {name} is the gateway's own; do not send it");
             return Err(Refusal::plain(400, "invalid_request", "identity_header", message).into());
         }
-        let origin = self.origin(request)?;
+        let origin = self.origin(request, target.site)?;
         if request.method == "OPTIONS" && origin.is_some() && request.has("access-control-request-method") {
             return Err(Stop::Preflight);
         }
         if !(1..=16).contains(&request.method.len())
             || !request.method.bytes().all(|byte| byte.is_ascii_uppercase())
         {
-            return Err(Refusal::plain(
-                400,
-                "invalid_request",
-                "method_malformed",
-                "the HTTP method is malformed",
-            )
-            .into());
+            let message = "the HTTP method is malformed";
+            return Err(Refusal::plain(400, "invalid_request", "method_malformed", message).into());
         }
         let token = request.bearer(self.config.max_token_bytes)?;
         let digest = cache::digest(token);
-        let (issuer, claims, userinfo) = self.verified(token, digest, now, may_fetch)?;
-        let organisation = endpoint.organisation.as_str();
-        self.check(issuer, &claims, organisation, now)?;
-
-        let line = self.line(request, path, now);
-        let would_refuse = self.check_policy(request, &claims, organisation, &line)?;
-        let identity = self.identity(&digest, &claims, organisation, line, now)?;
-        let scheme = self.config.kong_scheme.map(KongScheme::as_str);
-        Ok(Forward { identity, userinfo, scheme, would_refuse })
+        let line = self.line(request, &target.path, now);
+        let organisation = target.organisation.as_str();
+        let (config, sites) = (self.config.clone(), self.sites.clone());
+        let check = |issuer: &Issuer, claims: &Claims| {
+            check(&config, &sites, issuer, claims, organisation, now)?;
+            check_scopes(&config, request, claims, organisation, &line)
+        };
+        let found = self.tokens.verified(token, &digest, now, progress, &check)?;
+        let would_refuse = check_policy(&config, request, &found.claims, organisation, &line)?;
+        let identity = self.identity(&digest, &found.claims, organisation, line, now)?;
+        Ok(Forward {
+            identity,
+            userinfo: found.userinfo,
+            target: target.short.then(|| match request.target.split_once('?') {
+                Some((_, query)) => format!("{}?{query}", target.path),
+                None => target.path.clone(),
+            }),
+            scheme: config.kong_scheme.map(KongScheme::as_str),
+            would_refuse,
+        })
     }
 
     /// The request's `Origin`, if it has one and it is accepted.
-    fn origin<'a>(&self, request: &'a Request) -> Result<Option<&'a str>, Refusal> {
+    fn origin<'a>(&self, request: &'a Request, site: &Site) -> Result<Option<&'a str>, Refusal> {
         let refusal = || {
-            Refusal::plain(
-                403,
-                "forbidden",
-                "origin_refused",
-                "requests from this web origin are not accepted",
-            )
+            let message = "requests from this web origin are not accepted";
+            Refusal::plain(403, "forbidden", "origin_refused", message)
         };
         let Some(origin) = request.one("origin", 256).map_err(|_| refusal())? else {
             return Ok(None);
         };
-        let own = std::iter::once(&self.config.public_url).chain(&self.config.origins);
-        if own.into_iter().any(|known| known.eq_ignore_ascii_case(origin)) {
+        let own = [&self.config.public_url, &site.url];
+        if own.into_iter().chain(&self.config.origins).any(|known| known.eq_ignore_ascii_case(origin)) {
             Ok(Some(origin))
         } else {
             Err(refusal())
         }
-    }
-
-    /// The claims of a token whose signature was verified, now or before.
-    fn verified(
-        &mut self,
-        token: &str,
-        digest: Digest,
-        now: u64,
-        may_fetch: bool,
-    ) -> Result<(usize, Rc<Claims>, Rc<str>), Stop> {
-        if let Some(known) = self.cache.get(&digest) {
-            let found = (known.issuer, known.claims.clone(), known.userinfo.clone());
-            let store = self.keys.get_mut(known.issuer).ok_or_else(unavailable)?;
-            match store.lookup_cached(&known.key, now, may_fetch) {
-                Lookup::Keys(_) => return Ok(found),
-                Lookup::Fetch => return Err(Stop::Fetch(found.0)),
-                Lookup::Unavailable => return Err(unavailable().into()),
-                // The issuer took the key back: whatever it signed is judged anew.
-                Lookup::Unknown => self.cache.remove(&digest),
-            }
-        }
-        let jwt = jwt::parse(token).map_err(|error| Refusal::token(error.code(), error))?;
-        let named = jwt.payload.get("iss").and_then(serde_json::Value::as_str);
-        let index = self.config.issuers.iter().position(|issuer| Some(issuer.issuer.as_str()) == named);
-        let wrong = || Refusal::token("issuer_wrong", identity::ClaimsError::Issuer);
-        let index = index.ok_or_else(wrong)?;
-        let (issuer, store) =
-            self.config.issuers.get(index).zip(self.keys.get_mut(index)).ok_or_else(wrong)?;
-        if !issuer.algorithms.contains(&jwt.algorithm) {
-            let error = jwt::JwtError::Algorithm;
-            return Err(Refusal::token(error.code(), error).into());
-        }
-        let keys = match store.lookup(jwt.key_id.as_deref(), jwt.algorithm, now, may_fetch) {
-            Lookup::Keys(keys) => keys,
-            Lookup::Fetch => return Err(Stop::Fetch(index)),
-            Lookup::Unavailable => return Err(unavailable().into()),
-            Lookup::Unknown => {
-                return Err(Refusal::token("key_unknown", "the token is signed with an unknown key").into());
-            }
-        };
-        // A token that names no key may be any one's; more than a few would be a way to burn CPU.
-        let key = keys.into_iter().take(4).find(|key| key.verifies(jwt.signed, &jwt.signature));
-        let key = key
-            .ok_or_else(|| Refusal::token("signature_wrong", "the token's signature is wrong"))?
-            .fingerprint;
-        let claims = Claims::from_object(&jwt.payload, &self.names).map_err(claims_refusal)?;
-        let userinfo = userinfo::header(&jwt.payload);
-        let verified = Verified::new(index, key, claims, &userinfo);
-        let found = (index, verified.claims.clone(), verified.userinfo.clone());
-        if found.1.check_times(now, self.config.clock_leeway_s).is_ok() {
-            self.cache.put(digest, verified, token.len());
-        }
-        Ok(found)
-    }
-
-    /// Judges a verified token for an organisation.
-    fn check(&self, issuer: usize, claims: &Claims, organisation: &str, now: u64) -> Result<(), Refusal> {
-        let issuer = self.config.issuers.get(issuer).ok_or_else(unavailable)?;
-        let audience = metadata::resource(&self.config.public_url, organisation);
-        let clients = (!issuer.clients.is_empty()).then_some(issuer.clients.as_slice());
-        let leeway = self.config.clock_leeway_s;
-        claims
-            .check(&Expected { issuer: &issuer.issuer, audience: &audience, clients, leeway, now })
-            .map_err(claims_refusal)?;
-        if !claims.organisations.iter().any(|own| own == organisation) {
-            let message = "the token does not show a membership in this organisation";
-            return Err(Refusal::scope("organisation_not_member", message, Vec::new()));
-        }
-        let required = &self.config.scopes.required;
-        if !required.iter().all(|scope| claims.scopes.contains(scope)) {
-            let message = "the token lacks a scope that every request needs";
-            return Err(Refusal::scope("scope_missing", message, required.clone()));
-        }
-        Ok(())
     }
 
     /// What the assertion is bound to. An MCP header that comes twice or is malformed is left out, so
@@ -353,52 +327,6 @@ impl Filter {
         }
     }
 
-    /// Applies the policy where the headers are binding; the backend applies it everywhere. Gives the
-    /// rule that a dry run would have refused by.
-    fn check_policy(
-        &self,
-        request: &Request,
-        claims: &Claims,
-        organisation: &str,
-        line: &RequestLine,
-    ) -> Result<Option<String>, Refusal> {
-        let policy = &self.config.policy;
-        if policy.rules.is_empty() && policy.default == Effect::Allow {
-            return Ok(None);
-        }
-        let version = request.one("mcp-protocol-version", 32).ok().flatten();
-        let binding =
-            version.is_some_and(|version| version.len() == BINDING_SINCE.len() && version >= BINDING_SINCE);
-        let (true, Some(method)) = (binding, line.mcp_method.as_deref()) else {
-            return Ok(None);
-        };
-        let name = match line.mcp_name.as_deref().map(decode_name) {
-            // Malformed: the backend refuses it.
-            Some(None) => return Ok(None),
-            Some(name) => name,
-            None => None,
-        };
-        let Some(caller) = claims.principal(organisation) else {
-            return Err(unavailable());
-        };
-        let decision = policy.decide(&caller, policy::Request { method, name: name.as_deref() });
-        if decision.allowed() {
-            return Ok(None);
-        }
-        if policy.dry_run {
-            return Ok(Some(decision.rule_name()));
-        }
-        let message = "the policy does not allow this request";
-        if decision.scopes.is_empty() {
-            return Err(Refusal::plain(403, "forbidden", "policy_denied", message));
-        }
-        let mut scopes = self.config.scopes.required.clone();
-        scopes.extend(
-            decision.scopes.iter().filter(|scope| !self.config.scopes.required.contains(scope)).cloned(),
-        );
-        Err(Refusal::scope("policy_denied", message, scopes))
-    }
-
     /// The signed assertion: a fresh one, or one that was made for the same token and request line and
     /// has half of its life before it.
     fn identity(
@@ -409,13 +337,12 @@ impl Filter {
         line: RequestLine,
         now: u64,
     ) -> Result<Rc<str>, Refusal> {
-        let mut cached = self.cache.get(digest);
         let until = now.saturating_add(assertion::LIFE / 2);
-        if let Some(found) = cached.as_ref().and_then(|known| known.assertion(&line, until)) {
+        if let Some(found) = self.tokens.assertion(digest, &line, until) {
             return Ok(found);
         }
         let expires_at = now.saturating_add(assertion::LIFE);
-        let principal = claims.principal(organisation).ok_or_else(unavailable)?;
+        let principal = claims.principal(organisation).ok_or_else(not_member)?;
         let signed: Rc<str> = self
             .assertion_keys
             .sign(&Assertion {
@@ -434,49 +361,155 @@ impl Filter {
             let message = "the token's scopes, roles and groups are too many to pass on";
             return Err(Refusal::plain(403, "forbidden", "identity_too_large", message));
         }
-        if let Some(known) = &mut cached {
-            known.keep(line, signed.clone(), expires_at);
-        }
+        self.tokens.keep_assertion(digest, line, signed.clone(), expires_at);
         Ok(signed)
     }
 
-    fn fetch(&self, issuer: usize) -> Option<Fetch> {
-        let jwks = &self.config.issuers.get(issuer)?.jwks;
-        let headers = vec![
-            (":method", "GET".to_owned()),
-            (":scheme", if jwks.tls { "https" } else { "http" }.to_owned()),
-            (":authority", jwks.authority.clone().unwrap_or_else(|| jwks.upstream.clone())),
-            (":path", jwks.path.clone()),
-            ("accept", "application/jwk-set+json, application/json".to_owned()),
-        ];
-        Some(Fetch { issuer, upstream: jwks.upstream.clone(), headers, timeout_ms: jwks.timeout_ms })
-    }
-
-    fn fetched(&mut self, issuer: usize, status: Option<u16>, body: &[u8], now: u64) -> Result<(), String> {
-        let keys = match status {
-            Some(200) => jwks::parse(body).map_err(|error| error.to_string()),
-            Some(status) => Err(format!("the answer has status {status}")),
-            None => Err("no answer".to_owned()),
-        };
-        let (keys, error) = match keys {
-            Ok(keys) => (Some(keys), None),
-            Err(error) => (None, Some(error)),
-        };
-        if let Some(store) = self.keys.get_mut(issuer) {
-            store.fetched(keys, now);
+    /// The request to an issuer for what is awaited.
+    fn call(&self, awaited: Awaited, request: &Request) -> Option<Call> {
+        let issuer = |index: usize| self.config.issuers.get(index);
+        match awaited {
+            Awaited::Keys(index) => {
+                let jwks = issuer(index)?.jwks.as_ref()?;
+                let headers = vec![
+                    (":method", "GET".to_owned()),
+                    (":scheme", if jwks.tls { "https" } else { "http" }.to_owned()),
+                    (":authority", jwks.authority.clone().unwrap_or_else(|| jwks.upstream.clone())),
+                    (":path", jwks.path.clone()),
+                    ("accept", "application/jwk-set+json, application/json".to_owned()),
+                ];
+                let (upstream, timeout_ms) = (jwks.upstream.clone(), jwks.timeout_ms);
+                Some(Call { awaited, upstream, headers, body: None, timeout_ms })
+            }
+            Awaited::Introspection(index, _) => {
+                let config = issuer(index)?.introspection.as_ref()?;
+                let token = request.bearer(self.config.max_token_bytes).ok()?;
+                let (headers, body) = introspect::question(config, token);
+                let (upstream, timeout_ms) = (config.upstream.clone(), config.timeout_ms);
+                Some(Call { awaited, upstream, headers, body: Some(body), timeout_ms })
+            }
         }
-        let name = self.config.issuers.get(issuer).map_or("", |issuer| issuer.issuer.as_str());
-        error.map_or(Ok(()), |error| Err(format!("reason=jwks_unavailable issuer={name}: {error}")))
     }
 }
 
-fn claims_refusal(error: identity::ClaimsError) -> Refusal {
-    Refusal::token(error.code(), error)
+/// The endpoint that a path names under a site's name.
+fn target<'a>(site: &'a Site, path: &str) -> Result<Target<'a>, PathError> {
+    if let (Some(organisation), true) = (&site.organisation, site.path.as_deref() == Some(path)) {
+        let (organisation, path) = (organisation.clone(), path::resource_path(organisation));
+        return Ok(Target { site, organisation, short: true, path });
+    }
+    let endpoint = path::parse(path)?;
+    if site.organisation.as_ref().is_some_and(|only| *only != endpoint.organisation) {
+        return Err(PathError::NotAnEndpoint);
+    }
+    Ok(Target { site, organisation: endpoint.organisation, short: false, path: path.to_owned() })
 }
 
-fn unavailable() -> Refusal {
-    let message = "the identity provider's keys can't be had now; try again";
-    Refusal::plain(503, "unavailable", "keys_unavailable", message)
+/// Judges a verified token for an organisation.
+fn check(
+    config: &Config,
+    sites: &Sites,
+    issuer: &Issuer,
+    claims: &Claims,
+    organisation: &str,
+    now: u64,
+) -> Result<(), Refusal> {
+    let audience = |audience: &str| {
+        sites.is_resource(audience, organisation)
+            || issuer.audiences.iter().any(|known| fill(known, organisation) == audience)
+    };
+    let clients = (!issuer.clients.is_empty()).then_some(issuer.clients.as_slice());
+    let leeway = config.clock_leeway_s;
+    claims
+        .check(&Expected { issuer: &issuer.issuer, audience: &audience, clients, leeway, now })
+        .map_err(tokens::claims_refusal)?;
+    if !claims.organisations.iter().any(|own| own == organisation) {
+        return Err(not_member());
+    }
+    Ok(())
+}
+
+fn not_member() -> Refusal {
+    let message = "the token does not show a membership in this organisation";
+    Refusal::scope("organisation_not_member", message, Vec::new())
+}
+
+/// What the policy is asked: method and name of a request whose headers are binding. The backend asks
+/// it about all others.
+fn asked<'a>(request: &Request, line: &'a RequestLine) -> Option<(&'a str, Option<String>)> {
+    let version = request.one("mcp-protocol-version", 32).ok().flatten()?;
+    if version.len() != BINDING_SINCE.len() || version < BINDING_SINCE {
+        return None;
+    }
+    let method = line.mcp_method.as_deref()?;
+    match &line.mcp_name {
+        None => Some((method, None)),
+        // Malformed: the backend refuses it.
+        Some(name) => decode_name(name).map(|name| (method, Some(name))),
+    }
+}
+
+/// Whether the token has the scopes that every request needs. If not, the challenge names all that this
+/// one needs, so that the client gets them at once.
+fn check_scopes(
+    config: &Config,
+    request: &Request,
+    claims: &Claims,
+    organisation: &str,
+    line: &RequestLine,
+) -> Result<(), Refusal> {
+    let required = &config.scopes.required;
+    if required.iter().all(|scope| claims.scopes.contains(scope)) {
+        return Ok(());
+    }
+    let mut scopes = required.clone();
+    if let (Some((method, name)), Some(caller)) = (asked(request, line), claims.principal(organisation)) {
+        let request = policy::Request { method, name: name.as_deref() };
+        add_scopes(&mut scopes, config.policy.decide(&caller, request).scopes);
+    }
+    Err(Refusal::scope("scope_missing", "the token lacks a scope that the request needs", scopes))
+}
+
+fn add_scopes(scopes: &mut Vec<String>, more: &[String]) {
+    for scope in more {
+        if !scopes.contains(scope) {
+            scopes.push(scope.clone());
+        }
+    }
+}
+
+/// Applies the policy where the headers are binding; the backend applies it everywhere. Gives what a
+/// dry run would have refused, for the log.
+fn check_policy(
+    config: &Config,
+    request: &Request,
+    claims: &Claims,
+    organisation: &str,
+    line: &RequestLine,
+) -> Result<Option<String>, Refusal> {
+    let policy = &config.policy;
+    if policy.is_open() {
+        return Ok(None);
+    }
+    let Some((method, name)) = asked(request, line) else {
+        return Ok(None);
+    };
+    let caller = claims.principal(organisation).ok_or_else(not_member)?;
+    let decision = policy.decide(&caller, policy::Request { method, name: name.as_deref() });
+    if decision.allowed() {
+        return Ok(None);
+    }
+    let rule = decision.rule_name();
+    if !policy.refuses(&decision) {
+        return Ok(Some(format!("reason=policy_denied organisation={organisation} rule={rule:?}")));
+    }
+    let message = "the policy does not allow this request";
+    if decision.scopes.is_empty() {
+        return Err(Refusal::plain(403, "forbidden", "policy_denied", message).by(rule));
+    }
+    let mut scopes = config.scopes.required.clone();
+    add_scopes(&mut scopes, decision.scopes);
+    Err(Refusal::scope("policy_denied", message, scopes).by(rule))
 }
 
 fn path_refusal(error: PathError) -> Refusal {

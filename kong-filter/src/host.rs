@@ -12,10 +12,11 @@ use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, BufferType, ContextType, LogLevel, MapType};
 
-use crate::filter::{Fetch, Forward, Service, Step};
+use crate::filter::{Call, Forward, Service, Step};
 use crate::jwks;
 use crate::reply::Reply;
 use crate::request::Request;
+use crate::tokens::{Awaited, Progress};
 
 type Shared = Rc<RefCell<Service>>;
 
@@ -68,13 +69,13 @@ impl RootContext for Root {
 /// One request.
 struct Http {
     service: Shared,
-    /// The request that waits for the keys of an issuer.
-    paused: Option<(Request, usize)>,
+    /// The request that waits for an issuer.
+    paused: Option<(Request, Awaited, Progress)>,
 }
 
 impl Context for Http {
     fn on_http_call_response(&mut self, _token: u32, _headers: usize, body_size: usize, _trailers: usize) {
-        let Some((request, issuer)) = self.paused.take() else {
+        let Some((request, awaited, mut progress)) = self.paused.take() else {
             return;
         };
         let status =
@@ -85,8 +86,8 @@ impl Context for Http {
             0 => None,
             size => hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, size).ok().flatten(),
         };
-        self.fetched(issuer, status, &body.unwrap_or_default());
-        if self.judge(request, false) == Action::Continue {
+        self.answered(awaited, status, &body.unwrap_or_default(), &mut progress);
+        if self.judge(request, progress) == Action::Continue {
             let _ = hostcalls::resume_http_request();
         }
     }
@@ -104,51 +105,59 @@ impl HttpContext for Http {
         let in_kong = self.service.try_borrow().is_ok_and(|service| service.in_kong());
         let raw = if in_kong { property(&["request", "path"]) } else { None };
         let target = raw.or_else(|| pseudo(":path")).unwrap_or_default();
-        self.judge(Request { method, target, headers }, true)
+        self.judge(Request { method, target, headers }, Progress::default())
     }
 }
 
 impl Http {
-    fn judge(&mut self, request: Request, may_fetch: bool) -> Action {
-        let step = match self.service.try_borrow_mut() {
-            Ok(mut service) => service.judge(&request, now(), may_fetch),
-            Err(_) => Step::Reply(Reply::empty(503)),
-        };
-        match step {
-            Step::Reply(reply) => answer(&request, &reply),
-            Step::Forward(forward) => pass(&request, &forward),
-            Step::Fetch(fetch) => {
-                if dispatch(&fetch) {
-                    self.paused = Some((request, fetch.issuer));
+    fn judge(&mut self, request: Request, mut progress: Progress) -> Action {
+        // Each call is made once for a request, and there are two.
+        for _ in 0..3 {
+            let step = match self.service.try_borrow_mut() {
+                Ok(mut service) => service.judge(&request, now(), &mut progress),
+                Err(_) => Step::Reply(unable("busy")),
+            };
+            match step {
+                Step::Reply(reply) => return answer(&request, &reply),
+                Step::Forward(forward) => return pass(&request, &forward),
+                Step::Call(call) if dispatch(&call) => {
+                    self.paused = Some((request, call.awaited, progress));
                     return Action::Pause;
                 }
                 // No such upstream: as good as no answer.
-                self.fetched(fetch.issuer, None, &[]);
-                self.judge(request, false)
+                Step::Call(call) => self.answered(call.awaited, None, &[], &mut progress),
             }
         }
+        answer(&request, &unable("no_decision"))
     }
 
-    fn fetched(&self, issuer: usize, status: Option<u16>, body: &[u8]) {
+    fn answered(&self, awaited: Awaited, status: Option<u16>, body: &[u8], progress: &mut Progress) {
         if let Ok(mut service) = self.service.try_borrow_mut()
-            && let Err(error) = service.fetched(issuer, status, body, now())
+            && let Err(error) = service.answered(awaited, status, body, now(), progress)
         {
             log(LogLevel::Error, &error);
         }
     }
 }
 
-fn dispatch(fetch: &Fetch) -> bool {
-    let headers = fetch.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let timeout = Duration::from_millis(fetch.timeout_ms);
-    hostcalls::dispatch_http_call(&fetch.upstream, headers, None, Vec::new(), timeout).is_ok()
+fn dispatch(call: &Call) -> bool {
+    let headers = call.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let timeout = Duration::from_millis(call.timeout_ms);
+    let body = call.body.as_deref().map(str::as_bytes);
+    hostcalls::dispatch_http_call(&call.upstream, headers, body, Vec::new(), timeout).is_ok()
+}
+
+/// 503: the gateway did not do what it should.
+fn unable(reason: &str) -> Reply {
+    let mut reply = Reply::empty(503);
+    reply.log = Some(format!("status=503 error=unavailable reason={reason}"));
+    reply
 }
 
 fn answer(request: &Request, reply: &Reply) -> Action {
-    if let Some(reason) = reply.reason {
+    if let Some(refused) = &reply.log {
         let level = if reply.status >= 500 { LogLevel::Error } else { LogLevel::Warn };
-        let id = request.id().unwrap_or("-");
-        log(level, &format!("refused status={} reason={reason} request={id}", reply.status));
+        log(level, &format!("refused {refused} request={}", request.id().unwrap_or("-")));
     }
     let headers = reply.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let body = (!reply.body.is_empty()).then_some(reply.body.as_bytes());
@@ -164,21 +173,22 @@ fn pass(request: &Request, forward: &Forward) -> Action {
     let mut done = set("authorization", "");
     done &= set("x-userinfo", &forward.userinfo);
     done &= set(identity::assertion::HEADER, &forward.identity);
+    if let (Some(target), None) = (&forward.target, forward.scheme) {
+        // In Kong the route's own plugin does it.
+        done &= set(":path", target);
+    }
     if let Some(scheme) = forward.scheme {
         // Kong's balancer ran before the filter: `kong.service.target` would change the port alone.
         let property = vec!["kong.service.request.scheme"];
         done &= hostcalls::set_property(property, Some(scheme.as_bytes())).is_ok();
     }
     if !done {
-        let mut reply = Reply::empty(503);
-        reply.reason = Some("host_refused");
-        return answer(request, &reply);
+        return answer(request, &unable("gateway_failed"));
     }
-    if let Some(rule) = &forward.would_refuse {
-        let id = request.id().unwrap_or("-");
+    if let Some(refused) = &forward.would_refuse {
         log(
             LogLevel::Warn,
-            &format!("dry run: would refuse reason=policy_denied rule={rule:?} request={id}"),
+            &format!("dry-run would-refuse {refused} request={}", request.id().unwrap_or("-")),
         );
     }
     Action::Continue

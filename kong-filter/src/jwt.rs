@@ -18,7 +18,7 @@ pub enum JwtError {
     /// Not three parts of base64url, or not JSON in the first two.
     #[error("the token is malformed")]
     Malformed,
-    /// `alg` is none of those that are implemented. `none` and the symmetric ones never are.
+    /// `alg` is none of those that are accepted. `none` and the symmetric ones never are.
     #[error("the token's signature algorithm is not accepted")]
     Algorithm,
     /// The header has a `crit` (RFC 7515 section 4.1.11) or a `typ` that is no access token's.
@@ -40,8 +40,8 @@ impl JwtError {
 /// A token, taken apart; nothing of it is verified.
 #[derive(Debug)]
 pub struct Jwt<'a> {
-    /// `alg` of the header.
-    pub algorithm: Algorithm,
+    /// `alg` of the header; `None` for one that can't be verified here.
+    pub algorithm: Option<Algorithm>,
     /// `kid` of the header.
     pub key_id: Option<String>,
     /// The payload's members.
@@ -72,11 +72,9 @@ fn json(part: &str) -> Result<Map<String, Value>, JwtError> {
 pub fn parse(token: &str) -> Result<Jwt<'_>, JwtError> {
     let (signed, header, payload, signature) = parts(token).ok_or(JwtError::Malformed)?;
     let header = json(header)?;
-    let algorithm = match header.get("alg").and_then(Value::as_str) {
-        Some("RS256") => Algorithm::RS256,
-        Some("ES256") => Algorithm::ES256,
-        _ => return Err(JwtError::Algorithm),
-    };
+    let name = header.get("alg").and_then(Value::as_str);
+    let name = name.filter(|name| !name.eq_ignore_ascii_case("none")).ok_or(JwtError::Algorithm)?;
+    let algorithm = Algorithm::named(name);
     let access = |kind: &str| {
         let kind = kind.strip_prefix("application/").unwrap_or(kind);
         kind.eq_ignore_ascii_case("JWT") || kind.eq_ignore_ascii_case("at+jwt")
@@ -149,7 +147,11 @@ mod tests {
     }
 
     fn error(header: &str) -> Option<JwtError> {
-        parse(&token(header)).err()
+        match parse(&token(header)) {
+            Ok(Jwt { algorithm: None, .. }) => Some(JwtError::Algorithm),
+            Ok(_) => None,
+            Err(error) => Some(error),
+        }
     }
 
     #[test]
@@ -159,6 +161,7 @@ mod tests {
             r#"{"alg":"ES256","typ":"JWT","kid":"k"}"#,
             r#"{"alg":"RS256","typ":"at+jwt"}"#,
             r#"{"alg":"RS256","typ":"application/AT+JWT","jku":"https://evil.example"}"#,
+            r#"{"alg":"EdDSA"}"#,
         ] {
             assert_eq!(error(good), None, "{good}");
         }
@@ -170,7 +173,9 @@ mod tests {
             r#"{"alg":["RS256"]}"#,
             r#"{"alg":null}"#,
             "{}",
-            r#"{"alg":"PS256"}"#,
+            r#"{"alg":"PS384"}"#,
+            r#"{"alg":"ES256K"}"#,
+            r#"{"alg":"EDDSA"}"#,
         ] {
             assert_eq!(error(bad), Some(JwtError::Algorithm), "{bad}");
         }

@@ -69,7 +69,7 @@ impl KeyStore {
             State::Unavailable => return Lookup::Unavailable,
             State::Usable => {}
         }
-        let fits = |key: &&Key| key.algorithm() == algorithm && (id.is_none() || key.id.as_deref() == id);
+        let fits = |key: &&Key| key.fits(algorithm) && (id.is_none() || key.id.as_deref() == id);
         if self.keys.iter().any(|key| fits(&key)) {
             return Lookup::Keys(self.keys.iter().filter(fits).collect());
         }

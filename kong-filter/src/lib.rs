@@ -12,12 +12,15 @@ pub mod cache;
 pub mod config;
 pub mod filter;
 pub mod host;
+pub mod introspect;
 pub mod jwks;
 pub mod jwt;
 pub mod keys;
 pub mod metadata;
 pub mod reply;
 pub mod request;
+pub mod sites;
+pub mod tokens;
 pub mod tree;
 pub mod userinfo;
 

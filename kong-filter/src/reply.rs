@@ -12,20 +12,20 @@ pub struct Reply {
     pub headers: Vec<(&'static str, String)>,
     /// The body: JSON, or empty.
     pub body: String,
-    /// For a refusal: its reason code, for the log.
-    pub reason: Option<&'static str>,
+    /// For a refusal: what to write to the log, without the request's id.
+    pub log: Option<String>,
 }
 
 impl Reply {
     /// A JSON document.
     pub fn json(status: u16, body: &serde_json::Value) -> Self {
         let headers = vec![("content-type", "application/json".to_owned())];
-        Self { status, headers, body: body.to_string(), reason: None }
+        Self { status, headers, body: body.to_string(), log: None }
     }
 
     /// No content.
     pub fn empty(status: u16) -> Self {
-        Self { status, headers: Vec::new(), body: String::new(), reason: None }
+        Self { status, headers: Vec::new(), body: String::new(), log: None }
     }
 
     /// The same with one more header.
@@ -49,6 +49,21 @@ pub struct Refusal {
     pub message: String,
     /// Whether a `WWW-Authenticate` goes with it.
     pub challenge: Challenge,
+    /// The policy's rule that says so, for the log.
+    pub rule: Option<String>,
+}
+
+/// What a refusal is put into words with.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wording<'a> {
+    /// The URL of the protected resource metadata.
+    pub metadata: &'a str,
+    /// The scopes that clients are told to ask for.
+    pub scopes: &'a [String],
+    /// The organisation that the request is for.
+    pub organisation: Option<&'a str>,
+    /// The gateway's id of the request.
+    pub id: Option<&'a str>,
 }
 
 /// What a challenge asks for.
@@ -73,48 +88,83 @@ impl Refusal {
             reason: "token_missing",
             message: "send an access token in the Authorization header, as a bearer token".into(),
             challenge: Challenge::Token,
+            rule: None,
         }
     }
 
     /// 401: a token that is not accepted.
     pub fn token(reason: &'static str, message: impl ToString) -> Self {
         let message = message.to_string();
-        Self { status: 401, error: "invalid_token", reason, message, challenge: Challenge::Error }
+        Self { status: 401, error: "invalid_token", reason, message, challenge: Challenge::Error, rule: None }
     }
 
     /// 403: a token that does not suffice.
     pub fn scope(reason: &'static str, message: impl ToString, scopes: Vec<String>) -> Self {
         let challenge = Challenge::Scopes(scopes);
-        Self { status: 403, error: "insufficient_scope", reason, message: message.to_string(), challenge }
+        Self {
+            status: 403,
+            error: "insufficient_scope",
+            reason,
+            message: message.to_string(),
+            challenge,
+            rule: None,
+        }
     }
 
     /// 400: a malformed authorization.
     pub fn request(reason: &'static str, message: impl ToString) -> Self {
         let message = message.to_string();
-        Self { status: 400, error: "invalid_request", reason, message, challenge: Challenge::Error }
+        Self {
+            status: 400,
+            error: "invalid_request",
+            reason,
+            message,
+            challenge: Challenge::Error,
+            rule: None,
+        }
     }
 
     /// Anything without a challenge.
     pub fn plain(status: u16, error: &'static str, reason: &'static str, message: impl ToString) -> Self {
-        Self { status, error, reason, message: message.to_string(), challenge: Challenge::None }
+        Self { status, error, reason, message: message.to_string(), challenge: Challenge::None, rule: None }
     }
 
-    /// Puts it into words. `metadata` is the URL of the protected resource metadata, `advertised` the
-    /// scopes that clients are told to ask for, `id` the gateway's id of the request.
-    pub fn reply(self, metadata: &str, advertised: &[String], id: Option<&str>) -> Reply {
+    /// The same with the policy's rule that says so.
+    #[must_use]
+    pub fn by(mut self, rule: String) -> Self {
+        self.rule = Some(rule);
+        self
+    }
+
+    /// What the log says: `status=401 error=invalid_token reason=token_expired organisation=org-1`.
+    fn log(&self, organisation: Option<&str>) -> String {
+        let mut log = format!("status={} error={} reason={}", self.status, self.error, self.reason);
+        if let Some(organisation) = organisation {
+            log.push_str(" organisation=");
+            log.push_str(organisation);
+        }
+        if let Some(rule) = &self.rule {
+            log.push_str(&format!(" rule={rule:?}"));
+        }
+        log
+    }
+
+    /// Puts it into words.
+    pub fn reply(self, wording: Wording<'_>) -> Reply {
+        let log = self.log(wording.organisation);
         let mut body = json!({ "error": self.error, "reason": self.reason, "message": self.message });
-        if let (Some(id), Some(members)) = (id, body.as_object_mut()) {
+        if let (Some(id), Some(members)) = (wording.id, body.as_object_mut()) {
             members.insert("request_id".into(), id.into());
         }
         let mut reply = Reply::json(self.status, &body).with("cache-control", "no-store");
         let scopes = match &self.challenge {
             Challenge::None => None,
             Challenge::Scopes(scopes) if !scopes.is_empty() => Some(scopes.as_slice()),
-            _ => Some(advertised),
+            _ => Some(wording.scopes),
         };
         if let Some(scopes) = scopes {
             // Configuration admits neither quotes nor backslashes in any of these, so nothing to escape.
-            let mut value = format!("Bearer resource_metadata=\"{metadata}\"");
+            let mut value = format!("Bearer resource_metadata=\"{}\"", wording.metadata);
             if self.challenge != Challenge::Token {
                 value
                     .push_str(&format!(", error=\"{}\", error_description=\"{}\"", self.error, self.message));
@@ -127,7 +177,7 @@ impl Refusal {
         if self.status == 503 {
             reply = reply.with("retry-after", "2");
         }
-        reply.reason = Some(self.reason);
+        reply.log = Some(log);
         reply
     }
 }

@@ -57,6 +57,24 @@ impl Request {
         }
     }
 
+    /// How many headers there are, without pseudo-headers.
+    pub fn header_count(&self) -> usize {
+        self.headers.iter().filter(|(name, _)| !name.starts_with(':')).count()
+    }
+
+    /// The host that the request is for: in Kong its `Host` (whose pseudo-header says something else);
+    /// elsewhere `:authority`, with which a `Host` must agree. `None` when there is none, or two.
+    pub fn host(&self, in_kong: bool) -> Option<&str> {
+        let host = self.one("host", 512).ok()?;
+        if in_kong {
+            return host;
+        }
+        match (self.one(":authority", 512).ok()?, host) {
+            (Some(authority), Some(host)) if authority != host => None,
+            (authority, host) => authority.or(host),
+        }
+    }
+
     /// The name of a header that only this filter may set, in any spelling that some server behind it
     /// might take for it: `X_Userinfo` is `X-Userinfo` to everything that speaks CGI.
     pub fn forged_identity(&self) -> Option<&'static str> {
@@ -191,6 +209,22 @@ mod tests {
                 assert_eq!(is_printable(&bytes), (b' '..=b'~').contains(&byte), "{byte} at {place}");
             }
         }
+    }
+
+    #[test]
+    fn one_host_or_none() {
+        for (headers, elsewhere, in_kong) in [
+            (&[("host", "a")][..], Some("a"), Some("a")),
+            (&[(":authority", "a")], Some("a"), None),
+            (&[(":authority", "a"), ("host", "a")], Some("a"), Some("a")),
+            (&[(":authority", "a"), ("host", "b")], None, Some("b")),
+            (&[("host", "a"), ("Host", "a")], None, None),
+            (&[], None, None),
+        ] {
+            let request = request(headers);
+            assert_eq!((request.host(false), request.host(true)), (elsewhere, in_kong), "{headers:?}");
+        }
+        assert_eq!(request(&[(":authority", "a"), ("host", "b"), ("c", "d")]).header_count(), 2);
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub struct Claims {
     pub issued_at: Option<u64>,
     /// `azp`, else `client_id`: the client that obtained it.
     pub client: Option<String>,
-    /// `preferred_username`, for people; decides nothing.
+    /// `preferred_username` (or RFC 7662's `username`), for people; decides nothing.
     pub username: Option<String>,
     /// `scope`, split at spaces (or `scope` or `scp` as a list).
     pub scopes: Vec<String>,
@@ -68,12 +68,12 @@ pub struct Claims {
 }
 
 /// What a token is checked against.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Expected<'a> {
     /// The issuer whose keys verified the signature.
     pub issuer: &'a str,
-    /// The resource that must be among the audiences: an absolute URL.
-    pub audience: &'a str,
+    /// Whether an audience names this resource; one of the token's must. See [`same_resource`].
+    pub audience: &'a dyn Fn(&str) -> bool,
     /// The clients whose tokens are accepted; `None` accepts all.
     pub clients: Option<&'a [String]>,
     /// How far the clocks may differ, in seconds.
@@ -174,7 +174,10 @@ impl Claims {
             not_before: time(object.get("nbf"))?,
             issued_at: time(object.get("iat"))?,
             client,
-            username: object.get("preferred_username").and_then(Value::as_str).map(str::to_owned),
+            username: ["preferred_username", "username"]
+                .into_iter()
+                .find_map(|name| object.get(name).and_then(Value::as_str))
+                .map(str::to_owned),
             scopes: texts(scopes)?
                 .iter()
                 .flat_map(|scope| scope.split(' '))
@@ -186,6 +189,43 @@ impl Claims {
             groups: texts(find(object, &names.groups))?,
             kind: text(object.get("typ"))?,
             bound: object.get("cnf").is_some_and(|cnf| !cnf.is_null()),
+        })
+    }
+
+    /// What is left of a token's claims after its issuer was asked about it (RFC 7662): of audiences,
+    /// scopes, organisations, roles and groups those that the answer has too, where it speaks of them;
+    /// the earlier expiry. What the answer adds is not taken over.
+    ///
+    /// # Errors
+    /// [`ClaimsError::Malformed`] for a claim of a wrong type; [`ClaimsError::Issuer`] or
+    /// [`ClaimsError::Subject`] when the answer is about another token.
+    pub fn narrowed_by(&self, answer: &Map<String, Value>, names: &ClaimNames) -> Result<Self, ClaimsError> {
+        let mut filled = answer.clone();
+        for (name, own) in [("iss", Value::from(self.issuer.as_str())), ("sub", self.subject.as_str().into())]
+        {
+            filled.entry(name).or_insert(own);
+        }
+        filled.entry("exp").or_insert_with(|| self.expires_at.into());
+        let other = Self::from_object(&filled, names)?;
+        if other.issuer != self.issuer {
+            return Err(ClaimsError::Issuer);
+        }
+        if other.subject != self.subject {
+            return Err(ClaimsError::Subject);
+        }
+        let both = |speaks: bool, own: &[String], others: &[String]| -> Vec<String> {
+            own.iter().filter(|item| !speaks || others.contains(item)).cloned().collect()
+        };
+        let says = |pointer: &str| find(answer, pointer).is_some();
+        Ok(Self {
+            audiences: both(says("/aud"), &self.audiences, &other.audiences),
+            scopes: both(says("/scope") || says("/scp"), &self.scopes, &other.scopes),
+            organisations: both(says(&names.organisations), &self.organisations, &other.organisations),
+            roles: both(says(&names.roles), &self.roles, &other.roles),
+            groups: both(says(&names.groups), &self.groups, &other.groups),
+            expires_at: self.expires_at.min(other.expires_at),
+            bound: self.bound || other.bound,
+            ..self.clone()
         })
     }
 
@@ -209,7 +249,7 @@ impl Claims {
         if self.audiences.is_empty() {
             return Err(ClaimsError::NoAudience);
         }
-        if !self.audiences.iter().any(|audience| same_resource(audience, expected.audience)) {
+        if !self.audiences.iter().any(|audience| (expected.audience)(audience)) {
             return Err(ClaimsError::Audience);
         }
         match (expected.clients, &self.client) {
@@ -350,7 +390,8 @@ mod tests {
     }
 
     fn check_at(token: &Value, now: u64, clients: Option<&[String]>) -> Result<(), ClaimsError> {
-        read(token)?.check(&Expected { issuer: ISSUER, audience: RESOURCE, clients, leeway: 10, now })
+        let audience = |audience: &str| same_resource(audience, RESOURCE);
+        read(token)?.check(&Expected { issuer: ISSUER, audience: &audience, clients, leeway: 10, now })
     }
 
     fn check(token: &Value) -> Result<(), ClaimsError> {
@@ -415,6 +456,31 @@ mod tests {
         assert_eq!(check_at(&token(), NOW, Some(&clients)), Ok(()));
         assert_eq!(check_at(&with("azp", json!("other")), NOW, Some(&clients)), Err(ClaimsError::Client));
         assert_eq!(check_at(&with("azp", Value::Null), NOW, Some(&clients)), Err(ClaimsError::Client));
+    }
+
+    #[test]
+    fn an_answer_narrows_and_never_widens() {
+        let names = ClaimNames::default();
+        let narrowed =
+            |answer: Value| read(&token()).unwrap().narrowed_by(answer.as_object().unwrap(), &names);
+        assert_eq!(narrowed(json!({"active": true})), Ok(read(&token()).unwrap()));
+        let all = json!({
+            "active": true, "iss": ISSUER, "sub": "u1", "aud": ["account", RESOURCE], "exp": NOW + 30,
+            "scope": "mcp:tools mcp:admin", "organization": ["org-1", "org-9"], "realm_access": {"roles": ["admin"]},
+        });
+        let claims = narrowed(all).unwrap();
+        assert_eq!(claims.audiences, [RESOURCE]);
+        assert_eq!(
+            (claims.scopes, claims.organisations),
+            (vec!["mcp:tools".to_owned()], vec!["org-1".to_owned()])
+        );
+        assert_eq!((claims.roles, claims.groups), (vec![], vec!["/staff".to_owned()]));
+        assert_eq!(claims.expires_at, NOW + 30);
+        assert_eq!(narrowed(json!({"exp": NOW + 999})).unwrap().expires_at, NOW + 60);
+        assert_eq!(narrowed(json!({"organization": {}})).unwrap().organisations, Vec::<String>::new());
+        assert_eq!(narrowed(json!({"iss": "https://other.example"})), Err(ClaimsError::Issuer));
+        assert_eq!(narrowed(json!({"sub": "u2"})), Err(ClaimsError::Subject));
+        assert_eq!(narrowed(json!({"organization": 1})), Err(ClaimsError::Malformed));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! - [`path`]: which endpoint of which organisation a path names.
 //! - [`claims`]: what an access token says, and whether that is acceptable.
 //! - [`policy`]: who may use which method and tool.
+//! - [`scopes`]: scopes that contain others.
 //! - [`assertion`]: how the filter tells the backend who calls, so that the backend can believe it.
 
 pub mod assertion;
@@ -14,8 +15,10 @@ pub mod json;
 pub mod path;
 pub mod policy;
 mod principal;
+pub mod scopes;
 
 pub use assertion::{Assertion, AssertionError, AssertionKeys, KeysError};
 pub use claims::{ClaimNames, Claims, ClaimsError};
 pub use policy::{Decision, Effect, Policy, PolicyError};
 pub use principal::{Principal, Road};
+pub use scopes::Hierarchy;

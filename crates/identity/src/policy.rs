@@ -5,10 +5,35 @@
 //! methods that only set a connection up or list what there is ([`is_housekeeping`]): those stay
 //! allowed unless a rule says otherwise, since a list shows a caller only what the caller may use.
 
+//!
+//! A policy is the same JSON everywhere: the member `policy` of the filter's configuration, and the
+//! file that the backend reads. Where it is enforced:
+//!
+//! ```
+//! use identity::policy::{Policy, Request};
+//! # use identity::Principal;
+//! # fn run(caller: &Principal) -> Result<(), identity::PolicyError> {
+//! let policy = Policy::from_json(br#"{"rules": [{"effect": "deny", "names": ["drop*"]}]}"#)?;
+//! // A request: what is refused, and why (for the log; the caller is told less).
+//! let decision = policy.decide(caller, Request { method: "tools/call", name: Some("drop_all") });
+//! if policy.refuses(&decision) {
+//!     println!("{}", decision.reason());
+//! } else if !decision.allowed() {
+//!     println!("dry run, would be refused: {}", decision.reason());
+//! }
+//! // A list shows what the caller may use.
+//! let mut tools = vec!["report", "drop_all"];
+//! tools.retain(|name| policy.shows(caller, "tools/list", name));
+//! # Ok(())
+//! # }
+//! ```
+
 use serde::{Deserialize, Serialize};
 
 use crate::Principal;
 
+/// Largest policy that [`Policy::from_json`] reads, in bytes.
+pub const MAX_JSON: usize = 1024 * 1024;
 /// Most rules in a policy.
 pub const MAX_RULES: usize = 1000;
 /// Longest pattern, in bytes.
@@ -16,6 +41,7 @@ pub const MAX_PATTERN: usize = 256;
 
 /// What a rule, or the default, says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Effect {
     /// The request may pass.
@@ -27,6 +53,7 @@ pub enum Effect {
 
 /// A text in which each `*` stands for any characters, none included.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Pattern(pub String);
 
@@ -59,6 +86,7 @@ impl From<&str> for Pattern {
 
 /// One rule. It matches when all its conditions hold; a condition that is empty always holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
     /// A name for people: it appears in logs and in what explains a decision. Default: `rule N`.
@@ -91,6 +119,7 @@ pub struct Rule {
 
 /// The rules of a site.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
     /// What holds when no rule matches.
@@ -120,12 +149,28 @@ pub struct Decision<'a> {
     pub effect: Effect,
     /// The rule that matched and its number, counted from 1. `None`: the default, or housekeeping.
     pub rule: Option<(usize, &'a Rule)>,
+    /// Whether the method only sets a connection up, or lists ([`is_housekeeping`]).
+    pub housekeeping: bool,
     /// When denied: the scopes with which the first rule that allows would have matched. Asking the
     /// authorization server for them would help; empty when nothing would.
     pub scopes: &'a [String],
 }
 
 impl Decision<'_> {
+    /// Why, in a few words for a log. It names rules, never anything of the caller's.
+    pub fn reason(&self) -> String {
+        let says = match self.effect {
+            Effect::Allow => "allow",
+            Effect::Deny => "deny",
+        };
+        match self.rule {
+            Some((number, Rule { name: Some(name), .. })) => format!("rule {number}, {name:?}, says {says}"),
+            Some((number, _)) => format!("rule {number} says {says}"),
+            None if self.housekeeping => "no rule matches, and the method uses nothing".to_owned(),
+            None => format!("no rule matches, and the default is {says}"),
+        }
+    }
+
     /// Whether the request may pass.
     pub fn allowed(&self) -> bool {
         self.effect == Effect::Allow
@@ -147,6 +192,9 @@ pub enum PolicyError {
     /// More rules than [`MAX_RULES`].
     #[error("rules: more than {MAX_RULES} rules; use patterns (`*`), or roles, to say the same with fewer")]
     TooManyRules,
+    /// Not JSON of a policy's form.
+    #[error("not a policy in JSON: {0}")]
+    Form(String),
     /// A pattern or scope that is empty or longer than [`MAX_PATTERN`].
     #[error("rules[{rule}].{field}[{index}]: an entry must have 1 to {MAX_PATTERN} bytes")]
     Pattern {
@@ -159,14 +207,60 @@ pub enum PolicyError {
     },
 }
 
-/// Whether a method only sets a connection up, ends something, or lists what there is.
+/// Whether a method only sets a connection up, ends something, lists what there is, or asks for a task
+/// that an allowed request began.
 pub fn is_housekeeping(method: &str) -> bool {
     matches!(method, "initialize" | "ping" | "server/discover" | "logging/setLevel" | "subscriptions/listen")
         || method.starts_with("notifications/")
+        || method.starts_with("tasks/")
         || method.ends_with("/list")
 }
 
+/// The method that uses what a list shows: `tools/call` for `tools/list`. `None` for a method that
+/// lists nothing that a policy is about.
+pub fn used_by(list: &str) -> Option<&'static str> {
+    Some(match list {
+        "tools/list" => "tools/call",
+        "prompts/list" => "prompts/get",
+        "resources/list" | "resources/templates/list" => "resources/read",
+        _ => return None,
+    })
+}
+
 impl Policy {
+    /// Reads and checks a policy: a JSON object of at most [`MAX_JSON`] bytes.
+    ///
+    /// # Errors
+    /// [`PolicyError`] names the place and the mend.
+    pub fn from_json(json: &[u8]) -> Result<Self, PolicyError> {
+        if json.len() > MAX_JSON {
+            return Err(PolicyError::Form(format!("it is larger than {MAX_JSON} bytes")));
+        }
+        let policy: Self =
+            serde_json::from_slice(json).map_err(|error| PolicyError::Form(error.to_string()))?;
+        policy.check()?;
+        Ok(policy)
+    }
+
+    /// Whether the policy has nothing to say: everybody may do everything.
+    pub fn is_open(&self) -> bool {
+        self.rules.is_empty() && self.default == Effect::Allow
+    }
+
+    /// Whether a request with this outcome is to be refused: not in a dry run, which only logs.
+    pub fn refuses(&self, decision: &Decision<'_>) -> bool {
+        !decision.allowed() && !self.dry_run
+    }
+
+    /// Whether a list (`tools/list`, `prompts/list`, `resources/list`, `resources/templates/list`)
+    /// shows an item to a caller: its name, its URI, or its URI template as it is written. Of other
+    /// methods everything is shown.
+    pub fn shows(&self, caller: &Principal, list: &str, name: &str) -> bool {
+        used_by(list).is_none_or(|method| {
+            self.is_open() || !self.refuses(&self.decide(caller, Request { method, name: Some(name) }))
+        })
+    }
+
     /// Checks the bounds. To be called once, after reading a policy from outside.
     ///
     /// # Errors
@@ -201,9 +295,10 @@ impl Policy {
     pub fn decide<'a>(&'a self, caller: &Principal, request: Request<'_>) -> Decision<'a> {
         let rules = || self.rules.iter().enumerate().map(|(index, rule)| (index.saturating_add(1), rule));
         let rule = rules().find(|(_, rule)| rule.fits(caller, request) && rule.has_scopes(caller));
+        let housekeeping = is_housekeeping(request.method);
         let effect = match rule {
             Some((_, rule)) => rule.effect,
-            None if is_housekeeping(request.method) => Effect::Allow,
+            None if housekeeping => Effect::Allow,
             None => self.default,
         };
         let scopes: &[String] = match effect {
@@ -215,7 +310,7 @@ impl Policy {
                 .filter(|(_, rule)| rule.effect == Effect::Allow)
                 .map_or(&[], |(_, rule)| rule.scopes.as_slice()),
         };
-        Decision { effect, rule, scopes }
+        Decision { effect, rule, housekeeping, scopes }
     }
 }
 
@@ -363,6 +458,70 @@ mod tests {
     }
 
     #[test]
+    fn a_decision_says_why() {
+        let policy = Policy::from_json(
+            br#"{"default": "deny", "rules": [{"name": "no drops", "effect": "deny", "names": ["drop*"]}, {"effect": "allow", "names": ["report"]}]}"#,
+        )
+        .unwrap();
+        for (method, name, why) in [
+            ("tools/call", Some("drop_all"), "rule 1, \"no drops\", says deny"),
+            ("tools/call", Some("report"), "rule 2 says allow"),
+            ("tools/call", Some("other"), "no rule matches, and the default is deny"),
+            ("tools/list", None, "no rule matches, and the method uses nothing"),
+            ("tasks/get", Some("t1"), "no rule matches, and the method uses nothing"),
+        ] {
+            assert_eq!(policy.decide(&caller(), Request { method, name }).reason(), why);
+        }
+    }
+
+    #[test]
+    fn lists_show_what_may_be_used() {
+        let mut policy = policy(serde_json::json!({
+            "default": "deny",
+            "rules": [
+                {"effect": "allow", "methods": ["tools/call"], "names": ["report"]},
+                {"effect": "allow", "methods": ["resources/read"], "names": ["file:///public/*"]},
+                {"effect": "allow", "methods": ["prompts/*"]},
+            ],
+        }));
+        for (list, name, shown) in [
+            ("tools/list", "report", true),
+            ("tools/list", "drop_all", false),
+            ("prompts/list", "drop_all", true),
+            ("resources/list", "file:///public/a", true),
+            ("resources/list", "file:///secret/a", false),
+            ("resources/templates/list", "file:///public/{name}", true),
+            ("resources/templates/list", "file:///{+path}", false),
+            ("roots/list", "anything", true),
+        ] {
+            assert_eq!(policy.shows(&caller(), list, name), shown, "{list} {name}");
+        }
+        // A dry run hides nothing.
+        policy.dry_run = true;
+        assert!(policy.shows(&caller(), "tools/list", "drop_all"));
+        assert!(!policy.refuses(&policy.decide(&caller(), call("drop_all"))));
+    }
+
+    #[test]
+    fn a_policy_from_outside_is_checked() {
+        for bad in [
+            &br#"{"rules": [{"effect": "maybe"}]}"#[..],
+            br#"{"rules": [{"effect": "deny", "name": []}]}"#,
+            br#"{"rule": []}"#,
+            br#"{"default": "deny", "default": "allow"}"#,
+            b"",
+            b"[]x",
+        ] {
+            assert!(matches!(Policy::from_json(bad), Err(PolicyError::Form(_))), "{bad:?}");
+        }
+        assert!(matches!(
+            Policy::from_json(br#"{"rules": [{"effect": "deny", "names": [""]}]}"#),
+            Err(PolicyError::Pattern { rule: 0, field: "names", index: 0 })
+        ));
+        assert!(matches!(Policy::from_json(&vec![b' '; MAX_JSON + 1]), Err(PolicyError::Form(_))));
+    }
+
+    #[test]
     fn bounds_hold_and_unknown_settings_are_refused() {
         let long: Policy =
             serde_json::from_value(serde_json::json!({"rules": [{"effect": "deny", "names": ["ok", ""]}]}))
@@ -385,6 +544,15 @@ mod tests {
         fn patterns_mean_what_the_definition_says(pattern in "[ab*]{0,6}", text in "[ab]{0,8}") {
             let chars = |text: &str| text.chars().collect::<Vec<_>>();
             prop_assert_eq!(Pattern(pattern.clone()).matches(&text), slow(&chars(&pattern), &chars(&text)));
+        }
+
+        #[test]
+        fn what_a_list_shows_may_be_used(rules in proptest::collection::vec(("allow|deny", "[xy*]{1,2}", "tools/call|tools/\\*|\\*"), 0..5), default in "allow|deny", name in "[xy]{1,2}") {
+            let rules: Vec<_> = rules.into_iter().map(|(effect, names, methods)| serde_json::json!({
+                "effect": effect, "names": [names], "methods": [methods],
+            })).collect();
+            let policy = policy(serde_json::json!({"default": default, "rules": rules}));
+            prop_assert_eq!(policy.shows(&caller(), "tools/list", &name), policy.decide(&caller(), call(&name)).allowed());
         }
 
         #[test]

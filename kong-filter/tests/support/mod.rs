@@ -10,11 +10,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use p256::ecdsa;
-use rsa::pkcs1v15;
-use rsa::signature::{SignatureEncoding as _, Signer};
+use rsa::signature::{RandomizedSigner as _, SignatureEncoding as _, Signer};
 use rsa::traits::PublicKeyParts as _;
+use rsa::{pkcs1v15, pss};
 use serde_json::{Map, Value, json};
-use sha2::Sha256;
+use sha2::{Sha256, Sha384, Sha512};
 
 /// The issuer's keys, and a stranger's.
 pub struct Keys {
@@ -22,6 +22,8 @@ pub struct Keys {
     stranger: pkcs1v15::SigningKey<Sha256>,
     enc: pkcs1v15::SigningKey<Sha256>,
     ec: ecdsa::SigningKey,
+    ec384: p384::ecdsa::SigningKey,
+    ed: ed25519_compact::KeyPair,
 }
 
 fn rsa_key() -> pkcs1v15::SigningKey<Sha256> {
@@ -38,18 +40,31 @@ impl Keys {
     pub fn new() -> Self {
         let secret = std::iter::repeat_with(rand::random::<[u8; 32]>);
         let ec = secret.filter_map(|bytes| ecdsa::SigningKey::from_slice(&bytes).ok()).next().unwrap();
-        Self { rsa: rsa_key(), stranger: rsa_key(), enc: rsa_key(), ec }
+        let secret = std::iter::repeat_with(rand::random::<[u8; 48]>);
+        let ec384 =
+            secret.filter_map(|bytes| p384::ecdsa::SigningKey::from_slice(&bytes).ok()).next().unwrap();
+        let ed = ed25519_compact::KeyPair::from_seed(ed25519_compact::Seed::new(rand::random()));
+        Self { rsa: rsa_key(), stranger: rsa_key(), enc: rsa_key(), ec, ec384, ed }
     }
 
     /// The key set as an issuer publishes it: with a key for encryption, and one of an unknown kind.
     pub fn jwks(&self) -> Value {
         let point = self.ec.verifying_key().to_sec1_point(false);
         let (x, y) = point.as_bytes()[1..].split_at(32);
+        let point = self.ec384.verifying_key().to_sec1_point(false);
+        let (x384, y384) = point.as_bytes()[1..].split_at(48);
+        let mut only_ps = rsa_jwk(&self.rsa, "rsa-ps", "sig");
+        only_ps["alg"] = "PS256".into();
         json!({"keys": [
-            {"kty": "OKP", "crv": "Ed25519", "kid": "ed-1", "x": "AAAA"},
+            {"kty": "OKP", "crv": "Ed25519", "kid": "ed-0", "x": "AAAA"},
+            {"kty": "OKP", "crv": "Ed448", "kid": "ed-2", "x": "AAAA"},
+            {"kty": "EC", "crv": "P-256", "kid": "ec-0", "x": URL_SAFE_NO_PAD.encode(y), "y": URL_SAFE_NO_PAD.encode(x)},
             rsa_jwk(&self.enc, "enc-1", "enc"),
             rsa_jwk(&self.rsa, "rsa-1", "sig"),
             {"kty": "EC", "crv": "P-256", "kid": "ec-1", "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y)},
+            {"kty": "EC", "crv": "P-384", "kid": "ec-3", "x": URL_SAFE_NO_PAD.encode(x384), "y": URL_SAFE_NO_PAD.encode(y384)},
+            {"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "kid": "ed-1", "x": URL_SAFE_NO_PAD.encode(*self.ed.pk)},
+            only_ps,
         ]})
     }
 
@@ -62,16 +77,39 @@ impl Keys {
         };
         match how {
             "rsa" | "other-payload" => rsa(&self.rsa),
+            "rs384" => {
+                let key: &rsa::RsaPrivateKey = self.rsa.as_ref();
+                pkcs1v15::SigningKey::<Sha384>::new(key.clone()).sign(message).to_vec()
+            }
+            "rs512" => {
+                let key: &rsa::RsaPrivateKey = self.rsa.as_ref();
+                pkcs1v15::SigningKey::<Sha512>::new(key.clone()).sign(message).to_vec()
+            }
+            "ps256" | "ps256-flipped" => {
+                let key: &rsa::RsaPrivateKey = self.rsa.as_ref();
+                let key = pss::SigningKey::<Sha256>::new(key.clone());
+                let signature = key.sign_with_rng(&mut rand::rng(), message).to_vec();
+                if how == "ps256" { signature } else { flipped(signature) }
+            }
             "ec" => ec(),
+            "ec-der" => Signer::<ecdsa::Signature>::sign(&self.ec, message).to_der().as_bytes().to_vec(),
+            "ec-zero" => vec![0; 64],
+            "es384" => Signer::<p384::ecdsa::Signature>::sign(&self.ec384, message).to_bytes().to_vec(),
+            "es384-flipped" => {
+                flipped(Signer::<p384::ecdsa::Signature>::sign(&self.ec384, message).to_bytes().to_vec())
+            }
+            "ed" => self.ed.sk.sign(message, None).to_vec(),
+            "ed-flipped" => flipped(self.ed.sk.sign(message, None).to_vec()),
             "stranger" => rsa(&self.stranger),
             "enc" => rsa(&self.enc),
             "flipped" => flipped(rsa(&self.rsa)),
             "ec-flipped" => flipped(ec()),
             "empty" => Vec::new(),
             "hmac-public" => {
-                let mut mac =
-                    Hmac::<Sha256>::new_from_slice(self.jwks()["keys"][2]["n"].as_str().unwrap().as_bytes())
-                        .unwrap();
+                let mut mac = Hmac::<Sha256>::new_from_slice(
+                    rsa_jwk(&self.rsa, "", "")["n"].as_str().unwrap().as_bytes(),
+                )
+                .unwrap();
                 mac.update(message);
                 mac.finalize().into_bytes().to_vec()
             }
@@ -79,8 +117,11 @@ impl Keys {
         }
     }
 
-    /// A token. `now` is in seconds since 1970.
+    /// A token. `now` is in seconds since 1970. `opaque` is one that only [`introspection`] can read.
     pub fn token(&self, how: &str, jose: &Value, claims: &Value, now: u64) -> String {
+        if how == "opaque" {
+            return format!("opaque-{}", URL_SAFE_NO_PAD.encode(filled(claims, now).to_string()));
+        }
         let mut jose = jose.clone();
         if jose["jwk"] == "{stranger-jwk}" {
             jose["jwk"] = rsa_jwk(&self.stranger, "rsa-1", "sig");
@@ -94,6 +135,26 @@ impl Keys {
             if how == "other-payload" { format!("{}.{}", encode(&jose), encode(&other)) } else { signed };
         format!("{signed}.{signature}")
     }
+}
+
+/// What the issuers answer to a question about a token (RFC 7662): its claims, with the patch that its
+/// claim `answer` has laid over; `{"status": 400}` in there is the HTTP status of the answer.
+pub fn introspection(question: &str) -> (u16, String) {
+    let token = question.split('&').find_map(|pair| pair.strip_prefix("token=")).unwrap_or_default();
+    let payload = match token.strip_prefix("opaque-") {
+        Some(rest) => rest,
+        None => token.split('.').nth(1).unwrap_or_default(),
+    };
+    let payload = URL_SAFE_NO_PAD.decode(payload).ok();
+    let payload: Option<Value> = payload.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let Some(mut answer) = payload.filter(Value::is_object) else {
+        return (200, json!({"active": false}).to_string());
+    };
+    let patch = answer.as_object_mut().and_then(|members| members.remove("answer")).unwrap_or(json!({}));
+    answer["active"] = true.into();
+    merge(&mut answer, &patch);
+    let status = answer["status"].as_u64().map_or(200, |status| status.try_into().unwrap());
+    (status, answer.to_string())
 }
 
 /// Puts times in for `"@-31"`, and long texts for `"#9000"`.
@@ -131,6 +192,7 @@ pub fn merge(value: &mut Value, patch: &Value) {
 #[derive(Debug, Clone)]
 pub struct Sent {
     pub method: String,
+    pub host: String,
     pub target: String,
     pub headers: Vec<(String, String)>,
 }
@@ -143,6 +205,8 @@ pub struct Case {
     pub expect: Value,
     /// Whether a gateway may refuse the request itself, before the filter, in its own words.
     pub gateway_may_answer: bool,
+    /// How long the fault does harm to other requests, in seconds.
+    pub pause_s: u64,
     /// Whether the shipped Kong files remove the fault before the filter sees it.
     pub removed_in_kong: bool,
 }
@@ -157,11 +221,17 @@ impl Table {
         Self { raw: serde_json::from_str(include_str!("../faults.json")).unwrap() }
     }
 
-    /// The example configuration with what the table wants, the key set fetched from `upstream`.
+    /// The example configuration with what the table wants; `upstream` stands for the issuers.
     pub fn config(&self, upstream: &str) -> Value {
         let mut config: Value = serde_json::from_str(include_str!("../../examples/config.json")).unwrap();
         merge(&mut config, &self.raw["config"]);
-        config["issuers"][0]["jwks"]["upstream"] = upstream.into();
+        for issuer in config["issuers"].as_array_mut().unwrap() {
+            for way in ["jwks", "introspection"] {
+                if issuer[way].is_object() {
+                    issuer[way]["upstream"] = upstream.into();
+                }
+            }
+        }
         config
     }
 
@@ -179,25 +249,33 @@ impl Table {
             .collect();
         let more = request["headers"].as_array().unwrap().iter();
         headers.extend(more.map(|header| (text(&header[0]), text(&header[1]))));
+        let count = request["more_headers"].as_u64().unwrap_or_default();
+        headers.extend((0..count).map(|number| (format!("X-{number}"), number.to_string())));
         Sent {
             method: text(&request["method"]),
+            host: text(&request["host"]),
             target: text(&request["path"]).replace("{token}", &token),
             headers,
         }
     }
 
-    /// All rows.
-    pub fn cases(&self, keys: &Keys, now: u64) -> Vec<Case> {
-        let rows = self.raw["cases"].as_array().unwrap().iter();
-        rows.map(|row| Case {
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.raw["cases"].as_array().unwrap().len()
+    }
+
+    /// A row, its tokens made now: some expire soon.
+    pub fn case(&self, number: usize, keys: &Keys, now: u64) -> Case {
+        let row = &self.raw["cases"][number];
+        Case {
             name: row["name"].as_str().unwrap().to_owned(),
             fault: self.request(keys, &[&row["also"], &row["fault"]], now),
             twin: self.request(keys, &[&row["also"]], now),
             expect: row["expect"].clone(),
             gateway_may_answer: row["gateway_may_answer"] == true,
+            pause_s: row["pause_s"].as_u64().unwrap_or_default(),
             removed_in_kong: row["removed_in_kong"] == true,
-        })
-        .collect()
+        }
     }
 }
 
@@ -243,12 +321,13 @@ pub fn difference(case: &Case, answer: &Answer) -> Option<String> {
     }
     let organisation = if case.fault.target.contains("org-2") { "org-2" } else { "org-1" };
     let scope = expect["scope"].as_str().unwrap_or("mcp:tools organization");
-    let mut parts = vec![
-        format!(
-            "Bearer resource_metadata=\"http://localhost:8000/.well-known/oauth-protected-resource/api/v1/mcp/{organisation}\""
-        ),
-        format!(", scope=\"{scope}\""),
-    ];
+    let metadata = match expect["metadata"].as_str() {
+        Some(metadata) => metadata.to_owned(),
+        None => {
+            format!("http://localhost:8000/.well-known/oauth-protected-resource/api/v1/mcp/{organisation}")
+        }
+    };
+    let mut parts = vec![format!("Bearer resource_metadata=\"{metadata}\""), format!(", scope=\"{scope}\"")];
     let error = expect["error"].as_str().unwrap();
     if error != "missing_token" {
         parts.push(format!(", error=\"{error}\""));

@@ -37,8 +37,8 @@ fn connect(port: u16) -> std::io::Result<TcpStream> {
 
 fn bytes(sent: &Sent, more: &[(&str, &str)], connection: &str) -> String {
     let mut head = format!(
-        "{} {} HTTP/1.1\r\nHost: localhost:8000\r\nConnection: {connection}\r\n",
-        sent.method, sent.target
+        "{} {} HTTP/1.1\r\nHost: {}\r\nConnection: {connection}\r\n",
+        sent.method, sent.target, sent.host
     );
     let pairs = sent.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     for (name, value) in pairs.chain(more.iter().copied()) {
@@ -89,6 +89,7 @@ pub struct Server {
 
 struct State {
     answer: Option<(u16, String)>,
+    introspects: bool,
     seen: Vec<Head>,
 }
 
@@ -97,7 +98,11 @@ impl Server {
     pub fn start(status: u16, body: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let state = Arc::new(Mutex::new(State { answer: Some((status, body)), seen: Vec::new() }));
+        let state = Arc::new(Mutex::new(State {
+            answer: Some((status, body)),
+            introspects: false,
+            seen: Vec::new(),
+        }));
         let server = Self { port, state };
         let shared = server.clone();
         std::thread::spawn(move || {
@@ -116,10 +121,15 @@ impl Server {
         if head.0.is_empty() {
             return Ok(());
         }
+        let length = head.1.iter().find(|(name, _)| name == "content-length");
+        let length = length.and_then(|(_, value)| value.parse().ok()).unwrap_or_default();
+        let mut question = String::new();
+        reader.take(length).read_to_string(&mut question)?;
         let answer = {
             let mut state = self.state.lock().unwrap();
+            let asked = state.introspects && head.0.contains("/introspect");
             state.seen.push(head);
-            state.answer.clone()
+            if asked { Some(super::introspection(&question)) } else { state.answer.clone() }
         };
         // Without an answer the connection is cut.
         if let Some((status, body)) = answer {
@@ -130,6 +140,12 @@ impl Server {
             )?;
         }
         Ok(())
+    }
+
+    /// The same, which answers questions about tokens (under `/introspect`) as the table wants.
+    pub fn introspecting(self) -> Self {
+        self.state.lock().unwrap().introspects = true;
+        self
     }
 
     /// What it answers from now on; `None`: it cuts the connection.

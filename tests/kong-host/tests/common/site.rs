@@ -103,19 +103,20 @@ impl Site {
     ) -> Result<Self, kong_host::config::ConfigError> {
         let key = Key::new("key-1", 7);
         let keys = json!({"keys": [key.public()]}).to_string();
-        Self::with_keys(filter, key, keys, config).await
+        Self::with_keys(filter, key, keys, |_| (200, "{\"active\":false}".into()), config).await
     }
 
-    /// With another key set at Keycloak.
+    /// With another key set at Keycloak, and answers of its own about tokens.
     pub async fn with_keys(
         filter: Option<Vec<u8>>,
         key: Key,
         keys: String,
+        introspect: Introspect,
         config: impl FnOnce(&str) -> String,
     ) -> Result<Self, kong_host::config::ConfigError> {
         const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 7\r\nContent-Type: text/plain\r\n\r\nbackend";
         let backends = vec![Server::fixed(OK).await, Server::fixed(OK).await];
-        let keycloak = keycloak(keys).await;
+        let keycloak = keycloak(keys, introspect).await;
         let address = keycloak.address.to_string();
         let addresses = backends.iter().map(|b| b.address.to_string());
         let setup = setup(addresses, &address, config(&address), filter);
@@ -173,12 +174,21 @@ pub fn filter_config(keycloak: &str) -> Value {
     })
 }
 
-/// Answers with the key set where it is, and elsewhere with the path that was asked for.
-async fn keycloak(keys: String) -> Server {
+/// The answer (status, body) to a question about a token.
+pub type Introspect = fn(&str) -> (u16, String);
+
+/// Answers with the key set where it is, to questions about tokens under `/introspect`, and elsewhere with the path that was asked for.
+async fn keycloak(keys: String, introspect: Introspect) -> Server {
     Server::start(move |seen, mut stream| {
-        let body = if seen.target.ends_with("/certs") { keys.clone() } else { seen.target };
+        let (status, body) = if seen.target.ends_with("/certs") {
+            (200, keys.clone())
+        } else if seen.target == "/introspect" {
+            introspect(&String::from_utf8_lossy(&seen.body))
+        } else {
+            (200, seen.target)
+        };
         async move {
-            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+            let head = format!("HTTP/1.1 {status} OK\r\nContent-Length: {}\r\n\r\n", body.len());
             stream.write_all(format!("{head}{body}").as_bytes()).await.is_ok().then_some(stream)
         }
     })

@@ -3,10 +3,16 @@
 //! Reading never fails halfway: it gives a [`Config`] that was checked as a whole, or one
 //! [`ConfigError`] that names the place and the mend. What a wrong configuration does is decided in
 //! [`crate::filter`]: every request is refused.
+//!
+//! The doc comments of these types are the reference: the JSON Schema for Kong and the page
+//! `docs/filter-configuration.md` are made of them (`tests/schema.rs`).
 
+mod check;
+
+use std::collections::BTreeMap;
 use std::fmt;
 
-use identity::{ClaimNames, Policy, path};
+use identity::{ClaimNames, Policy};
 use serde::Deserialize;
 
 use crate::tree;
@@ -16,6 +22,7 @@ pub const MAX_CONFIG: usize = 1024 * 1024;
 
 /// The whole configuration.
 #[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The address at which clients reach the gateway: scheme, host and, where it is not the scheme's
@@ -26,6 +33,15 @@ pub struct Config {
     /// OAuth scopes.
     #[serde(default)]
     pub scopes: Scopes,
+    /// Hosts of single organisations, beside `public_url`: what reaches the gateway under such a name is
+    /// for that organisation alone, and metadata and challenges speak in that name.
+    #[serde(default)]
+    pub hosts: Vec<Host>,
+    /// More host names, without port, under which the gateway is reached: in a `Host` header, other than
+    /// the names in `public_url` and `hosts`. A request to an MCP endpoint with any other is refused. When
+    /// `public_url` has a name of the loopback interface, all such names are accepted. `*` accepts all.
+    #[serde(default)]
+    pub accepted_hosts: Vec<String>,
     /// Web origins (`https://app.example`) that may call beside the gateway's own; a request with
     /// another `Origin` is refused.
     #[serde(default)]
@@ -43,9 +59,11 @@ pub struct Config {
     pub claims: Claims,
     /// How far the clocks of issuer and gateway may differ, in seconds: 0 to 300.
     #[serde(default = "default_leeway")]
+    #[cfg_attr(not(target_family = "wasm"), schemars(range(min = 0, max = 300)))]
     pub clock_leeway_s: u64,
     /// The longest token that is read, in bytes: 512 to 16384.
     #[serde(default = "default_max_token")]
+    #[cfg_attr(not(target_family = "wasm"), schemars(range(min = 512, max = 16384)))]
     pub max_token_bytes: usize,
     /// The cache of verified tokens, one for each worker of the gateway.
     #[serde(default)]
@@ -64,6 +82,7 @@ pub struct Config {
 
 /// What Kong is to speak with the backends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum KongScheme {
     /// HTTP in the clear.
@@ -84,31 +103,70 @@ impl KongScheme {
 
 /// An OpenID provider.
 #[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Issuer {
     /// Its name, to the byte as in the tokens' `iss`: an absolute URL.
     pub issuer: String,
-    /// Where its keys are.
-    pub jwks: Jwks,
-    /// The signature algorithms that are accepted.
+    /// Where its keys are. With them, tokens must be signed JWTs.
+    #[serde(default)]
+    pub jwks: Option<Jwks>,
+    /// Where to ask whether a token is still good. At least one of `jwks` and `introspection` is needed.
+    /// With both, the signature is verified first, and what a token gives is what both say. Without
+    /// `jwks`, tokens may be of any form; one that is no JWT belongs to the first such issuer.
+    #[serde(default)]
+    pub introspection: Option<Introspection>,
+    /// The signature algorithms that are accepted, with `jwks`.
     #[serde(default = "default_algorithms")]
     pub algorithms: Vec<Algorithm>,
+    /// What is accepted as audience (`aud`) beside the URLs of the organisation's resource. In each,
+    /// `{organisation}` stands for the alias.
+    #[serde(default)]
+    pub audiences: Vec<String>,
     /// The clients (`azp`) whose tokens are accepted; empty: all.
     #[serde(default)]
     pub clients: Vec<String>,
 }
 
-/// A signature algorithm (RFC 7518 section 3.1).
+/// A signature algorithm (RFC 7518 section 3.1, RFC 8037 section 3.1). None of them is symmetric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(schemars::JsonSchema))]
 pub enum Algorithm {
     /// RSA, PKCS #1 1.5, SHA-256.
     RS256,
+    /// RSA, PKCS #1 1.5, SHA-384.
+    RS384,
+    /// RSA, PKCS #1 1.5, SHA-512.
+    RS512,
+    /// RSA, PSS, SHA-256.
+    PS256,
     /// ECDSA on P-256, SHA-256.
     ES256,
+    /// ECDSA on P-384, SHA-384.
+    ES384,
+    /// Ed25519.
+    EdDSA,
+}
+
+impl Algorithm {
+    /// The one of this name (`alg`), if it is implemented. Names differ by case.
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "RS256" => Self::RS256,
+            "RS384" => Self::RS384,
+            "RS512" => Self::RS512,
+            "PS256" => Self::PS256,
+            "ES256" => Self::ES256,
+            "ES384" => Self::ES384,
+            "EdDSA" => Self::EdDSA,
+            _ => return None,
+        })
+    }
 }
 
 /// Where an issuer's keys (RFC 7517) are, and how long they are used.
 #[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Jwks {
     /// In Envoy the name of a cluster; in Kong `host:port`.
@@ -124,36 +182,113 @@ pub struct Jwks {
     pub tls: bool,
     /// How long a fetch may take, in milliseconds: 100 to 30000.
     #[serde(default = "default_timeout")]
+    #[cfg_attr(not(target_family = "wasm"), schemars(range(min = 100, max = 30000)))]
     pub timeout_ms: u64,
-    /// The keys are fetched anew when they are this old, in seconds: at least 5.
+    /// The keys are fetched anew when they are this old, in seconds: 5 to 86400.
     #[serde(default = "default_refresh")]
+    #[cfg_attr(not(target_family = "wasm"), schemars(range(min = 5, max = 86400)))]
     pub refresh_s: u64,
     /// The keys are used until they are this old when none can be fetched, in seconds: at least
     /// `refresh_s`, at most a day.
     #[serde(default = "default_keep")]
+    #[cfg_attr(not(target_family = "wasm"), schemars(range(min = 5, max = 86400)))]
     pub keep_s: u64,
     /// Seconds between two fetches because of an unknown key id: 1 to 3600.
     #[serde(default = "default_unknown")]
+    #[cfg_attr(not(target_family = "wasm"), schemars(range(min = 1, max = 3600)))]
     pub unknown_kid_s: u64,
     /// Seconds after a failed fetch before the next: 1 to 300.
     #[serde(default = "default_retry")]
+    #[cfg_attr(not(target_family = "wasm"), schemars(range(min = 1, max = 300)))]
     pub retry_s: u64,
+}
+
+/// Token introspection (RFC 7662): the issuer is asked about each token, and its answer is kept for a
+/// while.
+#[derive(Clone, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Introspection {
+    /// In Envoy the name of a cluster; in Kong `host:port`.
+    pub upstream: String,
+    /// The `Host` of the request, and with TLS the name that the certificate must have.
+    /// Default: `upstream`.
+    #[serde(default)]
+    pub authority: Option<String>,
+    /// The path of the introspection endpoint, with its `/`.
+    pub path: String,
+    /// Whether to ask by TLS (in Envoy the cluster decides).
+    #[serde(default)]
+    pub tls: bool,
+    /// How long an answer may take, in milliseconds: 100 to 30000.
+    #[serde(default = "default_timeout")]
+    #[cfg_attr(not(target_family = "wasm"), schemars(range(min = 100, max = 30_000)))]
+    pub timeout_ms: u64,
+    /// The client that asks. It must be one that may introspect tokens for other audiences.
+    pub client_id: String,
+    /// Its secret; sent by HTTP Basic.
+    pub client_secret: String,
+    /// How long an answer that a token is active is used, in seconds, at most until the token expires:
+    /// 0 to 3600. So long a token that was taken back still passes.
+    #[serde(default = "default_cache")]
+    #[cfg_attr(not(target_family = "wasm"), schemars(range(min = 0, max = 3600)))]
+    pub cache_s: u64,
+    /// How long an answer that it is not is used, in seconds: 0 to 300.
+    #[serde(default = "default_negative")]
+    #[cfg_attr(not(target_family = "wasm"), schemars(range(min = 0, max = 300)))]
+    pub negative_cache_s: u64,
+    /// Most questions at the same time, for each worker of the gateway: 1 to 1000. What would be one more
+    /// gets 503.
+    #[serde(default = "default_in_flight")]
+    #[cfg_attr(not(target_family = "wasm"), schemars(range(min = 1, max = 1000)))]
+    pub max_in_flight: usize,
+    /// Seconds after a question that was not answered before the next: 1 to 300.
+    #[serde(default = "default_retry")]
+    #[cfg_attr(not(target_family = "wasm"), schemars(range(min = 1, max = 300)))]
+    pub retry_s: u64,
+}
+
+impl fmt::Debug for Introspection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Introspection").field("upstream", &self.upstream).finish_non_exhaustive()
+    }
+}
+
+/// A host of one organisation.
+#[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Host {
+    /// The address at which clients reach it: scheme, host and, where it is not the scheme's own, port; no
+    /// path. Requests are told apart by the host name alone.
+    pub url: String,
+    /// The alias of the organisation.
+    pub organisation: String,
+    /// A short path for its endpoint, such as `/mcp`, beside `/api/v1/mcp/{org}`.
+    #[serde(default)]
+    pub path: Option<String>,
 }
 
 /// OAuth scopes.
 #[derive(Debug, Clone, Default, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Scopes {
-    /// What clients are told to ask for: in the metadata and in challenges.
+    /// What clients are told to ask for: in the metadata and in challenges. In each, `{organisation}`
+    /// stands for the alias; such a one is left out where there is no organisation.
     #[serde(default)]
     pub advertised: Vec<String>,
     /// What every token must have.
     #[serde(default)]
     pub required: Vec<String>,
+    /// Scopes that contain others: `{"mcp:admin": ["mcp:tools"]}`. A token with the first has the others.
+    #[serde(default)]
+    pub implied: BTreeMap<String, Vec<String>>,
 }
 
 /// The signed identity assertion. See `crates/identity`.
 #[derive(Clone, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Assertion {
     /// The shared secrets, `id:base64url[,id:base64url]`, each of at least 32 bytes; the first signs.
@@ -168,6 +303,7 @@ impl fmt::Debug for Assertion {
 
 /// How Pushpin signs the requests that it passes on (its options `sig_iss` and `sig_key`).
 #[derive(Clone, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Grip {
     /// `sig_iss`.
@@ -184,6 +320,7 @@ impl fmt::Debug for Grip {
 
 /// Where claims stand: JSON pointers (RFC 6901) into the token's payload.
 #[derive(Debug, Clone, Default, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Claims {
     /// The organisations. Default: `/organization`.
@@ -199,13 +336,16 @@ pub struct Claims {
 
 /// Bounds of the token cache.
 #[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(not(target_family = "wasm"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TokenCache {
     /// Most tokens: 0 (no cache) to 100000.
     #[serde(default = "default_entries")]
+    #[cfg_attr(not(target_family = "wasm"), schemars(range(min = 0, max = 100000)))]
     pub entries: usize,
-    /// Most memory, about, in bytes.
+    /// Most memory, about, in bytes: 0 to 1073741824.
     #[serde(default = "default_bytes")]
+    #[cfg_attr(not(target_family = "wasm"), schemars(range(min = 0, max = 1073741824)))]
     pub bytes: usize,
 }
 
@@ -238,6 +378,15 @@ fn default_unknown() -> u64 {
 }
 fn default_retry() -> u64 {
     2
+}
+fn default_cache() -> u64 {
+    30
+}
+fn default_negative() -> u64 {
+    5
+}
+fn default_in_flight() -> usize {
+    32
 }
 fn default_entries() -> usize {
     4096
@@ -299,133 +448,4 @@ impl Config {
             groups: self.claims.groups.clone().unwrap_or(default.groups),
         }
     }
-
-    fn check(&self) -> Result<(), ConfigError> {
-        check_origin("public_url", &self.public_url)?;
-        if !(1..=8).contains(&self.issuers.len()) {
-            return wrong("issuers", "give 1 to 8 issuers");
-        }
-        for (index, issuer) in self.issuers.iter().enumerate() {
-            issuer.check(&format!("issuers[{index}]"))?;
-            if self.issuers.iter().take(index).any(|other| other.issuer == issuer.issuer) {
-                return wrong(
-                    format!("issuers[{index}].issuer"),
-                    "the same issuer comes twice; name each once",
-                );
-            }
-        }
-        for (name, scopes) in [("advertised", &self.scopes.advertised), ("required", &self.scopes.required)] {
-            for (index, scope) in scopes.iter().enumerate() {
-                if scope.is_empty() || scope.len() > 256 || !scope.bytes().all(is_scope_byte) {
-                    let place = format!("scopes.{name}[{index}]");
-                    return wrong(place, "a scope is 1 to 256 visible ASCII characters without \" and \\");
-                }
-            }
-        }
-        for (index, origin) in self.origins.iter().enumerate() {
-            check_origin(&format!("origins[{index}]"), origin)?;
-        }
-        if let Err(error) = self.policy.check() {
-            return wrong("policy", error);
-        }
-        for (name, pointer) in [
-            ("organisations", &self.claims.organisations),
-            ("roles", &self.claims.roles),
-            ("groups", &self.claims.groups),
-        ] {
-            if pointer.as_ref().is_some_and(|pointer| !pointer.starts_with('/') || pointer.len() > 256) {
-                return wrong(format!("claims.{name}"), "give a JSON pointer such as /realm_access/roles");
-            }
-        }
-        range("clock_leeway_s", self.clock_leeway_s, 0, 300)?;
-        range("max_token_bytes", self.max_token_bytes as u64, 512, 16_384)?;
-        range("token_cache.entries", self.token_cache.entries as u64, 0, 100_000)?;
-        range("token_cache.bytes", self.token_cache.bytes as u64, 0, 1 << 30)?;
-        if self.root_organisation.as_ref().is_some_and(|alias| !path::is_alias(alias)) {
-            return wrong("root_organisation", "this can't be an organisation's alias");
-        }
-        Ok(())
-    }
-}
-
-impl Issuer {
-    fn check(&self, at: &str) -> Result<(), ConfigError> {
-        let issuer = &self.issuer;
-        if !is_url(issuer) || issuer.contains(['?', '#']) {
-            return wrong(
-                format!("{at}.issuer"),
-                "give the issuer's URL as in the tokens' iss: http(s)://host/…, without query and fragment",
-            );
-        }
-        if self.algorithms.is_empty() {
-            return wrong(
-                format!("{at}.algorithms"),
-                "name at least one of RS256, ES256, or leave the list out",
-            );
-        }
-        let jwks = &self.jwks;
-        // Kong traps on an upstream with a scheme; Envoy's cluster names are free.
-        let upstream = jwks.upstream.as_str();
-        if upstream.is_empty()
-            || upstream.len() > 256
-            || !upstream.bytes().all(is_visible)
-            || upstream.contains('/')
-        {
-            return wrong(
-                format!("{at}.jwks.upstream"),
-                "give the name of a cluster (Envoy) or host:port (Kong), without scheme and path",
-            );
-        }
-        let authority = jwks.authority.as_deref().unwrap_or(upstream);
-        if authority.is_empty()
-            || authority.len() > 256
-            || !authority.bytes().all(is_visible)
-            || authority.contains('/')
-        {
-            return wrong(format!("{at}.jwks.authority"), "give host or host:port");
-        }
-        if !jwks.path.starts_with('/') || jwks.path.len() > 1024 || !jwks.path.bytes().all(is_visible) {
-            return wrong(format!("{at}.jwks.path"), "give the path of the key set, beginning with /");
-        }
-        range(&format!("{at}.jwks.timeout_ms"), jwks.timeout_ms, 100, 30_000)?;
-        range(&format!("{at}.jwks.refresh_s"), jwks.refresh_s, 5, 86_400)?;
-        range(&format!("{at}.jwks.keep_s"), jwks.keep_s, jwks.refresh_s, 86_400)?;
-        range(&format!("{at}.jwks.unknown_kid_s"), jwks.unknown_kid_s, 1, 3600)?;
-        range(&format!("{at}.jwks.retry_s"), jwks.retry_s, 1, 300)
-    }
-}
-
-fn range(path: &str, value: u64, least: u64, most: u64) -> Result<(), ConfigError> {
-    if (least..=most).contains(&value) {
-        return Ok(());
-    }
-    wrong(path, format_args!("{value} is out of range; give {least} to {most}"))
-}
-
-fn check_origin(path: &str, url: &str) -> Result<(), ConfigError> {
-    let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._:[]".contains(&byte);
-    match host {
-        Some(host) if !host.is_empty() && host.len() <= 256 && host.bytes().all(plain) => Ok(()),
-        _ => wrong(
-            path,
-            "give scheme and host, and port if any, in lower case and without a path: https://mcp.example",
-        ),
-    }
-}
-
-fn is_url(url: &str) -> bool {
-    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
-    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'))
-        && url.len() <= identity::claims::MAX_NAME
-        && url.bytes().all(|byte| is_visible(byte) && byte != b'"' && byte != b'\\')
-}
-
-fn is_visible(byte: u8) -> bool {
-    byte.is_ascii_graphic()
-}
-
-/// scope-token of RFC 6749 section 3.3.
-fn is_scope_byte(byte: u8) -> bool {
-    is_visible(byte) && byte != b'"' && byte != b'\\'
 }
