@@ -194,7 +194,15 @@ impl RedisBroker {
             .await?;
         let mut reply = codec::items(reply)?.into_iter();
         self.note(shard, reply.next().unwrap_or_default())?;
-        beats.into_iter().zip(reply).map(|((place, _), view)| Ok((place, codec::view(view)?))).collect()
+        let views = beats.into_iter().zip(reply).map(|((place, beat), view)| {
+            let view = codec::view(view).unwrap_or_else(|error| {
+                // It must not cost the worker's other calls their lease.
+                tracing::warn!(call = %beat.call, %error, "a record that can't be read");
+                Err(Gone::Missing)
+            });
+            (place, view)
+        });
+        Ok(views.collect())
     }
 }
 
