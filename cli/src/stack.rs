@@ -330,7 +330,8 @@ impl Drop for Stack {
     }
 }
 
-/// The command: the one that runs the tests, or the shim.
-fn program(paths: &Paths) -> PathBuf {
+/// The `asgard` command: the one that runs the tests (`ASGARD_BIN`), or the shim.
+#[must_use]
+pub fn program(paths: &Paths) -> PathBuf {
     std::env::var_os("ASGARD_BIN").map_or_else(|| paths.root.join("asgard"), PathBuf::from)
 }

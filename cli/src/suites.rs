@@ -146,6 +146,7 @@ pub const SUITES: &[Suite] = &[
     e2e!("calls", "quick calls as JSON, slow ones handed over to Pushpin, on both roads"),
     e2e!("refusals", "a table of faulty tokens and forged headers; no backend sees them"),
     e2e!("registration", "clients that register themselves at Keycloak: what they may do, and who reaches what"),
+    e2e!("organisations", "organisations, users, hosts by command; every command of the guide"),
     Suite {
         name: "browser",
         shows: "the Inspector in Chromium: registers itself, logs in, lists tools, calls one with progress",
