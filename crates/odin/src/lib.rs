@@ -8,7 +8,10 @@ pub mod front;
 pub mod id;
 pub mod job;
 pub mod node;
+pub mod program;
 pub mod protocol;
 pub mod runner;
 pub mod tasks;
 pub mod worker;
+
+pub use program::Program;

@@ -37,7 +37,6 @@ async fn all(place: &str, url: &str) {
 async fn in_one_process() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let _server = Command::new(SERVER)
-        .arg("--embedded")
         .env("ASGARD_LISTEN", format!("127.0.0.1:{port}"))
         .env("ASGARD_LOG", "warn")
         .stdin(Stdio::null())

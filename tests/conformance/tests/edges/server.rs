@@ -7,6 +7,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use conformance::Fixture;
+use odin::broadcast::BroadcastKey;
 use odin::broker::{Broker, BrokerLimits, MemoryBroker, RedisBroker};
 use odin::call::Timing;
 use odin::front::{Access, Front, FrontConfig, FrontLimits, Handover};
@@ -75,6 +76,7 @@ impl Server {
             hold_after: Duration::from_millis(100),
             sessions: SessionKeys::parse(&key).unwrap(),
             grip: None,
+            broadcast: BroadcastKey::random(),
             limits: FrontLimits {
                 calls_of_principal: 100_000,
                 calls_of_organisation: 100_000,

@@ -1,0 +1,106 @@
+//! A backend as a program.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use identity::AssertionKeys;
+use rmcp::ServerHandler;
+
+use super::{BackendSettings, CommonSettings, bind, redis, worker};
+use crate::admin::{self, AdminToken};
+use crate::broadcast::BroadcastKey;
+use crate::broker::{Broker, MemoryBroker};
+use crate::call::Timing;
+use crate::front::{Access, Front, FrontConfig, FrontLimits};
+use crate::node;
+use crate::protocol::origin::HostRules;
+
+/// How long running calls of an embedded worker may take to end when the process is asked to stop.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Runs a backend until the process is asked to stop. With a handler it is the whole server: that is run in
+/// the same process, and the broker is its memory.
+///
+/// # Errors
+/// What keeps it from running, for people.
+pub async fn backend<H: ServerHandler>(
+    listen: &str,
+    common: &CommonSettings,
+    settings: &BackendSettings,
+    handler: Option<H>,
+) -> Result<(), String> {
+    let config = front_config(listen, common, settings, handler.is_some())?;
+    let broker: Arc<dyn Broker> = match &handler {
+        Some(_) => Arc::new(MemoryBroker::new(Timing::default(), common.limits())),
+        None => redis(common)?,
+    };
+    let pushpins = node::pushpins(&common.pushpins).map_err(|error| format!("ASGARD_PUSHPINS: {error}"))?;
+    let pushpins = node::publisher(pushpins);
+    let publisher = pushpins.as_ref().map(|(publisher, _)| publisher.clone());
+    let front = Front::start(config, broker.clone(), publisher);
+    let worker = match handler {
+        Some(handler) => {
+            let broadcaster = front.broadcaster().clone();
+            Some(worker::embedded(common, broker, broadcaster, handler, pushpins).await?)
+        }
+        None => None,
+    };
+    let listener = bind(listen).await?;
+    if let Some(address) = settings.admin_listen.as_deref().filter(|address| !address.is_empty()) {
+        let token = settings.secrets.admin_token.as_deref().ok_or("ASGARD_ADMIN_TOKEN is missing")?;
+        let token = AdminToken::new(token).map_err(|error| format!("ASGARD_ADMIN_TOKEN: {error}"))?;
+        let listener = bind(address).await?;
+        let routes = admin::routes(front.broadcaster().clone(), token);
+        tracing::info!(address, "administrators may notify here");
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+    }
+    axum::serve(listener, front.router())
+        .with_graceful_shutdown(node::stop_signal())
+        .await
+        .map_err(|error| format!("serving failed: {error}"))?;
+    if let Some(worker) = worker {
+        worker.shut_down(PATIENCE).await;
+    }
+    Ok(())
+}
+
+fn front_config(
+    listen: &str,
+    common: &CommonSettings,
+    settings: &BackendSettings,
+    alone: bool,
+) -> Result<FrontConfig, String> {
+    let secrets = &settings.secrets;
+    let access = match &secrets.assertion_keys {
+        Some(keys) => {
+            let keys =
+                AssertionKeys::parse(keys).map_err(|error| format!("ASGARD_ASSERTION_KEYS: {error}"))?;
+            Access::Gateway(Box::new(keys))
+        }
+        None if alone && is_loopback(listen) => {
+            tracing::warn!("no ASGARD_ASSERTION_KEYS: everybody on this machine may call, as one local user");
+            Access::Open(HostRules::default())
+        }
+        None => {
+            return Err("ASGARD_ASSERTION_KEYS is missing: the key that the gateway's filter signs \
+                        identities with. Only a whole server on a loopback address does without."
+                .into());
+        }
+    };
+    Ok(FrontConfig {
+        node: node::unique_name(settings.node.as_deref().unwrap_or("backend")),
+        server: common.server.clone(),
+        access,
+        handover: settings.handover,
+        hold_after: Duration::from_millis(settings.hold_after_ms),
+        sessions: secrets.sessions(alone)?,
+        grip: secrets.grip()?.map(|key| (settings.grip_iss.clone(), key)),
+        broadcast: BroadcastKey::from_env().map_err(|error| format!("ASGARD_BROADCAST_KEY: {error}"))?,
+        limits: FrontLimits::default(),
+        lease: Timing::default().lease,
+    })
+}
+
+fn is_loopback(address: &str) -> bool {
+    address.parse::<std::net::SocketAddr>().is_ok_and(|address| address.ip().is_loopback())
+}

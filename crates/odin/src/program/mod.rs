@@ -1,0 +1,102 @@
+//! From a `ServerHandler` to a running program, in one line.
+//!
+//! ```no_run
+//! # use rmcp::ServerHandler;
+//! #[derive(Clone, Default)]
+//! struct Greeter;
+//! impl ServerHandler for Greeter {}
+//!
+//! #[tokio::main]
+//! async fn main() -> std::process::ExitCode {
+//!     odin::Program::from_args().serve(Greeter).await
+//! }
+//! ```
+//!
+//! Where `ASGARD_REDIS_URL` names a Redis, the program is a worker of a site: backends (`mcp-backend`) hand it
+//! the calls. Without one it is the whole server, with the memory of its process as the broker. The handler
+//! is the same in both. `--help` shows all settings; each is also a variable of the environment.
+
+mod backend;
+mod settings;
+mod worker;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use rmcp::ServerHandler;
+use tracing_subscriber::EnvFilter;
+
+pub use backend::backend;
+pub use settings::{BackendSettings, CommonSettings, WorkerSettings};
+pub use worker::worker;
+
+use crate::broker::{Broker, RedisBroker};
+use crate::call::Timing;
+use crate::node;
+
+/// A server of its own, or a worker of a site: see the [module](self).
+#[derive(Debug, Parser)]
+#[command(about = "An MCP server: the whole of it, or with ASGARD_REDIS_URL a worker of a site.")]
+pub struct Program {
+    /// Address to listen on: of the server, or of a worker's health checks. A free port of this machine if
+    /// the port is 0.
+    #[arg(long, env = "ASGARD_LISTEN", default_value = "127.0.0.1:8081")]
+    listen: String,
+    #[command(flatten)]
+    common: CommonSettings,
+    #[command(flatten)]
+    worker: WorkerSettings,
+    #[command(flatten)]
+    backend: BackendSettings,
+}
+
+impl Program {
+    /// Reads the command line and the environment. Ends the process with a message when they can't be used.
+    #[must_use]
+    pub fn from_args() -> Self {
+        Self::parse()
+    }
+
+    /// Serves until the process is asked to stop, and tells how it ended. Logs go to stderr.
+    pub async fn serve<H: ServerHandler>(self, handler: H) -> ExitCode {
+        let Self { listen, common, worker: work, backend: front } = self;
+        start_log(&common.log);
+        ended(match &common.redis_url {
+            Some(_) => worker(&listen, &common, &work, handler).await,
+            None => backend(&listen, &common, &front, Some(handler)).await,
+        })
+    }
+}
+
+/// Starts the log on stderr; `filter` as in `RUST_LOG`.
+pub fn start_log(filter: &str) {
+    tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter)).with_writer(std::io::stderr).init();
+}
+
+/// How the process ends: an error goes to stderr, after the program's name.
+#[must_use]
+pub fn ended(result: Result<(), String>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let program = std::env::args().next().unwrap_or_default();
+            eprintln!("{}: {error}", program.rsplit('/').next().unwrap_or_default());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The Redis of a site.
+fn redis(common: &CommonSettings) -> Result<Arc<dyn Broker>, String> {
+    let url = common.redis_url.as_deref().ok_or("ASGARD_REDIS_URL is missing: the Redis of the site")?;
+    let broker = RedisBroker::connect(url, Timing::default(), common.limits(), common.shards);
+    Ok(Arc::new(broker.map_err(|error| format!("ASGARD_REDIS_URL: {error}"))?))
+}
+
+async fn bind(address: &str) -> Result<node::NoDelay, String> {
+    let taken = |error| format!("can't listen on {address}: {error}. Is another process there?");
+    let listener = node::listen(address).await.map_err(taken)?;
+    tracing::info!(address = %listener.local_addr().map_err(taken)?, "listening");
+    Ok(listener)
+}
