@@ -371,6 +371,12 @@ pub(crate) fn event(method: &str) -> String {
     text::session(method, &text::Members::new())
 }
 
+/// A task's state as an event of the modern stream whose subscription has this id.
+pub(crate) fn task_event(task: CallId, params: &RawValue, id: &str) -> Option<String> {
+    let notice = Notice::task(task, params)?;
+    Some(text::fill(&text::modern(notice.method(), &notice.params), id))
+}
+
 /// The topic of the bus that says which of a server's lists have changed: by the beginning of the method
 /// that reads them, such as `tools/`. Every backend forgets then what it has kept of them.
 pub(crate) fn changes(server: &str) -> String {

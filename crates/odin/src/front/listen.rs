@@ -13,13 +13,19 @@ use serde_json::value::RawValue;
 use super::answer::{self, Context, Outcome};
 use super::standing::{self, Spec};
 use super::{Front, refuse};
-use crate::broadcast::Topics;
+use crate::broadcast::{self, Topics};
+use crate::id::CallId;
 use crate::job::Era;
 use crate::protocol::{self, Refusal, Request, Revision};
 use crate::runner::SUBSCRIPTION_ID;
+use crate::tasks::{TaskView, declared, missing_extension, unix_millis};
 
 /// Bytes that one URI may have.
 const URI_BYTES: usize = 4096;
+/// Bytes that a stream may begin with.
+const CONTENT: usize = 512 * 1024;
+/// Tasks that are looked up for one stream.
+const TASKS: usize = grip::MAX_CHANNELS;
 
 /// A filter as MCP writes it (2026-07-28, subscriptions, notification filter; tasks extension, `taskIds`).
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -63,13 +69,24 @@ pub(super) async fn serve(front: &Arc<Front>, context: Context, request: &Reques
         uris: accepted.resource_subscriptions.unwrap_or_default(),
         tasks: Vec::new(),
     };
-    drop(filter);
+    let tasks = match tasks(front, &context, request, filter.task_ids.as_deref()).await {
+        Ok(tasks) => tasks,
+        Err(refusal) => return refuse(front, refusal.for_id(request.id)),
+    };
+    topics.tasks = tasks.iter().map(|task| task.id).collect();
     topics.bound();
     let id = request.id.as_json();
     let subscription = front.broadcaster.listen_subscription(&context.caller.principal, &topics, id);
-    let Some(content) = acknowledgement(&topics, id) else {
+    let Some(mut content) = acknowledgement(&topics, id) else {
         return refuse(front, Refusal::invalid("The filter can't be acknowledged.").for_id(request.id));
     };
+    // What has become of the tasks since the client last asked.
+    for task in tasks.iter().filter(|task| topics.tasks.contains(&task.id)) {
+        let state = broadcast::task_event(task.id, &task.notification(), id).unwrap_or_default();
+        if content.len() + state.len() <= CONTENT {
+            content.push_str(&state);
+        }
+    }
     let spec = Spec::Channels { channels: Vec::new(), subscription: Some(subscription), content };
     standing::open(front, &context.caller, spec).await
 }
@@ -95,6 +112,30 @@ fn read(front: &Front, context: &Context, request: &Request<'_>) -> Result<Filte
         return Err(wrong(format!("a URI has {} bytes; the limit is {most}", uri.len())));
     }
     Ok(filter)
+}
+
+/// The tasks that the stream is to tell about. Made up, expired, another's: left out alike.
+async fn tasks(
+    front: &Front,
+    context: &Context,
+    request: &Request<'_>,
+    ids: Option<&[String]>,
+) -> Result<Vec<TaskView>, Refusal> {
+    let Some(ids) = ids else { return Ok(Vec::new()) };
+    if !declared(request.params.meta.client_capabilities) {
+        return Err(missing_extension());
+    }
+    let (principal, at) = (context.caller.principal.key(), unix_millis());
+    let mut tasks: Vec<TaskView> = Vec::new();
+    for id in ids.iter().filter_map(|id| id.parse::<CallId>().ok()).take(TASKS) {
+        if tasks.iter().any(|task| task.id == id) {
+            continue;
+        }
+        let task = front.broker.task(id, &principal, at).await;
+        let silent = |_| Refusal::unavailable("The server's memory does not answer. Try again.", 2);
+        tasks.extend(task.map_err(silent)?);
+    }
+    Ok(tasks)
 }
 
 /// What the worker agreed to; none when it refused.

@@ -92,8 +92,9 @@ async fn ask(
 }
 
 /// Tells who listens that a task changed.
-fn tell(_front: &Front, view: &TaskView) {
+fn tell(front: &Front, view: &TaskView) {
     tracing::debug!(task = %view.id, status = %view.status, "a task changed");
+    front.broadcaster.task_status_soon(view.id, &view.notification());
 }
 
 fn known<T>(reply: Result<Option<T>>) -> std::result::Result<T, Refusal> {

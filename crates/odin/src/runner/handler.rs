@@ -41,7 +41,7 @@ use super::{
     result,
     state::{Bound, StateKeys},
 };
-use crate::tasks::TaskTool;
+use crate::tasks::{TaskTool, TaskView};
 use crate::{
     broadcast::{Audience, Broadcaster},
     job::{Era, Job},
@@ -392,6 +392,12 @@ impl<H: ServerHandler> Runner for RmcpRunner<H> {
         }
         let tools = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
         tools.get(name).map_or(Rerun::Unsafe, |known| known.rerun)
+    }
+
+    fn task_changed(&self, task: &TaskView) {
+        if let Some(broadcaster) = &self.broadcaster {
+            broadcaster.task_status_soon(task.id, &task.notification());
+        }
     }
 
     fn task_tool(&self, name: &str) -> TaskTool {

@@ -21,7 +21,7 @@ mod result;
 mod state;
 
 use crate::job::Job;
-use crate::tasks::TaskTool;
+use crate::tasks::{TaskTool, TaskView};
 
 pub(crate) use channel::SUBSCRIPTION_ID;
 pub use handler::{CANCEL_GRACE, RmcpRunner};
@@ -92,6 +92,11 @@ pub trait Runner: Send + Sync + 'static {
     fn task_tool(&self, tool: &str) -> TaskTool {
         let _ = tool;
         TaskTool::default()
+    }
+
+    /// A task of this server has changed: whoever listens for it is to be told. By default nobody is.
+    fn task_changed(&self, task: &TaskView) {
+        let _ = task;
     }
 
     /// The server's `Implementation` as JSON text, for results that no handler writes.

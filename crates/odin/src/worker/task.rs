@@ -294,8 +294,9 @@ pub(super) async fn end_lost(shared: &Shared, claimed: &Claimed) {
 }
 
 /// Tells who listens that a task changed.
-fn tell(_shared: &Shared, view: &TaskView) {
+fn tell(shared: &Shared, view: &TaskView) {
     tracing::debug!(task = %view.id, status = %view.status, "a task changed");
+    shared.runner.task_changed(view);
 }
 
 /// Whether the message's client knows tasks.
