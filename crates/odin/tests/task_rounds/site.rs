@@ -75,6 +75,7 @@ impl Site {
                 hold_after: Duration::from_secs(30),
                 sessions,
                 grip: None,
+                broadcast: odin::broadcast::BroadcastKey::random(),
                 limits: FrontLimits::default(),
                 lease: Timing::default().lease,
             };
