@@ -1,6 +1,7 @@
 //! Turns any rmcp `ServerHandler` into a distributed MCP server.
 
 pub mod admin;
+mod ask;
 pub mod broadcast;
 pub mod broker;
 pub mod call;
@@ -14,4 +15,6 @@ pub mod runner;
 pub mod tasks;
 pub mod worker;
 
+pub use ask::{Ask, Asked};
+pub use identity;
 pub use program::Program;

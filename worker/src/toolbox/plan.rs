@@ -3,17 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use odin::{Ask, Asked};
 use rmcp::{
-    ErrorData, RoleServer,
-    handler::server::{
-        tool::{InputResponses, RequestState},
-        wrapper::Parameters,
-    },
-    model::{
-        CallToolResponse, CallToolResult, ContentBlock, ElicitRequest, ElicitRequestParams, ElicitResult,
-        ElicitationAction, ElicitationSchema, EnumSchema, InputRequest, InputRequiredResult, ProtocolVersion,
-    },
-    service::{ElicitationMode, RequestContext},
+    ErrorData,
+    handler::server::wrapper::Parameters,
+    model::{CallToolResponse, CallToolResult, ContentBlock, ElicitationSchema, EnumSchema},
     tool, tool_router,
 };
 use schemars::JsonSchema;
@@ -23,9 +17,6 @@ use super::{
     Toolbox,
     weather::{DAYS, Day},
 };
-
-/// Times that a session's user is asked, when the answers don't fit the question.
-const TRIES: usize = 3;
 
 /// Name of the one question.
 const QUESTION: &str = "wish";
@@ -60,17 +51,10 @@ pub struct Plan {
     pub days: Vec<u8>,
 }
 
-/// What the client carries from the question to the answer: that it was asked. The library seals it, so that it
-/// comes back from the same caller, for the same arguments, in time, or not at all.
-const ASKED: &str = "asked";
-
-/// What became of the question.
-enum Answer {
-    Wish(Wish),
-    /// The user does not want to say.
-    Declined,
-    /// Nothing that fits the question.
-    Unclear,
+/// The user's answer.
+#[derive(Deserialize)]
+struct Wished {
+    wish: Wish,
 }
 
 #[tool_router(router = plan_tools, vis = "pub(super)")]
@@ -86,90 +70,29 @@ impl Toolbox {
     async fn plan_outing(
         &self,
         Parameters(PlanArguments { month }): Parameters<PlanArguments>,
-        RequestState(state): RequestState,
-        InputResponses(responses): InputResponses,
-        context: RequestContext<RoleServer>,
+        ask: Ask,
     ) -> Result<CallToolResponse, ErrorData> {
         if !(1..=12).contains(&month) {
             return Ok(CallToolResult::error(vec![ContentBlock::text("month must be 1 to 12")]).into());
         }
-        if context.protocol_version().is_some_and(|version| version >= ProtocolVersion::V_2026_07_28) {
-            return plan_by_rounds(month, state.as_deref(), responses, &context);
-        }
-        if !context.peer.supported_elicitation_modes().contains(&ElicitationMode::Form) {
-            return Ok(propose(month, Wish::Dry));
-        }
-        for _ in 0..TRIES {
-            let asked = tokio::select! {
-                biased;
-                () = context.ct.cancelled() => return Err(ErrorData::internal_error("the call was cancelled", None)),
-                asked = context.peer.create_elicitation(question(month)?) => asked,
-            };
-            match asked.map(answer) {
-                Ok(Answer::Wish(wish)) => return Ok(propose(month, wish)),
-                Ok(Answer::Declined) => return Ok(declined()),
-                Ok(Answer::Unclear) => {}
-                Err(error) => {
-                    return Ok(CallToolResult::error(vec![ContentBlock::text(format!(
-                        "asking failed: {error}"
-                    ))])
-                    .into());
-                }
-            }
-        }
-        Ok(declined())
+        let message = format!("What should the weather be like for your outing in month {month}?");
+        Ok(match ask.user_with::<Wished>(QUESTION, &message, wishes()?).await? {
+            Asked::Answer(answer) => propose(month, answer.wish),
+            Asked::Unable => propose(month, Wish::Dry),
+            Asked::Declined => declined(),
+            Asked::Later(response) => response,
+        })
     }
 }
 
-fn plan_by_rounds(
-    month: u8,
-    state: Option<&str>,
-    responses: Option<BTreeMap<String, serde_json::Value>>,
-    context: &RequestContext<RoleServer>,
-) -> Result<CallToolResponse, ErrorData> {
-    if context.client_capabilities().is_none_or(|client| client.elicitation.is_none()) {
-        return Ok(propose(month, Wish::Dry));
-    }
-    // An answer counts only with the state of a question that was asked.
-    let said = state.filter(|state| *state == ASKED).and_then(|_| responses?.remove(QUESTION));
-    if let Some(said) = said {
-        match serde_json::from_value::<ElicitResult>(said).map(answer) {
-            Ok(Answer::Wish(wish)) => return Ok(propose(month, wish)),
-            Ok(Answer::Declined) => return Ok(declined()),
-            Ok(Answer::Unclear) | Err(_) => {}
-        }
-    }
-    let ask = InputRequest::Elicitation(ElicitRequest::new(question(month)?));
-    Ok(InputRequiredResult::new(Some([(QUESTION.to_owned(), ask)].into()), Some(ASKED.into())).into())
-}
-
-fn question(month: u8) -> Result<ElicitRequestParams, ErrorData> {
+fn wishes() -> Result<ElicitationSchema, ErrorData> {
     let wishes = EnumSchema::builder(["dry", "warm", "calm"].map(str::to_owned).to_vec())
         .title("What matters most?")
         .build();
-    let schema = ElicitationSchema::builder()
+    ElicitationSchema::builder()
         .required_enum_schema(QUESTION, wishes)
         .build()
-        .map_err(|error| ErrorData::internal_error(error, None))?;
-    Ok(ElicitRequestParams::FormElicitationParams {
-        meta: None,
-        message: format!("What should the weather be like for your outing in month {month}?"),
-        requested_schema: schema,
-    })
-}
-
-fn answer(result: ElicitResult) -> Answer {
-    #[derive(Deserialize)]
-    struct Content {
-        wish: Wish,
-    }
-    match result.action {
-        ElicitationAction::Accept => match result.content.map(serde_json::from_value::<Content>) {
-            Some(Ok(content)) => Answer::Wish(content.wish),
-            _ => Answer::Unclear,
-        },
-        _ => Answer::Declined,
-    }
+        .map_err(|error| ErrorData::internal_error(error, None))
 }
 
 fn declined() -> CallToolResponse {
