@@ -137,6 +137,13 @@ pub const SUITES: &[Suite] = &[
         limit_s: minutes(20),
     },
     Suite {
+        name: "library",
+        shows: "the example of the library, unchanged, as a whole server and as workers of a site",
+        command: cargo_test!("--test", "library", "--", "--nocapture", "--test-threads=1"),
+        needs: &[Need::Programs],
+        limit_s: minutes(10),
+    },
+    Suite {
         name: "conformance",
         shows: "the MCP conformance suite, both eras: on both roads of a whole stack, and in one process",
         command: cargo_test!("--test", "conformance", "--", "--nocapture"),
