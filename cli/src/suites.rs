@@ -122,8 +122,8 @@ pub const SUITES: &[Suite] = &[
     },
     Suite {
         name: "filter",
-        shows: "the filter, natively and as WebAssembly in a real Envoy",
-        command: cargo_test!("--test", "native", "--test", "envoy"),
+        shows: "the filter, natively and as WebAssembly in a real Envoy; its schema and reference page",
+        command: cargo_test!("--test", "native", "--test", "schema", "--test", "envoy"),
         needs: &[Need::Filter, Need::Programs],
         limit_s: minutes(20),
     },

@@ -155,6 +155,8 @@ pub fn setup(
     ]);
     let mut setup = Setup::shipped(&root(), &values).unwrap();
     setup.filters.extend(filter.map(|wasm| ("kong_filter".to_owned(), wasm)));
+    // kong/kong_filter.meta.json is beside it.
+    setup.schemas.insert("kong_filter".to_owned());
     setup
 }
 
