@@ -195,6 +195,11 @@ impl MemoryBroker {
         self.memory().queues.get(server).map_or(0, |queue| queue.waiting.len())
     }
 
+    /// A copy of a task's record.
+    pub(crate) fn peek_task(&self, task: CallId) -> Option<TaskRecord> {
+        self.memory().tasks.get(&task).cloned()
+    }
+
     /// Forgets a call's record.
     pub(crate) fn lose(&self, call: CallId) {
         self.memory().forget_record(call);

@@ -286,9 +286,8 @@ impl World {
         }
     }
 
-    fn memory_asks(&mut self, task: CallId) -> Vec<String> {
-        let view = futures::executor::block_on(self.memory.task(task, "p", 0)).unwrap();
-        view.map(|view| view.asks.into_keys().collect()).unwrap_or_default()
+    fn memory_asks(&self, task: CallId) -> Vec<String> {
+        self.memory.peek_task(task).map(|task| task.asks.into_keys().collect()).unwrap_or_default()
     }
 
     /// Gives both the command, and compares the replies.
