@@ -1,6 +1,6 @@
 //! Redis answers exactly what the memory of one process answers, for tasks too.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,14 +15,16 @@ use super::super::scripts::Clock;
 use super::super::{LIFE, RedisBroker, codec, root};
 use super::order;
 use super::redis_server::RedisServer;
-use crate::call::{Message, Timing};
+use crate::call::{Message, Run, Timing};
 use crate::id::CallId;
 use crate::job::Era;
 use crate::runner::Rerun;
 use crate::tasks::{NewTask, TaskEnd};
 
-const SEQUENCES: u64 = 120;
+const SEQUENCES: u64 = 60;
 const COMMANDS: usize = 150;
+/// The queue of calls, and that of rounds.
+const QUEUES: [&str; 2] = ["s", "s/tasks"];
 /// The latest tasks, which are compared after each command.
 const COMPARE: usize = 4;
 
@@ -94,6 +96,8 @@ struct World {
     /// Calls of rounds.
     runs: Vec<CallId>,
     epochs: BTreeMap<CallId, u32>,
+    /// Commands that are to come next.
+    plan: VecDeque<Command>,
     trace: Vec<String>,
     seen: BTreeSet<(&'static str, &'static str)>,
 }
@@ -142,6 +146,7 @@ impl World {
             calls: Vec::new(),
             runs: Vec::new(),
             epochs: BTreeMap::new(),
+            plan: VecDeque::new(),
             trace: Vec::new(),
             seen: BTreeSet::new(),
         };
@@ -235,8 +240,17 @@ impl World {
     }
 
     fn command(&mut self) -> Command {
+        if let Some(command) = self.plan.pop_front() {
+            return command;
+        }
         let (call, run) = (self.known(false), self.known(true));
         let (call_epoch, run_epoch) = (self.epoch(call), self.epoch(run));
+        let record = self.memory.peek(run).filter(|record| record.run == Run::Running);
+        if let Some(task) = record.and_then(|record| record.order.task)
+            && self.random.random_bool(0.1)
+        {
+            self.plan = self.scenario(task, run).into();
+        }
         match self.random.random_range(0..100) {
             0..10 => {
                 let shard = self.random.random_range(0..self.redis.shards);
@@ -286,6 +300,25 @@ impl World {
         }
     }
 
+    /// What chance alone would bring up too seldom, of a round at work.
+    fn scenario(&mut self, task: CallId, run: CallId) -> Vec<Command> {
+        let epoch = self.epochs.get(&run).copied().unwrap_or_default();
+        if self.random.random_bool(0.5) {
+            return vec![Command::Cancel(task, "p"), Command::DropWork(run, epoch)];
+        }
+        // Rounds that follow at once.
+        let [one, two] = [(); 2].map(|()| self.new_id(run.shard()));
+        let go_on = |state: &str| TaskEnd::Asks { asks: BTreeMap::new(), state: Some(state.into()) };
+        vec![
+            Command::End(run, epoch, go_on("one"), one),
+            Command::Pull(Rerun::Safe),
+            Command::Work(task, one),
+            Command::End(one, 1, go_on("two"), two),
+            Command::Pull(Rerun::Safe),
+            Command::Work(task, two),
+        ]
+    }
+
     fn memory_asks(&self, task: CallId) -> Vec<String> {
         self.memory.peek_task(task).map(|task| task.asks.into_keys().collect()).unwrap_or_default()
     }
@@ -302,7 +335,7 @@ impl World {
                 // The record goes, as one whose time is over.
                 let key = format!("{}call:{run}", root(run.shard()));
                 self.redis.link.command(cmd("DEL").arg(key)).await.unwrap();
-                let leases = format!("{}leases:s", root(run.shard()));
+                let leases = format!("{}leases:s/tasks", root(run.shard()));
                 self.redis.link.command(cmd("ZREM").arg(leases).arg(run.to_string())).await.unwrap();
                 self.memory.lose(*run);
                 Default::default()
@@ -341,25 +374,27 @@ impl World {
 
     /// A worker reads and takes all lines.
     async fn pull(&mut self, rerun: Rerun) -> (String, String) {
-        let mut memory: Vec<Entry> = Vec::new();
-        let mut redis: Vec<Entry> = Vec::new();
-        let waiting = self.memory.waiting("s");
-        while memory.len() < waiting {
-            memory.extend(self.memory.next("s", "w", 100).await.unwrap());
-        }
-        while redis.len() < waiting {
-            redis.extend(self.redis.next("s", "w", 100).await.unwrap());
-        }
-        memory.sort_by_key(|entry| entry.call);
-        redis.sort_by_key(|entry| entry.call);
         let (mut one, mut other) = (String::new(), String::new());
-        for (memory, redis) in memory.iter().zip(&redis) {
-            let taken = self.memory.take("s", "w", memory, rerun).await.unwrap();
-            one += &format!("{} {:?} {:?}\n", memory.call, memory.tool, taken.map(|taken| taken.snapshot));
-            let taken = self.redis.take("s", "w", redis, rerun).await.unwrap();
-            other += &format!("{} {:?} {:?}\n", redis.call, redis.tool, taken.map(|taken| taken.snapshot));
-            if !self.calls.contains(&memory.call) {
-                self.runs.push(memory.call);
+        for queue in QUEUES {
+            let mut memory: Vec<Entry> = Vec::new();
+            let mut redis: Vec<Entry> = Vec::new();
+            let waiting = self.memory.waiting(queue);
+            while memory.len() < waiting {
+                memory.extend(self.memory.next(queue, "w", 100).await.unwrap());
+            }
+            while redis.len() < waiting {
+                redis.extend(self.redis.next(queue, "w", 100).await.unwrap());
+            }
+            memory.sort_by_key(|entry| entry.call);
+            redis.sort_by_key(|entry| entry.call);
+            for (memory, redis) in memory.iter().zip(&redis) {
+                let taken = self.memory.take(queue, "w", memory, rerun).await.unwrap();
+                one += &format!("{} {:?} {:?}\n", memory.call, memory.tool, taken.map(|taken| taken.snapshot));
+                let taken = self.redis.take(queue, "w", redis, rerun).await.unwrap();
+                other += &format!("{} {:?} {:?}\n", redis.call, redis.tool, taken.map(|taken| taken.snapshot));
+                if !self.calls.contains(&memory.call) {
+                    self.runs.push(memory.call);
+                }
             }
         }
         (one, other)
@@ -398,6 +433,7 @@ async fn ask<B: Broker>(broker: &B, command: &Command, at: u64) -> Result<String
         Command::Beat(beats) => format!("{:?}", broker.beat("w", &beats).await?.views),
         Command::Claim => {
             let mut claimed = broker.claim("s", "w", 100).await?;
+            claimed.extend(broker.claim(QUEUES[1], "w", 100).await?);
             claimed.sort_by_key(|claimed| claimed.call);
             format!("{claimed:?}")
         }
