@@ -82,7 +82,7 @@ impl Record {
 
     /// Whether somebody may ask for it again, so that it goes on without a client: in the session eras by
     /// `Last-Event-ID`, else by the key of a retry.
-    fn is_kept(&self) -> bool {
+    pub(crate) fn is_kept(&self) -> bool {
         self.order.era == Era::Session || self.order.retry.is_some()
     }
 

@@ -42,6 +42,9 @@ pub struct WorkerSettings {
     /// Calls that run at once.
     #[arg(long, env = "ASGARD_CONCURRENCY", default_value_t = 64)]
     pub concurrency: usize,
+    /// Rounds of tasks that run at once, beside the calls; 0: this worker takes no tasks.
+    #[arg(long, env = "ASGARD_TASK_CONCURRENCY", default_value_t = 32)]
+    pub task_concurrency: usize,
 }
 
 /// What a backend needs beside that.

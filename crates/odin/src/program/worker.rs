@@ -33,7 +33,11 @@ pub async fn worker<H: ServerHandler>(
     let publisher = pushpins.as_ref().map(|(publisher, _)| publisher.clone());
     let broadcaster = Broadcaster::new(&common.server, broadcast, broker.clone(), publisher);
     let runner = runner(handler, broadcaster).await?;
-    let config = WorkerConfig { concurrency: settings.concurrency.max(1), ..config(common, settings) };
+    let config = WorkerConfig {
+        concurrency: settings.concurrency.max(1),
+        task_concurrency: settings.task_concurrency,
+        ..config(common, settings)
+    };
     // The leases' own connection; the address was checked above.
     let (of, fallback) = (common.clone(), broker.clone());
     let beats = move || redis(&of).unwrap_or(fallback);
@@ -58,7 +62,7 @@ pub(super) async fn embedded<H: ServerHandler>(
     pushpins: Option<crate::worker::Pushpins>,
 ) -> Result<Worker, String> {
     let runner = runner(handler, broadcaster).await?;
-    let settings = WorkerSettings { name: None, concurrency: 0 };
+    let settings = WorkerSettings { name: None, concurrency: 0, task_concurrency: 0 };
     let beats = broker.clone();
     Worker::start(config(common, &settings), broker, Box::new(move || beats), runner, pushpins)
         .map_err(|error| format!("the embedded worker can't start: {error}"))

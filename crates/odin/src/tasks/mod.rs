@@ -27,7 +27,7 @@ mod view;
 
 pub use declare::{InTask, Support, TASK_META, TaskContext, TaskTool, declared, later, missing_extension};
 pub(crate) use declare::{UNDECLARED, required};
-pub use record::{Answered, NewTask, TaskRecord, TaskWork};
+pub use record::{Answered, NewTask, TaskRecord, TaskWork, queue};
 pub(crate) use round::{Asked, clip, error_of, message_of};
 pub use round::{TaskEnd, end_of};
 pub(crate) use view::unix_millis;

@@ -58,6 +58,11 @@ pub enum Answered {
     All,
 }
 
+/// The queue of the rounds of a server's tasks, in place of the server's name. No server has such a name.
+pub fn queue(server: &str) -> String {
+    format!("{server}/tasks")
+}
+
 /// Everything that is known of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskRecord {
@@ -110,10 +115,11 @@ impl TaskRecord {
     }
 
     /// The order of the round that is to be queued. Nobody waits for it, and it goes on all the same: so its era
-    /// is that of sessions. What it runs is with the task.
+    /// is that of sessions. What it runs is with the task. It has a queue of its own, so that long work does not
+    /// keep calls waiting.
     pub fn order(&self, task: CallId) -> Order {
         Order {
-            server: self.server.clone(),
+            server: queue(&self.server),
             job: "".into(),
             era: Era::Session,
             via: Via::Backend,

@@ -174,7 +174,7 @@ fn run_tool(
     tokio::spawn(async move {
         let slot = match slot {
             Some(slot) => Some(slot),
-            None => shared.slots.clone().acquire_owned().await.ok(),
+            None => role.slots(&shared).clone().acquire_owned().await.ok(),
         };
         let work = role.run(&shared, outbox, messages, abort);
         let answer = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| Some(role.lost()));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt;
+use tokio::sync::Semaphore;
 
 use super::drive::{self, Start};
 use super::encode::Stream;
@@ -11,6 +12,7 @@ use super::{Shared, task};
 use crate::broker::{Claimed, Entry, WorkerNudge};
 use crate::call::{Claim, Delivery, DeliveryLimits, Send};
 use crate::runner::Rerun;
+use crate::tasks;
 
 /// How long to wait after the broker did not answer.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -19,19 +21,38 @@ const CLAIM_EVERY: Duration = Duration::from_millis(250);
 /// Lines read from the queue at once, and calls claimed at once.
 const MOST: usize = 32;
 
+/// A queue, and the slots for what comes from it.
+#[derive(Clone)]
+pub(super) struct Lane {
+    queue: String,
+    slots: Arc<Semaphore>,
+}
+
+impl Lane {
+    /// The queue of calls, and that of the rounds of tasks.
+    pub(super) fn all(shared: &Shared) -> Vec<Self> {
+        let config = &shared.config;
+        let mut all = vec![Self { queue: config.server.clone(), slots: shared.slots.clone() }];
+        if config.task_concurrency > 0 {
+            all.push(Self { queue: tasks::queue(&config.server), slots: shared.task_slots.clone() });
+        }
+        all
+    }
+}
+
 /// Takes calls from the queue as long as there are free slots.
-pub(super) async fn take(shared: Arc<Shared>) {
+pub(super) async fn take(shared: Arc<Shared>, lane: Lane) {
     let config = &shared.config;
     while !shared.stop.is_cancelled() {
-        let Ok(slot) = shared.slots.clone().acquire_owned().await else { return };
-        let most = (shared.slots.available_permits() + 1).min(MOST);
+        let Ok(slot) = lane.slots.clone().acquire_owned().await else { return };
+        let most = (lane.slots.available_permits() + 1).min(MOST);
         drop(slot);
         let entries = tokio::select! {
             () = shared.stop.cancelled() => return,
-            entries = shared.broker.next(&config.server, &config.name, most) => entries,
+            entries = shared.broker.next(&lane.queue, &config.name, most) => entries,
         };
         match entries {
-            Ok(entries) => entries.into_iter().for_each(|entry| spawn_take(&shared, entry)),
+            Ok(entries) => entries.into_iter().for_each(|entry| spawn_take(&shared, &lane, entry)),
             Err(error) => {
                 tracing::warn!(%error, "the queue can't be read");
                 tokio::time::sleep(PAUSE).await;
@@ -40,15 +61,15 @@ pub(super) async fn take(shared: Arc<Shared>) {
     }
 }
 
-fn spawn_take(shared: &Arc<Shared>, entry: Entry) {
-    let shared = shared.clone();
+fn spawn_take(shared: &Arc<Shared>, lane: &Lane, entry: Entry) {
+    let (shared, lane) = (shared.clone(), lane.clone());
     tokio::spawn(async move {
-        let Ok(slot) = shared.slots.clone().acquire_owned().await else { return };
+        let Ok(slot) = lane.slots.clone().acquire_owned().await else { return };
         let rerun = match &entry.tool {
             Some(tool) => shared.runner.rerun(tool),
             None => Rerun::Safe,
         };
-        let taken = shared.broker.take(&shared.config.server, &shared.config.name, &entry, rerun).await;
+        let taken = shared.broker.take(&lane.queue, &shared.config.name, &entry, rerun).await;
         match taken {
             Ok(Some(taken)) => {
                 let snapshot = taken.snapshot;
@@ -65,7 +86,7 @@ fn spawn_take(shared: &Arc<Shared>, entry: Entry) {
 }
 
 /// Takes over the calls of lost workers, and lines that were read and never taken.
-pub(super) async fn claim(shared: Arc<Shared>) {
+pub(super) async fn claim(shared: Arc<Shared>, lane: Lane) {
     let config = &shared.config;
     while !shared.stop.is_cancelled() {
         // Spread, so that not all workers ask at once.
@@ -76,10 +97,10 @@ pub(super) async fn claim(shared: Arc<Shared>) {
         if !shared.is_settled(&shared.state()) {
             continue;
         }
-        if let Ok(entries) = shared.broker.undelivered(&config.server, &config.name, MOST).await {
-            entries.into_iter().for_each(|entry| spawn_take(&shared, entry));
+        if let Ok(entries) = shared.broker.undelivered(&lane.queue, &config.name, MOST).await {
+            entries.into_iter().for_each(|entry| spawn_take(&shared, &lane, entry));
         }
-        if let Ok(claimed) = shared.broker.claim(&config.server, &config.name, MOST).await {
+        if let Ok(claimed) = shared.broker.claim(&lane.queue, &config.name, MOST).await {
             for claimed in claimed {
                 tracing::warn!(call = %claimed.call, "taking over the call of a lost worker");
                 spawn_claimed(&shared, claimed);

@@ -38,6 +38,8 @@ pub struct WorkerConfig {
     pub server: String,
     /// Calls that run at once.
     pub concurrency: usize,
+    /// Rounds of tasks that run at once, beside the calls. None: this worker takes no tasks.
+    pub task_concurrency: usize,
     /// The protocol's times; the same on every node.
     pub timing: Timing,
     /// Bounds of what one call may send before its answer.
@@ -56,6 +58,7 @@ impl WorkerConfig {
             name: format!("worker-{:08x}", rand::random::<u32>()),
             server: server.into(),
             concurrency: 64,
+            task_concurrency: 32,
             timing: Timing::default(),
             events: EventLimits::default(),
             answer_bytes: 900_000,
@@ -82,6 +85,7 @@ pub(crate) struct Shared {
     runner: Arc<dyn Runner>,
     publisher: Option<Publisher>,
     slots: Arc<Semaphore>,
+    task_slots: Arc<Semaphore>,
     state: Mutex<State>,
     start: Instant,
     /// Time of the last beat that was answered, in milliseconds since `start`; taken before it was sent.
@@ -123,6 +127,7 @@ impl Worker {
         let (publisher, events) = pushpins.unzip();
         let shared = Arc::new(Shared {
             slots: Arc::new(Semaphore::new(config.concurrency)),
+            task_slots: Arc::new(Semaphore::new(config.task_concurrency)),
             config,
             broker,
             runner,
@@ -137,8 +142,10 @@ impl Worker {
             tokio::spawn(streams::listen(shared.clone(), events));
             tokio::spawn(streams::end_strays(shared.clone()));
         }
-        tokio::spawn(intake::take(shared.clone()));
-        tokio::spawn(intake::claim(shared.clone()));
+        for lane in intake::Lane::all(&shared) {
+            tokio::spawn(intake::take(shared.clone(), lane.clone()));
+            tokio::spawn(intake::claim(shared.clone(), lane));
+        }
         tokio::spawn(intake::heed(shared.clone()));
         Ok(Self { shared })
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
@@ -98,6 +98,11 @@ impl Role {
             birth: OnceLock::new(),
             ended: AtomicBool::new(false),
         }
+    }
+
+    /// The slots that it takes one of.
+    pub(super) fn slots<'a>(&self, shared: &'a Shared) -> &'a Arc<Semaphore> {
+        if self.task.is_some() { &shared.task_slots } else { &shared.slots }
     }
 
     /// Whether the record of the call is closed already.

@@ -5,7 +5,7 @@ local handle = ARGV[3]
 if r.run == 'done' and out(r) == handle then return { 'created', state(r) } end
 if r.run ~= 'running' then return 'fenced' end
 drop_dead_node(r)
-if r.era == 'modern' and r.reach == 'none' then return { 'nobody', state(r) } end
+if r.reach == 'none' and not is_kept(r) then return { 'nobody', state(r) } end
 
 local principal, ttl = redis.call('HGET', r.key, 'principal') or '', tonumber(ARGV[8])
 local all, open = owners('tasks', principal), owners('open', principal)

@@ -56,10 +56,11 @@ end
 
 -- Queues the task's current round, however long the queue is: its number is bounded by that of the tasks.
 local function start_run(t)
-  local at, queue = key('call', t.run), key('q', t.server)
+  local server = t.server .. '/tasks'
+  local at, queue = key('call', t.run), key('q', server)
   redis.call('DEL', at, key('log', t.run), key('inbox', t.run))
   redis.call('HSET', at, 'run', 'queued', 'epoch', 0, 'owner', '', 'rerun', 'unsafe', 'hi', 0, 'channels', 0,
-    'enqueued', now, 'finished', 0, 'reach', 'none', 'cancel', '0', 'closed', '0', 'server', t.server, 'job', '',
+    'enqueued', now, 'finished', 0, 'reach', 'none', 'cancel', '0', 'closed', '0', 'server', server, 'job', '',
     'era', 'session', 'via', 'backend', 'tool', t.tool, 'assertion', '', 'principal', t.principal,
     'lost', redis.call('HGET', t.key, 'lost') or '', 'node', '', 'request', 0, 'task', t.id)
   redis.call('PEXPIRE', at, math.max(LIFE, t.expires - now + SLACK))

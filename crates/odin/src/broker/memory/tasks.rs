@@ -7,7 +7,6 @@ use super::{Kept, Line, Memory, MemoryBroker};
 use crate::broker::WorkerNudge;
 use crate::call::{Gone, Message, Reach, Record, Run};
 use crate::id::CallId;
-use crate::job::Era;
 use crate::tasks::{Answered, NewTask, TaskEnd, TaskRecord, TaskView, TaskWork};
 
 impl Memory {
@@ -62,7 +61,7 @@ impl TaskBroker for MemoryBroker {
             Ok(state) => state,
             Err(gone) => return Ok(Err(gone)),
         };
-        if kept.record.order.era == Era::Modern && state.reach == Reach::None {
+        if state.reach == Reach::None && !kept.record.is_kept() {
             return Ok(Ok(Begun::Nobody(state)));
         }
         let record = TaskRecord::new(&kept.record.order, task.clone(), now);
@@ -194,6 +193,11 @@ impl MemoryBroker {
     /// Lines in a server's queue.
     pub(crate) fn waiting(&self, server: &str) -> usize {
         self.memory().queues.get(server).map_or(0, |queue| queue.waiting.len())
+    }
+
+    /// A copy of a task's record.
+    pub(crate) fn peek_task(&self, task: CallId) -> Option<TaskRecord> {
+        self.memory().tasks.get(&task).cloned()
     }
 
     /// Forgets a call's record.

@@ -1,6 +1,6 @@
 //! Redis answers exactly what the memory of one process answers, for tasks too.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,17 +12,19 @@ use redis::cmd;
 
 use super::super::super::{Beat, Broker, BrokerLimits, Entry, MemoryBroker, Result, TaskBroker};
 use super::super::scripts::Clock;
-use super::super::{LIFE, RedisBroker, root};
+use super::super::{LIFE, RedisBroker, codec, root};
 use super::order;
 use super::redis_server::RedisServer;
-use crate::call::{Message, Timing};
+use crate::call::{Message, Run, Timing};
 use crate::id::CallId;
 use crate::job::Era;
 use crate::runner::Rerun;
 use crate::tasks::{NewTask, TaskEnd};
 
-const SEQUENCES: u64 = 120;
+const SEQUENCES: u64 = 60;
 const COMMANDS: usize = 150;
+/// The queue of calls, and that of rounds.
+const QUEUES: [&str; 2] = ["s", "s/tasks"];
 /// The latest tasks, which are compared after each command.
 const COMPARE: usize = 4;
 
@@ -94,18 +96,22 @@ struct World {
     /// Calls of rounds.
     runs: Vec<CallId>,
     epochs: BTreeMap<CallId, u32>,
+    /// Commands that are to come next.
+    plan: VecDeque<Command>,
     trace: Vec<String>,
     seen: BTreeSet<(&'static str, &'static str)>,
 }
 
 #[tokio::test]
 async fn redis_keeps_tasks_as_memory_does() {
-    let server = RedisServer::start();
+    // The cluster refuses scripts that reach beyond their shard.
+    let (server, cluster) = (RedisServer::start(), RedisServer::start_cluster());
     let sequences = std::env::var("ODIN_SEQUENCES").map_or(SEQUENCES, |count| count.parse().unwrap());
     let mut seen = BTreeSet::new();
     for seed in 0..sequences {
         let shards = if seed % 3 == 0 { 3 } else { 1 };
-        let mut world = World::new(&server, seed, shards).await;
+        let server = if seed % 3 == 1 { &cluster } else { &server };
+        let mut world = World::new(server, seed, shards).await;
         for _ in 0..COMMANDS {
             let command = world.command();
             world.trace.push(format!("{command:?}"));
@@ -114,6 +120,7 @@ async fn redis_keeps_tasks_as_memory_does() {
                 panic!("seed {seed}, after\n{}\n{difference}", world.trace.join("\n"));
             }
         }
+        world.all_expires().await;
         seen.append(&mut world.seen);
     }
     let unseen: Vec<_> = OUTCOMES.iter().filter(|outcome| !seen.contains(*outcome)).collect();
@@ -139,6 +146,7 @@ impl World {
             calls: Vec::new(),
             runs: Vec::new(),
             epochs: BTreeMap::new(),
+            plan: VecDeque::new(),
             trace: Vec::new(),
             seen: BTreeSet::new(),
         };
@@ -155,6 +163,18 @@ impl World {
         }
         self.memory.announce("a").await.unwrap();
         self.redis.announce("a").await.unwrap();
+    }
+
+    /// Nothing of a task stays.
+    async fn all_expires(&self) {
+        let keys = self.redis.link.command(cmd("KEYS").arg("*")).await.unwrap();
+        for key in codec::items(keys).unwrap() {
+            let key = codec::text(key).unwrap();
+            if ["task:", "asks:", "answers:", "tasks:", "open:"].iter().any(|kind| key.contains(kind)) {
+                let left = self.redis.link.command(cmd("PTTL").arg(&key)).await.unwrap();
+                assert!(codec::number::<i64>(left).unwrap() > 0, "{key} stays");
+            }
+        }
     }
 
     fn pick<T: Clone>(&mut self, from: &[T]) -> T {
@@ -220,8 +240,17 @@ impl World {
     }
 
     fn command(&mut self) -> Command {
+        if let Some(command) = self.plan.pop_front() {
+            return command;
+        }
         let (call, run) = (self.known(false), self.known(true));
         let (call_epoch, run_epoch) = (self.epoch(call), self.epoch(run));
+        let record = self.memory.peek(run).filter(|record| record.run == Run::Running);
+        if let Some(task) = record.and_then(|record| record.order.task)
+            && self.random.random_bool(0.1)
+        {
+            self.plan = self.scenario(task, run).into();
+        }
         match self.random.random_range(0..100) {
             0..10 => {
                 let shard = self.random.random_range(0..self.redis.shards);
@@ -271,9 +300,27 @@ impl World {
         }
     }
 
-    fn memory_asks(&mut self, task: CallId) -> Vec<String> {
-        let view = futures::executor::block_on(self.memory.task(task, "p", 0)).unwrap();
-        view.map(|view| view.asks.into_keys().collect()).unwrap_or_default()
+    /// What chance alone would bring up too seldom, of a round at work.
+    fn scenario(&mut self, task: CallId, run: CallId) -> Vec<Command> {
+        let epoch = self.epochs.get(&run).copied().unwrap_or_default();
+        if self.random.random_bool(0.5) {
+            return vec![Command::Cancel(task, "p"), Command::DropWork(run, epoch)];
+        }
+        // Rounds that follow at once.
+        let [one, two] = [(); 2].map(|()| self.new_id(run.shard()));
+        let go_on = |state: &str| TaskEnd::Asks { asks: BTreeMap::new(), state: Some(state.into()) };
+        vec![
+            Command::End(run, epoch, go_on("one"), one),
+            Command::Pull(Rerun::Safe),
+            Command::Work(task, one),
+            Command::End(one, 1, go_on("two"), two),
+            Command::Pull(Rerun::Safe),
+            Command::Work(task, two),
+        ]
+    }
+
+    fn memory_asks(&self, task: CallId) -> Vec<String> {
+        self.memory.peek_task(task).map(|task| task.asks.into_keys().collect()).unwrap_or_default()
     }
 
     /// Gives both the command, and compares the replies.
@@ -288,7 +335,7 @@ impl World {
                 // The record goes, as one whose time is over.
                 let key = format!("{}call:{run}", root(run.shard()));
                 self.redis.link.command(cmd("DEL").arg(key)).await.unwrap();
-                let leases = format!("{}leases:s", root(run.shard()));
+                let leases = format!("{}leases:s/tasks", root(run.shard()));
                 self.redis.link.command(cmd("ZREM").arg(leases).arg(run.to_string())).await.unwrap();
                 self.memory.lose(*run);
                 Default::default()
@@ -327,25 +374,27 @@ impl World {
 
     /// A worker reads and takes all lines.
     async fn pull(&mut self, rerun: Rerun) -> (String, String) {
-        let mut memory: Vec<Entry> = Vec::new();
-        let mut redis: Vec<Entry> = Vec::new();
-        let waiting = self.memory.waiting("s");
-        while memory.len() < waiting {
-            memory.extend(self.memory.next("s", "w", 100).await.unwrap());
-        }
-        while redis.len() < waiting {
-            redis.extend(self.redis.next("s", "w", 100).await.unwrap());
-        }
-        memory.sort_by_key(|entry| entry.call);
-        redis.sort_by_key(|entry| entry.call);
         let (mut one, mut other) = (String::new(), String::new());
-        for (memory, redis) in memory.iter().zip(&redis) {
-            let taken = self.memory.take("s", "w", memory, rerun).await.unwrap();
-            one += &format!("{} {:?} {:?}\n", memory.call, memory.tool, taken.map(|taken| taken.snapshot));
-            let taken = self.redis.take("s", "w", redis, rerun).await.unwrap();
-            other += &format!("{} {:?} {:?}\n", redis.call, redis.tool, taken.map(|taken| taken.snapshot));
-            if !self.calls.contains(&memory.call) {
-                self.runs.push(memory.call);
+        for queue in QUEUES {
+            let mut memory: Vec<Entry> = Vec::new();
+            let mut redis: Vec<Entry> = Vec::new();
+            let waiting = self.memory.waiting(queue);
+            while memory.len() < waiting {
+                memory.extend(self.memory.next(queue, "w", 100).await.unwrap());
+            }
+            while redis.len() < waiting {
+                redis.extend(self.redis.next(queue, "w", 100).await.unwrap());
+            }
+            memory.sort_by_key(|entry| entry.call);
+            redis.sort_by_key(|entry| entry.call);
+            for (memory, redis) in memory.iter().zip(&redis) {
+                let taken = self.memory.take(queue, "w", memory, rerun).await.unwrap();
+                one += &format!("{} {:?} {:?}\n", memory.call, memory.tool, taken.map(|taken| taken.snapshot));
+                let taken = self.redis.take(queue, "w", redis, rerun).await.unwrap();
+                other += &format!("{} {:?} {:?}\n", redis.call, redis.tool, taken.map(|taken| taken.snapshot));
+                if !self.calls.contains(&memory.call) {
+                    self.runs.push(memory.call);
+                }
             }
         }
         (one, other)
@@ -384,6 +433,7 @@ async fn ask<B: Broker>(broker: &B, command: &Command, at: u64) -> Result<String
         Command::Beat(beats) => format!("{:?}", broker.beat("w", &beats).await?.views),
         Command::Claim => {
             let mut claimed = broker.claim("s", "w", 100).await?;
+            claimed.extend(broker.claim(QUEUES[1], "w", 100).await?);
             claimed.sort_by_key(|claimed| claimed.call);
             format!("{claimed:?}")
         }
