@@ -17,7 +17,11 @@ use tokio::process::Command;
 fn greeter() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let example = test.parent().unwrap().parent().unwrap().join("examples/greeter");
-    assert!(example.exists(), "{} is not built: run ./asgard test, or cargo build --all-targets", example.display());
+    assert!(
+        example.exists(),
+        "{} is not built: run ./asgard test, or cargo build --all-targets",
+        example.display()
+    );
     example
 }
 
@@ -32,7 +36,12 @@ async fn greets(endpoint: &str, token: &str, subject: &str) {
     let answer = json!({"action": "accept", "content": {"language": "is"}});
     assert_eq!(client.reply(&asked["id"], answer.clone()).await, 202);
     let exchange = exchange.to_end().await;
-    assert_eq!((exchange.form(), exchange.steps()), (Form::Stream, vec![1, 2, 3, 4, 5]), "{}", exchange.outline());
+    assert_eq!(
+        (exchange.form(), exchange.steps()),
+        (Form::Stream, vec![1, 2, 3, 4, 5]),
+        "{}",
+        exchange.outline()
+    );
     let text = exchange.result().unwrap()["content"][0]["text"].as_str().unwrap().to_owned();
     assert!(text.starts_with("Sæl, ") && text.contains(subject) && text.ends_with("of org-1!"), "{text}");
 

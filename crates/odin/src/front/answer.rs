@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::access::Caller;
 use super::cache::Cache;
 use super::waiting::Waiting;
-use super::{Counters, Front, Handover, hold, into_axum, refuse, retry, stream};
+use super::{Counters, Front, Handover, hold, into_axum, policy, refuse, retry, stream};
 use crate::call::{Enqueue, Join, Message, Offer, Order, Retry, Via};
 use crate::id::{CallId, Ticket};
 use crate::job::{Era, Job};
@@ -79,6 +79,9 @@ pub(super) enum Outcome {
 
 /// Runs a request and answers it in the best form that there is.
 pub(super) async fn answer(front: &Arc<Front>, context: Context, request: &Request<'_>) -> Response {
+    if policy::looks_through(&front.config.policy, &request.method) {
+        return listed(front, &context, request).await;
+    }
     let via = via(front, context.caller.road, context.body);
     let revision = context.revision;
     let refused = |refusal: Refusal| refuse(front, refusal.for_id(request.id));
@@ -120,16 +123,37 @@ pub(super) async fn answer(front: &Arc<Front>, context: Context, request: &Reque
     }
 }
 
-/// Runs a request and waits for its answer; no stream.
+/// The answer to a list that shows each caller something else. It is no stream: all of it is looked through.
+async fn listed(front: &Arc<Front>, context: &Context, request: &Request<'_>) -> Response {
+    let names = Cache::names(&front.config.server, &context.caller.principal, context.revision, request);
+    if let Some(out) = names.as_ref().and_then(|names| front.cache.get(names, request)) {
+        Counters::count(&front.counters.cached);
+        return json(front, context.revision, out);
+    }
+    match outcome(front, context, request).await {
+        Outcome::Answer(out) => {
+            if let Some(names) = &names {
+                front.cache.put(names, &request.method, &out);
+            }
+            json(front, context.revision, out)
+        }
+        Outcome::Cancelled => no_answer(),
+        Outcome::Refused(refusal) => refuse(front, refusal),
+    }
+}
+
+/// Runs a request and waits for its answer; no stream. Lists show what the caller may use.
 pub(super) async fn outcome(front: &Arc<Front>, context: &Context, request: &Request<'_>) -> Outcome {
+    let (rules, caller) = (&front.config.policy, &context.caller.principal);
+    let shown = |out: Message| policy::shown(rules, caller, &request.method, &out);
     let mut waiting = match begin(front, context, request, Via::Pushpin).await {
         Ok(Begun::Waiting(waiting) | Begun::Joined(waiting)) => waiting,
-        Ok(Begun::Answer(out)) => return Outcome::Answer(out),
+        Ok(Begun::Answer(out)) => return Outcome::Answer(shown(out)),
         Ok(Begun::Cancelled) => return Outcome::Cancelled,
         Err(refusal) => return Outcome::Refused(refusal.for_id(request.id)),
     };
     match wait(front, &mut waiting, None).await {
-        Waited::Answer(out) => Outcome::Answer(out),
+        Waited::Answer(out) => Outcome::Answer(shown(out)),
         Waited::Cancelled | Waited::Offered => Outcome::Cancelled,
         Waited::Refused(refusal) => Outcome::Refused(refusal.for_id(request.id)),
     }
@@ -147,6 +171,9 @@ pub(super) async fn submit(
     message: &RawValue,
     request: Option<&Request<'_>>,
 ) -> Result<(), Refusal> {
+    if let Some(request) = request {
+        policy::permit(&front.config.policy, &context.caller.principal, request)?;
+    }
     let call = CallId::random(front.broker.shard(session_key(context)));
     let via = via(front, context.caller.road, context.body);
     let order = order(front, context, call, message, request, via, u64::MAX);
@@ -193,6 +220,7 @@ async fn begin(
     request: &Request<'_>,
     via: Via,
 ) -> Result<Begun, Refusal> {
+    policy::permit(&front.config.policy, &context.caller.principal, request)?;
     let counted = count(front, &context.caller.principal)?;
     let retry = context.retry(front, request);
     let shard = front.broker.shard(retry.as_ref().map(|retry| retry.name.as_str()).or(session_key(context)));

@@ -12,9 +12,9 @@ use http::HeaderMap;
 use serde_json::value::RawValue;
 
 use super::access::Caller;
-use super::answer::{self, Context};
+use super::answer::{self, Context, Outcome};
 use super::session::{self, INITIALIZED, LOG_LEVEL, Session};
-use super::{Front, into_axum, listen, refuse, standing, unix_seconds};
+use super::{Front, into_axum, listen, policy, refuse, standing, unix_seconds};
 use crate::protocol::session::SessionInfo;
 use crate::protocol::{self, Body, Message, Refusal, Request, Revision, Route};
 
@@ -112,6 +112,16 @@ async fn take(
                 let subscribe = route == Route::Subscribe;
                 listen::remember(front, context, &session.info.key(), uri, subscribe).await?;
             }
+        }
+        _ if policy::looks_through(&front.config.policy, &request.method) => {
+            return match answer::outcome(front, &Context { stream: None, ..context.clone() }, request).await {
+                Outcome::Answer(out) => {
+                    standing::say(front, &standing::session_channel(&session.info.key()), out).await;
+                    Ok(())
+                }
+                Outcome::Cancelled => Ok(()),
+                Outcome::Refused(refusal) => Err(refusal),
+            };
         }
         _ => {}
     }

@@ -11,6 +11,7 @@ mod cache;
 mod hold;
 mod http_sse;
 mod listen;
+mod policy;
 mod request;
 mod retry;
 mod session;
@@ -29,6 +30,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use grip::Publisher;
+use identity::policy::Policy;
 
 pub use access::Access;
 
@@ -114,6 +116,8 @@ pub struct FrontConfig {
     pub grip: Option<(String, Vec<u8>)>,
     /// Names of the channels that notifications go out on; the same on all backends and workers.
     pub broadcast: BroadcastKey,
+    /// Who may use what; the same as the gateway's.
+    pub policy: Policy,
     /// Bounds.
     pub limits: FrontLimits,
     /// The lease of [`crate::call::Timing`].

@@ -22,7 +22,7 @@ use super::waiting::Waiting;
 use super::{Counters, Front, hold, listen, refuse, stream};
 use crate::broadcast::{self, Subscription};
 use crate::broker::{self, Cast};
-use crate::call::{HANG_UP, Resume, Via};
+use crate::call::{HANG_UP, Message, Resume, Via};
 use crate::id::{CallChannel, CallId, Ticket};
 use crate::protocol::Refusal;
 use crate::protocol::sse::{self, EventId};
@@ -102,6 +102,15 @@ pub(super) async fn end(front: &Front, channel: &str) {
     }
     // A failure leaves a stream that its client has given up.
     let _ = front.broker.cast(channel, HANG_UP.into()).await;
+}
+
+/// Sends a message to a standing stream, whoever holds it.
+pub(super) async fn say(front: &Front, channel: &str, message: Message) {
+    if let Some(publisher) = &front.publisher {
+        publisher.broadcast(&[Item::content(channel, format!("data: {message}\n\n"))]).await;
+    }
+    // A stream that the broker can't reach now ends with its connection.
+    let _ = front.broker.cast(channel, message).await;
 }
 
 /// Opens a stream in the way that the caller's road has.

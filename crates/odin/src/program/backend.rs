@@ -1,9 +1,11 @@
 //! A backend as a program.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use identity::AssertionKeys;
+use identity::policy::Policy;
 use rmcp::ServerHandler;
 
 use super::{BackendSettings, CommonSettings, bind, redis, worker};
@@ -96,9 +98,16 @@ fn front_config(
         sessions: secrets.sessions(alone)?,
         grip: secrets.grip()?.map(|key| (settings.grip_iss.clone(), key)),
         broadcast: BroadcastKey::from_env().map_err(|error| format!("ASGARD_BROADCAST_KEY: {error}"))?,
+        policy: settings.policy.as_deref().map(policy).transpose()?.unwrap_or_default(),
         limits: FrontLimits::default(),
         lease: Timing::default().lease,
     })
+}
+
+fn policy(file: &Path) -> Result<Policy, String> {
+    let wrong = |error: String| format!("ASGARD_POLICY: {}: {error}", file.display());
+    let text = std::fs::read(file).map_err(|error| wrong(error.to_string()))?;
+    Policy::from_json(&text).map_err(|error| wrong(error.to_string()))
 }
 
 fn is_loopback(address: &str) -> bool {

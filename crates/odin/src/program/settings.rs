@@ -65,6 +65,10 @@ pub struct BackendSettings {
     /// Address of the admin API, which no gateway may lead to. Needs ASGARD_ADMIN_TOKEN; unset: there is none.
     #[arg(long, env = "ASGARD_ADMIN_LISTEN")]
     pub admin_listen: Option<String>,
+    /// File with the policy: the JSON object that the gateway's filter has under `policy`. Unset: everybody
+    /// of an organisation may use everything.
+    #[arg(long, env = "ASGARD_POLICY")]
+    pub policy: Option<std::path::PathBuf>,
     #[command(flatten)]
     pub(super) secrets: Secrets,
 }

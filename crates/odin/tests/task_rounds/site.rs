@@ -76,6 +76,7 @@ impl Site {
                 sessions,
                 grip: None,
                 broadcast: odin::broadcast::BroadcastKey::random(),
+                policy: Default::default(),
                 limits: FrontLimits::default(),
                 lease: Timing::default().lease,
             };

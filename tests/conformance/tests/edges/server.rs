@@ -77,6 +77,7 @@ impl Server {
             sessions: SessionKeys::parse(&key).unwrap(),
             grip: None,
             broadcast: BroadcastKey::random(),
+            policy: Default::default(),
             limits: FrontLimits {
                 calls_of_principal: 100_000,
                 calls_of_organisation: 100_000,

@@ -389,9 +389,11 @@ impl World {
             redis.sort_by_key(|entry| entry.call);
             for (memory, redis) in memory.iter().zip(&redis) {
                 let taken = self.memory.take(queue, "w", memory, rerun).await.unwrap();
-                one += &format!("{} {:?} {:?}\n", memory.call, memory.tool, taken.map(|taken| taken.snapshot));
+                one +=
+                    &format!("{} {:?} {:?}\n", memory.call, memory.tool, taken.map(|taken| taken.snapshot));
                 let taken = self.redis.take(queue, "w", redis, rerun).await.unwrap();
-                other += &format!("{} {:?} {:?}\n", redis.call, redis.tool, taken.map(|taken| taken.snapshot));
+                other +=
+                    &format!("{} {:?} {:?}\n", redis.call, redis.tool, taken.map(|taken| taken.snapshot));
                 if !self.calls.contains(&memory.call) {
                     self.runs.push(memory.call);
                 }
