@@ -114,6 +114,13 @@ pub const SUITES: &[Suite] = &[
         limit_s: minutes(20),
     },
     Suite {
+        name: "notifications",
+        shows: "one broadcast to 2,000 streams in one send; sessions, subscriptions, the admin API",
+        command: cargo_test!("--test", "notifications", "--", "--nocapture"),
+        needs: &[Need::Programs, PUSHPIN, REDIS],
+        limit_s: minutes(20),
+    },
+    Suite {
         name: "supervisor",
         shows: "up, down, status and restarts with a real Redis and Pushpin; nothing is left behind",
         command: cargo_test!("--test", "stack"),
