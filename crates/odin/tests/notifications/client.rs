@@ -20,12 +20,14 @@ pub struct Client {
     pub user: String,
     pub organisation: String,
     pub session: Option<String>,
+    /// It knows tasks.
+    pub tasks: bool,
 }
 
 impl Client {
     pub fn new(edge: SocketAddr, user: &str, organisation: &str) -> Self {
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { http, edge, user: user.into(), organisation: organisation.into(), session: None }
+        Self { http, edge, user: user.into(), organisation: organisation.into(), session: None, tasks: false }
     }
 
     /// The same user with a new session.
@@ -62,10 +64,14 @@ impl Client {
     }
 
     fn modern(&self, id: &str, method: &str, params: &Value) -> reqwest::RequestBuilder {
+        let capabilities = match self.tasks {
+            true => json!({ "extensions": { "io.modelcontextprotocol/tasks": {} } }),
+            false => json!({}),
+        };
         let mut params = params.clone();
         params["_meta"] = json!({
             "io.modelcontextprotocol/protocolVersion": MODERN,
-            "io.modelcontextprotocol/clientCapabilities": {},
+            "io.modelcontextprotocol/clientCapabilities": capabilities,
             "io.modelcontextprotocol/clientInfo": { "name": "test", "version": "1" },
         });
         let mut post = self.post().header("mcp-protocol-version", MODERN).header("mcp-method", method);

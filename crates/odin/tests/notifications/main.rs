@@ -239,6 +239,36 @@ async fn session_streams(site: &Site, edge: std::net::SocketAddr) {
     again.expect("tools/list_changed").await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tasks_are_told_to_their_owner() {
+    let site = Site::start().await;
+    for road in ROADS {
+        let edge = site.edge(road);
+        let [thor, loki] =
+            ["thor", "loki"].map(|user| Client { tasks: true, ..Client::new(edge, user, "org-1") });
+        let answer = thor.request("tools/call", json!({ "name": "later", "arguments": {} })).await;
+        let task = answer["result"]["taskId"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
+        let filter = json!({ "taskIds": ["made-up", task, "00".repeat(17)] });
+        let mut own = thor.listen("1", filter.clone()).await;
+        let agreed = own.expect("subscriptions/acknowledged").await;
+        assert_eq!(agreed["notifications"], json!({ "taskIds": [task] }));
+        let mut others = loki.listen("1", filter).await;
+        assert_eq!(others.expect("subscriptions/acknowledged").await["notifications"], json!({}));
+        // First its state as it is, then each change.
+        loop {
+            let message = own.next().await;
+            assert_eq!(message["method"], "notifications/tasks");
+            assert_eq!((&message["params"]["taskId"], id_of(&message)), (&json!(task), &json!(1)));
+            if message["params"]["status"] == "completed" {
+                assert!(message["params"]["result"].is_object(), "{message}");
+                break;
+            }
+        }
+        site.ask("/close", &json!({ "audience": "everyone" })).await;
+        assert_eq!(others.next().await["result"]["resultType"], "complete");
+    }
+}
+
 #[tokio::test]
 async fn filters_that_are_none_are_refused() {
     let site = Site::embedded().await;

@@ -1,8 +1,10 @@
 //! A server whose lists and resources change.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use odin::broadcast::{Audience, Broadcaster, Notice};
+use odin::tasks::TaskTool;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ListToolsResult, PaginatedRequestParams,
     ResourceUpdatedNotificationParam, ServerCapabilities, ServerConfig, SubscribeRequestParams, Tool,
@@ -13,6 +15,13 @@ use rmcp::{ErrorData, RoleServer, ServerHandler};
 use serde_json::json;
 
 pub struct Server;
+
+/// `later` runs as a task.
+fn tool(name: &str) -> Tool {
+    let schema = Arc::new(json!({ "type": "object" }).as_object().cloned().unwrap_or_default());
+    let tool = Tool::new(name.to_owned(), "Tells.", schema);
+    if name == "later" { tool.with_meta(TaskTool::required().meta()) } else { tool }
+}
 
 fn failed(error: impl std::fmt::Display) -> ErrorData {
     ErrorData::internal_error(error.to_string(), None)
@@ -28,6 +37,7 @@ impl ServerHandler for Server {
             .enable_resources_list_changed()
             .enable_resources_subscribe()
             .enable_logging()
+            .enable_tasks()
             .build();
         ServerConfig::new(capabilities)
     }
@@ -37,8 +47,11 @@ impl ServerHandler for Server {
         _: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        let schema = Arc::new(json!({ "type": "object" }).as_object().cloned().unwrap_or_default());
-        Ok(ListToolsResult::with_all_items(vec![Tool::new("tell", "Tells.", schema)]))
+        Ok(ListToolsResult::with_all_items(vec![tool("peer"), tool("everyone"), tool("later")]))
+    }
+
+    fn get_tool(&self, name: &str) -> Option<Tool> {
+        Some(tool(name))
     }
 
     async fn subscribe(
@@ -73,6 +86,7 @@ impl ServerHandler for Server {
                 context.peer.notify_tool_list_changed().await.map_err(failed)?;
                 context.peer.notify_resource_updated(update).await.map_err(failed)?;
             }
+            "later" => tokio::time::sleep(Duration::from_millis(500)).await,
             _ => {
                 broadcaster.notify(&Audience::Everyone, &Notice::resources_changed()).await.map_err(failed)?
             }
