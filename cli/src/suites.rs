@@ -114,6 +114,13 @@ pub const SUITES: &[Suite] = &[
         limit_s: minutes(20),
     },
     Suite {
+        name: "notifications",
+        shows: "one broadcast to 2,000 streams in one send; sessions, subscriptions, the admin API",
+        command: cargo_test!("--test", "notifications", "--", "--nocapture"),
+        needs: &[Need::Programs, PUSHPIN, REDIS],
+        limit_s: minutes(20),
+    },
+    Suite {
         name: "supervisor",
         shows: "up, down, status and restarts with a real Redis and Pushpin; nothing is left behind",
         command: cargo_test!("--test", "stack"),
@@ -165,6 +172,7 @@ pub const SUITES: &[Suite] = &[
     e2e!("cancel", "a client that goes away stops the work, in the era where it means that"),
     e2e!("streams", "streams cut at random are resumed without gap or double; sessions' own streams; HTTP+SSE"),
     e2e!("retries", "a request repeated with its Idempotency-Key gets the first one's answer; nothing runs twice"),
+    e2e!("notify", "an operator tells an organisation, on both roads, also while every backend is new"),
     e2e!("embedded", "one process with an embedded worker and its own streams"),
     e2e!("tasks", "long work under a handle: its worker, every backend and the gateway killed meanwhile"),
     e2e!("load", "2,000 calls on each road, none lost, none twice, in order"),

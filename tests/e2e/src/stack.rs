@@ -189,7 +189,7 @@ impl Stack {
         .await
     }
 
-    /// What each backend counts: `json`, `held`, `streamed`, `errors`, by part.
+    /// What each backend counts: `json`, `held`, `streamed`, `errors`, `notified`, by part.
     pub async fn counters(&self) -> BTreeMap<String, BTreeMap<String, u64>> {
         let mut all = BTreeMap::new();
         for part in self.of_kind(Kind::Backend).await {
@@ -208,7 +208,9 @@ impl Stack {
 
     /// Requests that each backend has answered.
     pub async fn served(&self) -> BTreeMap<String, u64> {
-        self.counters().await.into_iter().map(|(name, counts)| (name, counts.values().sum())).collect()
+        let mut all = self.counters().await;
+        all.values_mut().for_each(|counts| drop(counts.remove("notified")));
+        all.into_iter().map(|(name, counts)| (name, counts.values().sum())).collect()
     }
 
     async fn ask(&self, request: &Request) -> Vec<PartStatus> {

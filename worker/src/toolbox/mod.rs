@@ -98,7 +98,10 @@ impl Toolbox {
 #[tool_handler(router = self.tool_router)]
 impl ServerHandler for Toolbox {
     fn get_info(&self) -> ServerConfig {
-        ServerConfig::new(ServerCapabilities::builder().enable_tools().enable_tasks().build())
+        // The tools change when another version of the workers is rolled out; its operator tells.
+        let capabilities =
+            ServerCapabilities::builder().enable_tools().enable_tool_list_changed().enable_tasks().build();
+        ServerConfig::new(capabilities)
             .with_server_info(
                 Implementation::new("asgard-toolbox", env!("CARGO_PKG_VERSION")).with_title("Asgard toolbox"),
             )

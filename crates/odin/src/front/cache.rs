@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 
 use super::Front;
 use super::retry::under_id;
+use crate::broadcast::changes;
 use crate::call::Message;
 use crate::protocol::{Request, Revision};
 
@@ -43,15 +44,9 @@ type Name = [u8; 32];
 /// How long to wait after the broker did not answer.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// The topic of the bus that says which of a server's lists have changed: by the beginning of the method
-/// that reads them, such as `tools/`.
-pub(crate) fn topic(server: &str) -> String {
-    format!("changed:{server}")
-}
-
 /// Forgets what has changed, as long as the node lives.
 pub(super) async fn heed(front: Arc<Front>) {
-    let topics = [topic(&front.config.server)];
+    let topics = [changes(&front.config.server)];
     loop {
         match front.broker.follow(&topics).await {
             Ok(mut changes) => {

@@ -1,2 +1,4 @@
 -- The members of a group that have not expired: group
-return redis.call('ZRANGEBYSCORE', key('group', ARGV[1]), '(' .. now, '+inf')
+local at = key('group', ARGV[1])
+redis.call('ZREMRANGEBYSCORE', at, '-inf', now)
+return redis.call('ZRANGE', at, 0, -1)

@@ -1,0 +1,285 @@
+//! A site: a real Redis, a real Pushpin, two fronts, one worker, and a small gateway that plays Bifrost.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::response::Response;
+use http::{HeaderMap, HeaderValue, Method, Uri};
+use identity::{Assertion, AssertionKeys, Principal, Road};
+use odin::admin::{self, AdminToken};
+use odin::broadcast::{BroadcastKey, Broadcaster};
+use odin::broker::{Broker, BrokerLimits, MemoryBroker, RedisBroker};
+use odin::call::Timing;
+use odin::front::{Access, Front, FrontConfig, FrontLimits, Handover};
+use odin::node;
+use odin::protocol::origin::HostRules;
+use odin::protocol::session::SessionKeys;
+use odin::runner::RmcpRunner;
+use odin::worker::{Worker, WorkerConfig};
+
+use super::pushpin::{ISSUER, KEY, Pushpin};
+use super::redis_server::RedisServer;
+use super::server::Server;
+
+/// Issuer of everybody's tokens.
+pub const TOKENS: &str = "https://issuer.example";
+/// The admin token.
+pub const ADMIN: &str = "an-admin-token-of-more-than-32-characters";
+/// Header by which a test's client says who it is; the gateway believes it.
+pub const USER: &str = "x-test-user";
+
+const KEYS: &str = "k1:YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE";
+const SESSIONS: &str = "YmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmI";
+
+/// What runs, and ends when it is dropped.
+pub struct Site {
+    pub pushpin: Option<Pushpin>,
+    /// Where clients of the bifrost road go.
+    pub gateway: SocketAddr,
+    pub admin: SocketAddr,
+    pub fronts: Vec<Arc<Front>>,
+    /// The worker's.
+    pub broadcaster: Broadcaster,
+    _redis: Option<RedisServer>,
+}
+
+impl Site {
+    pub async fn start() -> Self {
+        let redis = RedisServer::start();
+        let gateway = listener().await;
+        let (mut fronts, mut backends) = (Vec::new(), Vec::new());
+        for _ in 0..2 {
+            backends.push(listener().await);
+        }
+        let names: Vec<String> = backends.iter().map(|backend| address(backend).to_string()).collect();
+        let pushpin = Pushpin::start(&names, &address(&gateway).to_string()).await.unwrap();
+        let broker = || -> Arc<dyn Broker> {
+            let limits = BrokerLimits::default();
+            Arc::new(RedisBroker::connect(&redis.url(), Timing::default(), limits, 2).unwrap())
+        };
+        let publisher = || node::publisher(vec![pushpin.endpoint()]);
+        let key = BroadcastKey::random();
+        for backend in backends {
+            let publisher = publisher().map(|(publisher, _)| publisher);
+            let access = Access::Gateway(Box::new(AssertionKeys::parse(KEYS).unwrap()));
+            let config = config(access, Handover::Envoy, Some((ISSUER.into(), KEY.to_vec())), key.clone());
+            let front = Front::start(config, broker(), publisher.clone());
+            serve(backend, front.router());
+            let publisher = publisher.unwrap();
+            wait("the links stand", async || publisher.all_settled() && front.ready().is_ok()).await;
+            fronts.push(front);
+        }
+        let pushpins = publisher();
+        let links = pushpins.as_ref().map(|(publisher, _)| publisher.clone());
+        let broadcaster = Broadcaster::new("s", key, broker(), links);
+        worker(broker(), pushpins, broadcaster.clone());
+        let edge = Edge {
+            http: reqwest::Client::builder()
+                .no_proxy()
+                .redirect(reqwest::redirect::Policy::none())
+                .build()
+                .unwrap(),
+            pushpin: pushpin.http(),
+            backends: names,
+            next: Arc::default(),
+            keys: Arc::new(AssertionKeys::parse(KEYS).unwrap()),
+        };
+        let address = address(&gateway);
+        serve(gateway, Router::new().fallback(pass).with_state(edge));
+        let admin = admin(&fronts[0]).await;
+        Self { pushpin: Some(pushpin), gateway: address, admin, fronts, broadcaster, _redis: Some(redis) }
+    }
+
+    /// One process: no gateway, no Pushpin, no Redis.
+    pub async fn embedded() -> Self {
+        let limits = BrokerLimits::default();
+        let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new(Timing::default(), limits));
+        let config = config(Access::Open(HostRules::default()), Handover::None, None, BroadcastKey::random());
+        let front = Front::start(config, broker.clone(), None);
+        let broadcaster = front.broadcaster().clone();
+        worker(broker, None, broadcaster.clone());
+        let listener = listener().await;
+        let gateway = address(&listener);
+        serve(listener, front.router());
+        let admin = admin(&front).await;
+        Self { pushpin: None, gateway, admin, fronts: vec![front], broadcaster, _redis: None }
+    }
+
+    /// Where clients of a road go.
+    pub fn edge(&self, road: Road) -> SocketAddr {
+        match (road, &self.pushpin) {
+            (Road::Hermod, Some(pushpin)) => pushpin.http(),
+            _ => self.gateway,
+        }
+    }
+
+    /// Items that all fronts handed to Pushpin for notifications.
+    pub fn items(&self) -> u64 {
+        self.fronts.iter().map(|front| front.broadcaster().items()).sum::<u64>() + self.broadcaster.items()
+    }
+
+    /// Asks the admin API.
+    pub async fn ask(&self, path: &str, body: &serde_json::Value) -> (u16, serde_json::Value) {
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let url = format!("http://{}{path}", self.admin);
+        let answer = http.post(url).bearer_auth(ADMIN).body(body.to_string()).send().await.unwrap();
+        (answer.status().as_u16(), answer.json().await.unwrap())
+    }
+
+    /// Notifies by the admin API.
+    pub async fn notify(&self, audience: serde_json::Value, method: &str, params: serde_json::Value) {
+        let body = serde_json::json!({
+            "audience": audience, "method": format!("notifications/{method}"), "params": params,
+        });
+        assert_eq!(self.ask("/notify", &body).await, (200, serde_json::json!({ "sent": true })));
+    }
+}
+
+pub fn organisation(name: &str) -> serde_json::Value {
+    serde_json::json!({ "organisation": { "issuer": TOKENS, "organisation": name } })
+}
+
+/// Waits until it is so, for at most half a minute.
+pub async fn wait(what: &str, mut so: impl AsyncFnMut() -> bool) {
+    for _ in 0..1500 {
+        if so().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{what}: not within half a minute");
+}
+
+async fn listener() -> node::NoDelay {
+    node::listen("127.0.0.1:0").await.unwrap()
+}
+
+fn address(listener: &node::NoDelay) -> SocketAddr {
+    listener.local_addr().unwrap()
+}
+
+fn serve(listener: node::NoDelay, app: Router) {
+    tokio::spawn(async move { axum::serve(listener, app).await });
+}
+
+async fn admin(front: &Front) -> SocketAddr {
+    let listener = listener().await;
+    let at = address(&listener);
+    serve(listener, admin::routes(front.broadcaster().clone(), AdminToken::new(ADMIN).unwrap()));
+    at
+}
+
+fn config(
+    access: Access,
+    handover: Handover,
+    grip: Option<(String, Vec<u8>)>,
+    broadcast: BroadcastKey,
+) -> FrontConfig {
+    FrontConfig {
+        node: node::unique_name("front"),
+        server: "s".into(),
+        access,
+        handover,
+        hold_after: Duration::from_millis(100),
+        sessions: SessionKeys::parse(SESSIONS).unwrap(),
+        grip,
+        broadcast,
+        limits: FrontLimits::default(),
+        lease: Timing::default().lease,
+    }
+}
+
+fn worker(broker: Arc<dyn Broker>, pushpins: Option<odin::worker::Pushpins>, broadcaster: Broadcaster) {
+    let runner = Arc::new(RmcpRunner::new(Arc::new(Server)).with_broadcaster(broadcaster));
+    let config = WorkerConfig { name: node::unique_name("worker"), ..WorkerConfig::new("s") };
+    let beats = broker.clone();
+    // It runs as long as the test's runtime.
+    Worker::start(config, broker, Box::new(move || beats), runner, pushpins).unwrap();
+}
+
+/// The gateway's state.
+#[derive(Clone)]
+struct Edge {
+    http: reqwest::Client,
+    pushpin: SocketAddr,
+    backends: Vec<String>,
+    next: Arc<AtomicUsize>,
+    keys: Arc<AssertionKeys>,
+}
+
+/// What the gateway and its filter do: the assertion, a backend in turn, the hand-over.
+async fn pass(
+    State(edge): State<Edge>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let path = uri.path().to_owned();
+    let endpoint = identity::path::parse(&path).unwrap();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let assertion = edge.keys.sign(&Assertion {
+        principal: principal(&text(USER).unwrap(), &endpoint.organisation),
+        audience: identity::assertion::AUDIENCE.into(),
+        road: if headers.contains_key("grip-sig") { Road::Hermod } else { Road::Bifrost },
+        method: method.to_string(),
+        path: path.clone(),
+        mcp_method: text("mcp-method"),
+        mcp_name: text("mcp-name"),
+        issued_at: now,
+        expires_at: now + identity::assertion::LIFE,
+    });
+    let assertion = HeaderValue::try_from(assertion).unwrap();
+    let backend = &edge.backends[edge.next.fetch_add(1, Ordering::Relaxed) % edge.backends.len()];
+    let mut inner = headers.clone();
+    for name in ["host", "content-length", "transfer-encoding", "connection", USER] {
+        inner.remove(name);
+    }
+    inner.insert(identity::assertion::HEADER, assertion.clone());
+    let request = edge.http.request(method, format!("http://{backend}{path}")).headers(inner).body(body);
+    let answer = request.send().await.unwrap();
+    if answer.status() != 303 {
+        return answered(answer);
+    }
+    let location = answer.headers()["location"].to_str().unwrap().to_owned();
+    let place = location.strip_prefix("http://hermod").unwrap();
+    let mut second = HeaderMap::new();
+    for name in ["accept", "mcp-session-id", "last-event-id", "mcp-protocol-version"] {
+        second.extend(headers.get(name).map(|value| (http::HeaderName::from_static(name), value.clone())));
+    }
+    second.insert("host", HeaderValue::from_static("hermod"));
+    second.insert(identity::assertion::HEADER, assertion);
+    let hold = edge.http.get(format!("http://{}{place}", edge.pushpin)).headers(second);
+    answered(hold.send().await.unwrap())
+}
+
+fn answered(answer: reqwest::Response) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = answer.status();
+    for (name, value) in answer.headers() {
+        if !["content-length", "transfer-encoding", "connection"].contains(&name.as_str()) {
+            response.headers_mut().append(name, value.clone());
+        }
+    }
+    *response.body_mut() = Body::from_stream(answer.bytes_stream());
+    response
+}
+
+fn principal(subject: &str, organisation: &str) -> Principal {
+    Principal {
+        issuer: TOKENS.into(),
+        subject: subject.into(),
+        organisation: organisation.into(),
+        client: None,
+        username: None,
+        scopes: Vec::new(),
+        roles: Vec::new(),
+        groups: Vec::new(),
+    }
+}
