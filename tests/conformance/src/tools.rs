@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use odin::runner::ResponseStream;
 use rmcp::{
     ErrorData, RoleServer,
     model::{
@@ -136,11 +137,12 @@ pub(crate) async fn call(
             .into())
         }
         "test_reconnection" => {
-            if let Some(stream) = context.extensions.get::<odin::runner::ResponseStream>() {
+            tokio::time::sleep(PAUSE).await;
+            if let Some(stream) = context.extensions.get::<ResponseStream>() {
                 stream.hang_up().map_err(|error| ErrorData::internal_error(error.to_string(), None))?;
             }
-            // Work that takes longer than the client's stream lives.
-            tokio::time::sleep(PAUSE * 4).await;
+            // Meanwhile the client comes back.
+            tokio::time::sleep(PAUSE * 2).await;
             said("The stream was closed, and taken up again.")
         }
         "test_sampling" => sample(&request, &context).await,

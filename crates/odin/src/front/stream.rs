@@ -120,7 +120,7 @@ pub(super) fn resumed(front: &Arc<Front>, waiting: Waiting, last: u32) -> Respon
     let streaming = Streaming::new(front.clone(), Era::Session, waiting);
     // It looks at once: there may be events already.
     streaming.waiting.wake();
-    Streaming { taken: last, ..streaming }.into_response()
+    Streaming { taken: last, behind: true, ..streaming }.into_response()
 }
 
 /// The events of a call after number `last`, as one text.
@@ -154,6 +154,8 @@ struct Streaming {
     waiting: Waiting,
     chunks: VecDeque<Bytes>,
     taken: u32,
+    /// Nothing was read yet of a stream that was taken up again: what comes first was there before.
+    behind: bool,
     /// The id that the answer goes out under, if it is not the call's own.
     under: Option<Arc<str>>,
     over: bool,
@@ -163,7 +165,17 @@ struct Streaming {
 impl Streaming {
     fn new(front: Arc<Front>, era: Era, waiting: Waiting) -> Self {
         let heard = Instant::now();
-        Self { front, era, waiting, chunks: VecDeque::new(), taken: 0, under: None, over: false, heard }
+        Self {
+            front,
+            era,
+            waiting,
+            chunks: VecDeque::new(),
+            taken: 0,
+            behind: false,
+            under: None,
+            over: false,
+            heard,
+        }
     }
 
     fn take(&mut self, events: Vec<Message>, out: Option<Message>) {
@@ -172,9 +184,14 @@ impl Streaming {
             (Some(out), Some(id)) => Some(retry::under_id(&out, id)),
             (out, _) => out,
         };
+        let behind = std::mem::take(&mut self.behind);
         for message in events.into_iter().chain(out) {
             self.taken = self.taken.saturating_add(1);
             if &*message == HANG_UP {
+                // That was about the stream before this one.
+                if behind {
+                    continue;
+                }
                 // Not settled: the call goes on without a client, until that resumes.
                 self.over = true;
                 return;
