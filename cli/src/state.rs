@@ -46,9 +46,40 @@ pub struct State {
     /// Extra environment by kind of part (`backend`, `worker`, …).
     #[serde(default)]
     pub env: BTreeMap<String, BTreeMap<String, String>>,
+    /// How the gateway checks tokens.
+    #[serde(default)]
+    pub tokens: Tokens,
     /// Programs of one's own in place of ours, by kind of part (`backend`, `worker`): a worker with other tools.
     #[serde(default)]
     pub programs: BTreeMap<String, PathBuf>,
+}
+
+/// How the gateway checks tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tokens {
+    /// By what.
+    pub check: TokenCheck,
+    /// How long Keycloak's word on a token is used, in seconds, 0 to 3600.
+    pub cache_s: u16,
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        Self { check: TokenCheck::Keys, cache_s: 30 }
+    }
+}
+
+/// By what tokens are checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenCheck {
+    /// Their signature: quick, and good without Keycloak; a token that was taken back is good until it expires.
+    Keys,
+    /// Keycloak is asked (RFC 7662).
+    Introspection,
+    /// Both.
+    Both,
 }
 
 /// How many copies run.
@@ -182,6 +213,7 @@ impl State {
             versions: Versions::default(),
             secrets: Secrets::random(),
             env: BTreeMap::new(),
+            tokens: Tokens::default(),
             programs: BTreeMap::new(),
         }
     }
@@ -245,6 +277,9 @@ impl State {
         }
         self.listen.parse::<std::net::IpAddr>().map_err(|_| Problem::new("listen must be an IP address"))?;
         self.size.check()?;
+        if self.tokens.cache_s > 3600 {
+            return Err(Problem::new("tokens.cache_s must be 0 to 3600"));
+        }
         self.ports.check()?;
         if let Some(kind) = self.programs.keys().find(|kind| !matches!(kind.as_str(), "backend" | "worker")) {
             return Err(Problem::new(format!(

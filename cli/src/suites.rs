@@ -168,6 +168,13 @@ pub const SUITES: &[Suite] = &[
         needs: &[Need::Stack, Need::Browser],
         limit_s: minutes(20),
     },
+    Suite {
+        name: "authorization",
+        shows: "the MCP conformance suite's scenarios for authorization servers, at Keycloak",
+        command: cargo_test!("--test", "authorization", "--", "--nocapture"),
+        needs: &[Need::Stack, Need::Conformance],
+        limit_s: minutes(15),
+    },
     e2e!("balance", "requests go to all backends and all workers; sessions on any backend"),
     e2e!("cancel", "a client that goes away stops the work, in the era where it means that"),
     e2e!("streams", "streams cut at random are resumed without gap or double; sessions' own streams; HTTP+SSE"),

@@ -77,7 +77,7 @@ fn values(plan: &Plan) -> Result<Values> {
         ("GATEWAY_PORT", plan.state.ports.gateway.to_string()),
         ("FILTER_WASM", plan.tools.filter.display().to_string()),
         // JSON within JSON: a quoted string of JSON is one of YAML.
-        ("FILTER_CONFIG", Value::String(filter::config(plan)).to_string()),
+        ("FILTER_CONFIG", Value::String(filter::config(plan)?).to_string()),
         ("PUBLIC_HOST", public_host),
         ("PUBLIC_PORT", port.to_string()),
         ("PUBLIC_SCHEME", url.scheme().to_owned()),

@@ -1,27 +1,51 @@
 //! The filter's configuration (JSON), the same for both gateways but for the way to Keycloak's keys.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Gateway, Plan};
+use crate::hosts::{Hosts, SHORT_PATH};
+use crate::problem::Result;
+use crate::state::TokenCheck;
 
 /// The configuration as one line of JSON. It holds the assertion's keys.
-pub(super) fn config(plan: &Plan) -> String {
+///
+/// # Errors
+/// A hosts file that is not as it should be.
+pub(super) fn config(plan: &Plan) -> Result<String> {
     let keycloak = Plan::local(plan.state.ports.keycloak);
     let upstream = match plan.gateway {
         Gateway::Envoy => "keycloak".to_owned(),
         Gateway::Kong => keycloak.clone(),
     };
+    let endpoint = "/heimdall/realms/asgard/protocol/openid-connect";
+    let jwks = json!({"upstream": upstream, "authority": keycloak, "path": format!("{endpoint}/certs")});
+    let introspection = json!({
+        "upstream": upstream,
+        "authority": keycloak,
+        "path": format!("{endpoint}/token/introspect"),
+        "client_id": "bifrost",
+        "client_secret": plan.state.secrets.gateway_client,
+        "cache_s": plan.state.tokens.cache_s,
+    });
+    let mut issuer = json!({"issuer": plan.state.issuer()});
+    if let Some(issuer) = issuer.as_object_mut() {
+        let check = plan.state.tokens.check;
+        if check != TokenCheck::Introspection {
+            issuer.insert("jwks".to_owned(), jwks);
+        }
+        if check != TokenCheck::Keys {
+            issuer.insert("introspection".to_owned(), introspection);
+        }
+    }
     let mut config = json!({
         "public_url": plan.state.public_url,
-        "issuers": [{
-            "issuer": plan.state.issuer(),
-            "jwks": {
-                "upstream": upstream,
-                "authority": keycloak,
-                "path": "/heimdall/realms/asgard/protocol/openid-connect/certs",
-            },
-        }],
-        "scopes": {"advertised": ["mcp:tools", "organization"], "required": []},
+        "issuers": [issuer],
+        "scopes": {
+            "advertised": ["mcp:tools", "organization"],
+            "required": [],
+            "implied": {"mcp:tools": ["mcp:tools:read", "mcp:tools:write"]},
+        },
+        "hosts": hosts(plan)?,
         "origins": origins(plan),
         "assertion": {"keys": plan.state.secrets.assertion_keys},
         "grip": {"issuer": "pushpin", "key": plan.state.secrets.grip_key},
@@ -30,7 +54,21 @@ pub(super) fn config(plan: &Plan) -> String {
         // What the backends speak; it opens the lock of kong/kong.yml.in.
         object.insert("kong_scheme".to_owned(), json!("http"));
     }
-    config.to_string()
+    Ok(config.to_string())
+}
+
+/// The organisations' own hosts.
+fn hosts(plan: &Plan) -> Result<Vec<Value>> {
+    let hosts = Hosts::load(&plan.paths)?;
+    let one = |(host, organisation): (&str, &str)| {
+        let mut one = json!({"url": plan.state.host_url(host)?, "organisation": organisation});
+        // Kong has decided where a request goes before the filter runs: the short path needs a route for each host there.
+        if let (Gateway::Envoy, Some(object)) = (plan.gateway, one.as_object_mut()) {
+            object.insert("path".to_owned(), json!(SHORT_PATH));
+        }
+        Ok(one)
+    };
+    hosts.iter().map(one).collect()
 }
 
 /// Web origins that may call: the Inspector's page under both of its names.

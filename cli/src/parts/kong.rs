@@ -98,7 +98,7 @@ fn values(plan: &Plan) -> Result<Values> {
         ("KONG_ERROR_LOG", "/dev/stderr".to_owned()),
         ("BACKEND_TARGETS", json!(targets).to_string()),
         ("CORS_ORIGINS", json!(origins).to_string()),
-        ("FILTER_CONFIG", filter::config(plan)),
+        ("FILTER_CONFIG", filter::config(plan)?),
         ("KEYCLOAK_ADDRESS", Plan::local(ports.keycloak)),
         ("HERMOD_SERVERS", format!("server {pushpin};")),
         ("GRIP_ISS", "pushpin".to_owned()),

@@ -153,7 +153,7 @@ fn the_filter_s_configuration_is_in_both_gateways_files() {
     for (gateway, file) in [(Gateway::Envoy, "envoy.yaml"), (Gateway::Kong, "kong.yml")] {
         let filled = fill(gateway);
         let text = std::fs::read_to_string(filled.plan.paths.run().join("gateway").join(file)).unwrap();
-        let config = filter::config(&filled.plan);
+        let config = filter::config(&filled.plan).unwrap();
         let expected =
             if gateway == Gateway::Envoy { serde_json::to_string(&config).unwrap() } else { config };
         assert!(text.contains(&expected), "{}", gateway.name());

@@ -30,6 +30,8 @@ pub fn http() -> reqwest::Client {
     reqwest::Client::builder()
         .no_proxy()
         .resolve("localhost", loopback)
+        .resolve("org-1.localhost", loopback)
+        .resolve("org-2.localhost", loopback)
         .tcp_nodelay(true)
         .redirect(reqwest::redirect::Policy::none())
         .build()

@@ -178,3 +178,20 @@ async fn one_who_belongs_to_two_organisations_reaches_both() {
     assert!(!strings(&reports[1]["pages"]).contains(&"login-login"), "{}", reports[1]["pages"]);
     inspector.end().await;
 }
+
+#[tokio::test]
+async fn the_transport_of_2024_and_an_own_host_work_in_the_browser_too() {
+    let stack = Stack::claim().await;
+    // The seed's own address of the transport HTTP+SSE.
+    let sse = format!("{}/sse", stack.endpoint(Road::Bifrost, "org-1"));
+    let own = format!("{}/mcp", stack.state.host_url("org-1.localhost").unwrap());
+    let servers = json!({
+        "sse": server(&sse, json!({"type": "sse"})),
+        "host": server(&own, json!({"type": "streamable-http", "protocolEra": "modern"})),
+    });
+    let inspector = Inspector::start(&stack, &servers).await;
+    let reports =
+        browse(&stack, &inspector, &[visit("sse", "thor", "org-1"), visit("host", "thor", "org-1")]).await;
+    reports.iter().for_each(check);
+    inspector.end().await;
+}

@@ -1,5 +1,7 @@
 //! Keycloak (Heimdall) changes its keys, or is away: who has a good token does not notice; nobody gets in without.
 //!
+//! Where the gateway asks Keycloak about tokens (introspection), who was logged out or removed is refused at once.
+//!
 //! `E2E_DOWN_S` is how long Keycloak stays away, in seconds.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
@@ -9,11 +11,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use asgard::stack::Options;
+use asgard::state::{TokenCheck, Tokens};
 use asgard::supervisor::control::Request;
 use asgard::supervisor::part::Kind;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use e2e::keycloak::Keycloak;
+use e2e::login::{Ask, Person, register};
 use e2e::stack::wait;
 use e2e::tokens::{self, Wish};
 use e2e::{Client, Road, Stack};
@@ -51,7 +56,11 @@ async fn call(stack: &Stack, road: Road, token: &str) -> u16 {
 }
 
 async fn fresh(stack: &Stack) -> String {
-    tokens::fetch(stack, &Wish::usual(stack, "thor", "org-1")).await
+    fresh_of(stack, "thor").await
+}
+
+async fn fresh_of(stack: &Stack, user: &str) -> String {
+    tokens::fetch(stack, &Wish::usual(stack, user, "org-1")).await
 }
 
 #[tokio::test]
@@ -176,4 +185,107 @@ async fn without_keycloak_known_keys_are_good_and_nothing_else_is() {
          works {} ms after it is back",
         begun.elapsed().as_millis()
     );
+}
+
+/// How long the gateway may believe Keycloak's last word, in seconds.
+const CACHE_S: u16 = 2;
+
+/// A person with a token of a real session: a self-registered client, code and PKCE.
+async fn session_token(stack: &Stack, user: &str) -> String {
+    let redirect = format!("http://localhost:{}/oauth/callback", stack.state.ports.inspector);
+    let metadata = json!({
+        "client_name": "a test's client",
+        "redirect_uris": [redirect],
+        "token_endpoint_auth_method": "none",
+        "scope": "mcp:tools organization",
+    });
+    let (status, answer) = register(stack, &metadata, None).await;
+    assert_eq!(status, 201, "{answer}");
+    let resource = stack.state.resource("org-1");
+    let ask = Ask {
+        client: answer["client_id"].as_str().unwrap(),
+        redirect: &redirect,
+        scope: "mcp:tools organization",
+        resource: Some(&resource),
+    };
+    Person::sample(user, "org-1").log_in(stack, &ask).await.token().to_owned()
+}
+
+/// From now on the token passes for no longer than the gateway may believe Keycloak's last word; afterwards never.
+async fn ends(stack: &Stack, token: &str, what: &str) {
+    let begun = Instant::now();
+    let limit = Duration::from_secs(u64::from(CACHE_S) + 2);
+    while call(stack, Road::Bifrost, token).await == 200 {
+        assert!(begun.elapsed() < limit, "{what}: it passes after {:?}", begun.elapsed());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let took = begun.elapsed();
+    for _ in 0..10 {
+        for road in Road::BOTH {
+            assert_eq!(call(stack, road, token).await, 401, "{what}");
+        }
+    }
+    println!("Bifrost: {what}: refused after {} ms (cache {CACHE_S} s)", took.as_millis());
+}
+
+async fn asking_keycloak(check: TokenCheck) {
+    let options =
+        Options { tokens: Tokens { check, cache_s: CACHE_S }, backends: 1, workers: 1, ..Options::default() };
+    let own = asgard::stack::Stack::up(options).await.unwrap();
+    let stack = Stack::own(&own);
+    let keycloak = Keycloak::of(&stack);
+
+    // Another's session ends, this one goes on.
+    let stays = session_token(&stack, "freya").await;
+    let token = session_token(&stack, "thor").await;
+    for road in Road::BOTH {
+        assert_eq!(call(&stack, road, &token).await, 200);
+    }
+    let thor = keycloak.user("thor").await;
+    keycloak.change(Method::POST, &format!("/users/{thor}/logout"), None).await;
+    ends(&stack, &token, &format!("{check:?}: logged out")).await;
+
+    let token = session_token(&stack, "thor").await;
+    assert_eq!(call(&stack, Road::Bifrost, &token).await, 200);
+    let organisation = keycloak.organisation("org-1").await;
+    let members = format!("/organizations/{organisation}/members");
+    keycloak.change(Method::DELETE, &format!("{members}/{thor}"), None).await;
+    ends(&stack, &token, &format!("{check:?}: removed from the organisation")).await;
+    keycloak.change(Method::POST, &members, Some(&json!(thor))).await;
+
+    let token = session_token(&stack, "thor").await;
+    assert_eq!(call(&stack, Road::Bifrost, &token).await, 200);
+    keycloak.change(Method::PUT, &format!("/users/{thor}"), Some(&json!({"enabled": false}))).await;
+    ends(&stack, &token, &format!("{check:?}: user disabled")).await;
+    assert_eq!(call(&stack, Road::Bifrost, &stays).await, 200, "the other session lives");
+
+    // Nobody to ask: what was said lately holds for the cache's time, then nothing passes.
+    stack.order(&Request::Stop("keycloak".to_owned())).await;
+    wait("the gateway's memory ends", LIMIT, async || {
+        (call(&stack, Road::Bifrost, &stays).await != 200).then_some(())
+    })
+    .await;
+    let before: u64 = stack.served().await.values().sum();
+    for _ in 0..10 {
+        for road in Road::BOTH {
+            assert_eq!(call(&stack, road, &stays).await, 503);
+        }
+    }
+    assert_eq!(before, stack.served().await.values().sum::<u64>(), "no backend was asked");
+    stack.order(&Request::Start("keycloak".to_owned())).await;
+    stack.kinds_back(Some(&[Kind::Keycloak]), &[]).await;
+    let usual = fresh_of(&stack, "freya").await;
+    wait("it works again", LIMIT, async || (call(&stack, Road::Bifrost, &usual).await == 200).then_some(()))
+        .await;
+    own.down().await.unwrap();
+}
+
+#[tokio::test]
+async fn who_was_sent_away_is_refused_when_the_gateway_asks() {
+    asking_keycloak(TokenCheck::Introspection).await;
+}
+
+#[tokio::test]
+async fn who_was_sent_away_is_refused_when_the_gateway_checks_and_asks() {
+    asking_keycloak(TokenCheck::Both).await;
 }

@@ -206,3 +206,68 @@ async fn a_trusted_host_may_register_clients() {
         assert!(!now.contains("norns") && now.contains("localhost"), "{path}: {now}");
     }
 }
+
+#[tokio::test]
+async fn an_organisation_is_reached_at_its_own_host() {
+    let stack = Stack::claim().await;
+    let http = e2e::client::http();
+    let own = stack.state.host_url("org-1.localhost").unwrap();
+    let client = client(&stack).await;
+    for path in ["/mcp", "/api/v1/mcp/org-1"] {
+        let endpoint = format!("{own}{path}");
+        // The challenge and the metadata are in that host's name, and lead to the same Keycloak.
+        let answer = http.post(&endpoint).send().await.unwrap();
+        assert_eq!(answer.status(), 401, "{endpoint}");
+        let challenge = answer.headers()["www-authenticate"].to_str().unwrap().to_owned();
+        let about = format!("{own}/.well-known/oauth-protected-resource{path}");
+        assert!(challenge.contains(&format!("resource_metadata=\"{about}\"")), "{challenge}");
+        let about: Value = http.get(about).send().await.unwrap().json().await.unwrap();
+        assert_eq!(about["resource"], json!(endpoint));
+        assert_eq!(about["authorization_servers"], json!([stack.state.issuer()]));
+        // What a client gets by following them opens it, as it opens the organisation's other addresses.
+        let mut thor = Person::sample("thor", "org-1");
+        let login = log_in(&stack, &client, &mut thor, &endpoint).await;
+        assert_eq!(login.claims()["aud"], json!(endpoint));
+        assert_eq!(status(endpoint.clone(), login.token()).await, 200, "{endpoint}");
+        assert_eq!(status(stack.state.resource("org-1"), login.token()).await, 200);
+        assert_eq!(status(stack.state.resource("org-2"), login.token()).await, 401);
+        // A call that is handed over to Pushpin finds its way from there too.
+        let held = Client::at(endpoint, login.token().to_owned());
+        let exchange = held.tool_with_progress("slow_echo", json!({"total_ms": 300, "events": 3})).await;
+        exchange.check_whole(3).unwrap();
+        // Who does not belong there is refused.
+        let hel = log_in(&stack, &client, &mut Person::sample("hel", "org-2"), &format!("{own}{path}")).await;
+        assert_eq!(status(format!("{own}{path}"), hel.token()).await, 403);
+    }
+    // Other organisations do not exist at that host, nor the short path elsewhere.
+    let token = e2e::tokens::token(&stack, "freya", "org-2").await;
+    assert_eq!(status(format!("{own}/api/v1/mcp/org-2"), &token).await, 404);
+    assert_eq!(status(format!("{}/mcp", stack.state.public_url), &token).await, 404);
+    Keycloak::of(&stack).forget_client(&client).await;
+}
+
+#[tokio::test]
+async fn a_new_domain_is_a_host_at_once() {
+    let stack = Stack::claim().await;
+    let url = stack.state.host_url("alfheim.localhost").unwrap();
+    let metadata = format!("{url}/.well-known/oauth-protected-resource/mcp");
+    let resource = async || {
+        let port = stack.state.ports.gateway;
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .resolve("alfheim.localhost", ([127, 0, 0, 1], port).into())
+            .build()
+            .unwrap();
+        let answer = http.get(&metadata).send().await.unwrap();
+        let body: Value = answer.json().await.unwrap_or_default();
+        body["resource"].as_str().map(str::to_owned)
+    };
+    let told = run(&stack, "./asgard org add alfheim --domain alfheim.localhost --theme aurora").await;
+    assert!(told.contains(&format!("{url}/mcp")), "{told}");
+    assert_eq!(resource().await, Some(format!("{url}/mcp")));
+    let text = refused(&stack, "./asgard org add vanir --domain alfheim.localhost").await;
+    assert!(text.contains("belongs to the organisation alfheim"), "{text}");
+    run(&stack, "./asgard org remove alfheim").await;
+    assert_ne!(resource().await, Some(format!("{url}/mcp")), "gone");
+    stack.serving().await;
+}
