@@ -253,7 +253,7 @@ mod tests {
     fn questions_are_bounded() {
         let mut asking = Asking::new(&config());
         let reason = |result: Result<(), Refusal>| result.err().map(|refusal| refusal.reason);
-        let (one, two) = ([1; 32], [2; 32]);
+        let (one, two): (Digest, Digest) = (1, 2);
         assert_eq!(reason(asking.begin(&one, 100)), None);
         assert_eq!(reason(asking.begin(&one, 100)), None);
         assert_eq!(reason(asking.begin(&two, 100)), Some("introspection_busy"));
@@ -268,9 +268,7 @@ mod tests {
         assert_eq!(reason(asking.begin(&one, 106)), Some("introspection_unavailable"));
         assert_eq!(reason(asking.begin(&one, 107)), None);
         for number in 0..10_000_u32 {
-            let mut digest = [0; 32];
-            digest[..4].copy_from_slice(&number.to_be_bytes());
-            asking.keep_inactive(digest, 107);
+            asking.keep_inactive(number.into(), 107);
         }
         assert_eq!(asking.inactive.len(), MAX_INACTIVE);
     }

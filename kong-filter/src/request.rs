@@ -1,5 +1,7 @@
 //! A request as the gateway received it.
 
+use std::borrow::Cow;
+
 use crate::reply::Refusal;
 
 /// Method, target and headers of a request, as far as the filter looks at them.
@@ -48,11 +50,12 @@ impl Request {
         if values.next().is_some() {
             return Err(HeaderError::Twice);
         }
+        if value.len() > max || !is_printable(value) {
+            return Err(HeaderError::Malformed);
+        }
         match std::str::from_utf8(value) {
-            Ok(text) if text.len() <= max && text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) => {
-                Ok(Some(text.trim_matches(' ')))
-            }
-            _ => Err(HeaderError::Malformed),
+            Ok(text) => Ok(Some(text.trim_matches(' '))),
+            Err(_) => Err(HeaderError::Malformed),
         }
     }
 
@@ -115,7 +118,7 @@ impl Request {
             return Err(Refusal::no_token());
         }
         let token = token.trim_matches(' ');
-        if token.is_empty() || token.contains([' ', ',']) {
+        if token.is_empty() || [b' ', b','].iter().any(|byte| token.as_bytes().contains(byte)) {
             return Err(malformed());
         }
         if token.len() > max {
@@ -131,16 +134,34 @@ impl Request {
     }
 }
 
+/// Whether all bytes are visible ASCII or spaces. Eight at a time: a token has more than a thousand.
+fn is_printable(bytes: &[u8]) -> bool {
+    const fn each(byte: u8) -> u64 {
+        u64::from_ne_bytes([byte; 8])
+    }
+    const TOP: u64 = each(0x80);
+    let (eights, rest) = bytes.as_chunks::<8>();
+    eights.iter().all(|eight| {
+        let word = u64::from_ne_bytes(*eight);
+        // Each leaves a byte's top bit set for what it looks for. A carry can only come from a byte that is
+        // found out itself.
+        let beyond_ascii = word;
+        let delete = word.wrapping_add(each(1));
+        let control = !((word | TOP).wrapping_sub(each(b' ')));
+        (beyond_ascii | delete | control) & TOP == 0
+    }) && rest.iter().all(|byte| (b' '..=b'~').contains(byte))
+}
+
 /// The value of an `Mcp-Name` header: the specification writes what is not plain ASCII as
 /// `=?base64?…?=`. `None` when that form is broken.
-pub fn decode_name(value: &str) -> Option<String> {
+pub fn decode_name(value: &str) -> Option<Cow<'_, str>> {
     use base64::Engine as _;
     let Some(rest) = value.strip_prefix("=?base64?") else {
-        return Some(value.to_owned());
+        return Some(Cow::Borrowed(value));
     };
     let encoded = rest.strip_suffix("?=")?;
     let bytes = base64::engine::general_purpose::STANDARD.decode(encoded).ok()?;
-    String::from_utf8(bytes).ok()
+    String::from_utf8(bytes).ok().map(Cow::Owned)
 }
 
 #[cfg(test)]
@@ -179,6 +200,17 @@ mod tests {
         assert_eq!(request(&[("a", "0123456789")]).one("a", 9), Err(HeaderError::Malformed));
         assert_eq!(request(&[("A", " v ")]).one("a", 9), Ok(Some("v")));
         assert_eq!(request(&[]).one("a", 9), Ok(None));
+    }
+
+    #[test]
+    fn every_byte_is_looked_at() {
+        for place in 0..19 {
+            for byte in 0..=255_u8 {
+                let mut bytes = [b'a'; 19];
+                bytes[place] = byte;
+                assert_eq!(is_printable(&bytes), (b' '..=b'~').contains(&byte), "{byte} at {place}");
+            }
+        }
     }
 
     #[test]
