@@ -34,22 +34,45 @@ pub struct Verified {
     pub userinfo: Rc<str>,
     /// The first second in which the issuer must be asked (again), in seconds since 1970.
     pub ask_at: u64,
-    assertions: Vec<(RequestLine, Rc<str>, u64)>,
+    assertions: Vec<Made>,
 }
 
 /// What an assertion is bound to beside the caller.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestLine {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestLine<'a> {
     /// The road.
     pub road: Road,
     /// HTTP method.
-    pub method: String,
+    pub method: &'a str,
     /// Path without the query.
-    pub path: String,
+    pub path: &'a str,
     /// `Mcp-Method`.
-    pub mcp_method: Option<String>,
+    pub mcp_method: Option<&'a str>,
     /// `Mcp-Name`.
-    pub mcp_name: Option<String>,
+    pub mcp_name: Option<&'a str>,
+}
+
+/// An assertion that was made, and what it is bound to.
+struct Made {
+    road: Road,
+    method: String,
+    path: String,
+    mcp_method: Option<String>,
+    mcp_name: Option<String>,
+    assertion: Rc<str>,
+    expires: u64,
+}
+
+impl Made {
+    fn line(&self) -> RequestLine<'_> {
+        RequestLine {
+            road: self.road,
+            method: &self.method,
+            path: &self.path,
+            mcp_method: self.mcp_method.as_deref(),
+            mcp_name: self.mcp_name.as_deref(),
+        }
+    }
 }
 
 impl Verified {
@@ -65,19 +88,26 @@ impl Verified {
     }
 
     /// The assertion that was made for the same request line, if it is good until `until` at least.
-    pub fn assertion(&self, line: &RequestLine, until: u64) -> Option<Rc<str>> {
-        let mut found =
-            self.assertions.iter().filter(|(known, _, expires)| known == line && *expires >= until);
-        found.next().map(|(_, assertion, _)| assertion.clone())
+    pub fn assertion(&self, line: &RequestLine<'_>, until: u64) -> Option<Rc<str>> {
+        let found = self.assertions.iter().find(|made| made.expires >= until && made.line() == *line);
+        found.map(|made| made.assertion.clone())
     }
 
     /// Keeps an assertion for the next request with the same line.
-    pub fn keep(&mut self, line: RequestLine, assertion: Rc<str>, expires: u64) {
-        self.assertions.retain(|(known, _, _)| *known != line);
+    pub fn keep(&mut self, line: &RequestLine<'_>, assertion: Rc<str>, expires: u64) {
+        self.assertions.retain(|made| made.line() != *line);
         if self.assertions.len() >= MAX_ASSERTIONS {
             self.assertions.remove(0);
         }
-        self.assertions.push((line, assertion, expires));
+        self.assertions.push(Made {
+            road: line.road,
+            method: line.method.to_owned(),
+            path: line.path.to_owned(),
+            mcp_method: line.mcp_method.map(str::to_owned),
+            mcp_name: line.mcp_name.map(str::to_owned),
+            assertion,
+            expires,
+        });
     }
 }
 
@@ -161,14 +191,8 @@ mod tests {
         Verified::new(0, None, Rc::new(claims), "".into(), u64::MAX)
     }
 
-    fn line(path: &str) -> RequestLine {
-        RequestLine {
-            road: Road::Bifrost,
-            method: "POST".into(),
-            path: path.into(),
-            mcp_method: None,
-            mcp_name: None,
-        }
+    fn line(path: &str) -> RequestLine<'_> {
+        RequestLine { road: Road::Bifrost, method: "POST", path, mcp_method: None, mcp_name: None }
     }
 
     #[test]
@@ -201,14 +225,14 @@ mod tests {
     #[test]
     fn assertions_are_kept_for_their_line_and_life() {
         let mut token = verified("x");
-        token.keep(line("/a"), "one".into(), 10);
+        token.keep(&line("/a"), "one".into(), 10);
         assert_eq!(token.assertion(&line("/a"), 10).as_deref(), Some("one"));
         assert_eq!(token.assertion(&line("/a"), 11), None);
         assert_eq!(token.assertion(&line("/b"), 5), None);
-        token.keep(line("/a"), "two".into(), 20);
+        token.keep(&line("/a"), "two".into(), 20);
         assert_eq!(token.assertion(&line("/a"), 5).as_deref(), Some("two"));
         for path in ["/b", "/c", "/d", "/e"] {
-            token.keep(line(path), "x".into(), 20);
+            token.keep(&line(path), "x".into(), 20);
         }
         assert_eq!(token.assertion(&line("/a"), 5), None);
     }

@@ -3,6 +3,7 @@
 //! [`Service::judge`] says of a request: answer it so, pass it on so, or fetch these keys first and ask
 //! again. Whatever goes wrong on the way ends in a refusal.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use base64::Engine as _;
@@ -110,7 +111,7 @@ struct Target<'a> {
     /// Whether it came by the organisation's short path.
     short: bool,
     /// The path that the backend gets.
-    path: String,
+    path: Cow<'a, str>,
 }
 
 impl Service {
@@ -279,13 +280,13 @@ impl Filter {
         };
         let found = self.tokens.verified(token, &digest, now, progress, &check)?;
         let would_refuse = check_policy(&config, request, &found.claims, organisation, &line)?;
-        let identity = self.identity(&digest, &found.claims, organisation, line, now)?;
+        let identity = self.identity(&digest, &found.claims, organisation, &line, now)?;
         Ok(Forward {
             identity,
             userinfo: found.userinfo,
             target: target.short.then(|| match request.target.split_once('?') {
                 Some((_, query)) => format!("{}?{query}", target.path),
-                None => target.path.clone(),
+                None => target.path.to_string(),
             }),
             scheme: config.kong_scheme.map(KongScheme::as_str),
             would_refuse,
@@ -311,19 +312,18 @@ impl Filter {
 
     /// What the assertion is bound to. An MCP header that comes twice or is malformed is left out, so
     /// that the backend, which sees it, finds the two different and refuses by the protocol's own rules.
-    fn line(&self, request: &Request, path: &str, now: u64) -> RequestLine {
+    fn line<'a>(&self, request: &'a Request, path: &'a str, now: u64) -> RequestLine<'a> {
         let grip = self.grip.as_ref().zip(request.one("grip-sig", 1024).ok().flatten());
         let road = match grip {
             Some((key, signature)) if key.verifies(signature, now) => Road::Hermod,
             _ => Road::Bifrost,
         };
-        let header = |name, max| request.one(name, max).ok().flatten().map(str::to_owned);
         RequestLine {
             road,
-            method: request.method.clone(),
-            path: path.to_owned(),
-            mcp_method: header("mcp-method", MAX_METHOD),
-            mcp_name: header("mcp-name", MAX_MCP_NAME),
+            method: &request.method,
+            path,
+            mcp_method: request.one("mcp-method", MAX_METHOD).ok().flatten(),
+            mcp_name: request.one("mcp-name", MAX_MCP_NAME).ok().flatten(),
         }
     }
 
@@ -334,11 +334,11 @@ impl Filter {
         digest: &Digest,
         claims: &Claims,
         organisation: &str,
-        line: RequestLine,
+        line: &RequestLine<'_>,
         now: u64,
     ) -> Result<Rc<str>, Refusal> {
         let until = now.saturating_add(assertion::LIFE / 2);
-        if let Some(found) = self.tokens.assertion(digest, &line, until) {
+        if let Some(found) = self.tokens.assertion(digest, line, until) {
             return Ok(found);
         }
         let expires_at = now.saturating_add(assertion::LIFE);
@@ -349,10 +349,10 @@ impl Filter {
                 principal,
                 audience: assertion::AUDIENCE.to_owned(),
                 road: line.road,
-                method: line.method.clone(),
-                path: line.path.clone(),
-                mcp_method: line.mcp_method.clone(),
-                mcp_name: line.mcp_name.clone(),
+                method: line.method.to_owned(),
+                path: line.path.to_owned(),
+                mcp_method: line.mcp_method.map(str::to_owned),
+                mcp_name: line.mcp_name.map(str::to_owned),
                 issued_at: now,
                 expires_at,
             })
@@ -393,16 +393,16 @@ impl Filter {
 }
 
 /// The endpoint that a path names under a site's name.
-fn target<'a>(site: &'a Site, path: &str) -> Result<Target<'a>, PathError> {
+fn target<'a>(site: &'a Site, path: &'a str) -> Result<Target<'a>, PathError> {
     if let (Some(organisation), true) = (&site.organisation, site.path.as_deref() == Some(path)) {
         let (organisation, path) = (organisation.clone(), path::resource_path(organisation));
-        return Ok(Target { site, organisation, short: true, path });
+        return Ok(Target { site, organisation, short: true, path: Cow::Owned(path) });
     }
     let endpoint = path::parse(path)?;
     if site.organisation.as_ref().is_some_and(|only| *only != endpoint.organisation) {
         return Err(PathError::NotAnEndpoint);
     }
-    Ok(Target { site, organisation: endpoint.organisation, short: false, path: path.to_owned() })
+    Ok(Target { site, organisation: endpoint.organisation, short: false, path: Cow::Borrowed(path) })
 }
 
 /// Judges a verified token for an organisation.
@@ -436,16 +436,26 @@ fn not_member() -> Refusal {
 
 /// What the policy is asked: method and name of a request whose headers are binding. The backend asks
 /// it about all others.
-fn asked<'a>(request: &Request, line: &'a RequestLine) -> Option<(&'a str, Option<String>)> {
+fn asked<'a>(request: &Request, line: &RequestLine<'a>) -> Option<(&'a str, Option<Cow<'a, str>>)> {
     let version = request.one("mcp-protocol-version", 32).ok().flatten()?;
     if version.len() != BINDING_SINCE.len() || version < BINDING_SINCE {
         return None;
     }
-    let method = line.mcp_method.as_deref()?;
-    match &line.mcp_name {
+    let method = line.mcp_method?;
+    match line.mcp_name {
         None => Some((method, None)),
         // Malformed: the backend refuses it.
         Some(name) => decode_name(name).map(|name| (method, Some(name))),
+    }
+}
+
+fn caller<'a>(claims: &'a Claims, organisation: &'a str) -> policy::Caller<'a> {
+    policy::Caller {
+        organisation,
+        client: claims.client.as_deref(),
+        scopes: &claims.scopes,
+        roles: &claims.roles,
+        groups: &claims.groups,
     }
 }
 
@@ -456,16 +466,16 @@ fn check_scopes(
     request: &Request,
     claims: &Claims,
     organisation: &str,
-    line: &RequestLine,
+    line: &RequestLine<'_>,
 ) -> Result<(), Refusal> {
     let required = &config.scopes.required;
     if required.iter().all(|scope| claims.scopes.contains(scope)) {
         return Ok(());
     }
     let mut scopes = required.clone();
-    if let (Some((method, name)), Some(caller)) = (asked(request, line), claims.principal(organisation)) {
+    if let Some((method, name)) = asked(request, line) {
         let request = policy::Request { method, name: name.as_deref() };
-        add_scopes(&mut scopes, config.policy.decide(&caller, request).scopes);
+        add_scopes(&mut scopes, config.policy.decide_for(caller(claims, organisation), request).scopes);
     }
     Err(Refusal::scope("scope_missing", "the token lacks a scope that the request needs", scopes))
 }
@@ -485,7 +495,7 @@ fn check_policy(
     request: &Request,
     claims: &Claims,
     organisation: &str,
-    line: &RequestLine,
+    line: &RequestLine<'_>,
 ) -> Result<Option<String>, Refusal> {
     let policy = &config.policy;
     if policy.is_open() {
@@ -494,8 +504,8 @@ fn check_policy(
     let Some((method, name)) = asked(request, line) else {
         return Ok(None);
     };
-    let caller = claims.principal(organisation).ok_or_else(not_member)?;
-    let decision = policy.decide(&caller, policy::Request { method, name: name.as_deref() });
+    let request = policy::Request { method, name: name.as_deref() };
+    let decision = policy.decide_for(caller(claims, organisation), request);
     if decision.allowed() {
         return Ok(None);
     }

@@ -5,6 +5,7 @@
 //! requests pass unseen.
 
 use std::cell::RefCell;
+use std::mem::take;
 use std::rc::Rc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -95,16 +96,17 @@ impl Context for Http {
 
 impl HttpContext for Http {
     fn on_http_request_headers(&mut self, _count: usize, _end: bool) -> Action {
-        let headers = hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default();
-        let pseudo = |wanted: &str| {
-            let value = headers.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone());
+        let mut headers = hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default();
+        // Taken out of the list: nobody looks for them there.
+        let mut pseudo = |wanted: &str| {
+            let value = headers.iter_mut().find(|(name, _)| name == wanted).map(|(_, value)| take(value));
             value.and_then(|value| String::from_utf8(value).ok())
         };
-        let method = pseudo(":method").unwrap_or_default();
+        let (method, path) = (pseudo(":method").unwrap_or_default(), pseudo(":path"));
         // Kong's `:path` is normalised already; what the backend gets is the raw one.
         let in_kong = self.service.try_borrow().is_ok_and(|service| service.in_kong());
         let raw = if in_kong { property(&["request", "path"]) } else { None };
-        let target = raw.or_else(|| pseudo(":path")).unwrap_or_default();
+        let target = raw.or(path).unwrap_or_default();
         self.judge(Request { method, target, headers }, Progress::default())
     }
 }
@@ -157,7 +159,7 @@ fn unable(reason: &str) -> Reply {
 fn answer(request: &Request, reply: &Reply) -> Action {
     if let Some(refused) = &reply.log {
         let level = if reply.status >= 500 { LogLevel::Error } else { LogLevel::Warn };
-        log(level, &format!("refused {refused} request={}", request.id().unwrap_or("-")));
+        log(level, &format!("refused {refused} request={}", id(request)));
     }
     let headers = reply.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let body = (!reply.body.is_empty()).then_some(reply.body.as_bytes());
@@ -186,12 +188,16 @@ fn pass(request: &Request, forward: &Forward) -> Action {
         return answer(request, &unable("gateway_failed"));
     }
     if let Some(refused) = &forward.would_refuse {
-        log(
-            LogLevel::Warn,
-            &format!("dry-run would-refuse {refused} request={}", request.id().unwrap_or("-")),
-        );
+        log(LogLevel::Warn, &format!("dry-run would-refuse {refused} request={}", id(request)));
     }
     Action::Continue
+}
+
+/// The gateway's id of a request: as it passes it on, or as Kong keeps it for itself.
+fn id(request: &Request) -> String {
+    let own =
+        property(&["ngx", "kong_request_id"]).filter(|id| id.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    own.or_else(|| request.id().map(str::to_owned)).unwrap_or_else(|| "-".to_owned())
 }
 
 fn property(path: &[&str]) -> Option<String> {

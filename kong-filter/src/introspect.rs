@@ -253,7 +253,7 @@ mod tests {
     fn questions_are_bounded() {
         let mut asking = Asking::new(&config());
         let reason = |result: Result<(), Refusal>| result.err().map(|refusal| refusal.reason);
-        let (one, two) = (1, 2);
+        let (one, two): (Digest, Digest) = (1, 2);
         assert_eq!(reason(asking.begin(&one, 100)), None);
         assert_eq!(reason(asking.begin(&one, 100)), None);
         assert_eq!(reason(asking.begin(&two, 100)), Some("introspection_busy"));
@@ -267,8 +267,8 @@ mod tests {
         asking.ended(&Answer::Unavailable, 105);
         assert_eq!(reason(asking.begin(&one, 106)), Some("introspection_unavailable"));
         assert_eq!(reason(asking.begin(&one, 107)), None);
-        for digest in 0..10_000 {
-            asking.keep_inactive(digest, 107);
+        for number in 0..10_000_u32 {
+            asking.keep_inactive(number.into(), 107);
         }
         assert_eq!(asking.inactive.len(), MAX_INACTIVE);
     }

@@ -1,5 +1,7 @@
 //! A request as the gateway received it.
 
+use std::borrow::Cow;
+
 use crate::reply::Refusal;
 
 /// Method, target and headers of a request, as far as the filter looks at them.
@@ -152,14 +154,14 @@ fn is_printable(bytes: &[u8]) -> bool {
 
 /// The value of an `Mcp-Name` header: the specification writes what is not plain ASCII as
 /// `=?base64?…?=`. `None` when that form is broken.
-pub fn decode_name(value: &str) -> Option<String> {
+pub fn decode_name(value: &str) -> Option<Cow<'_, str>> {
     use base64::Engine as _;
     let Some(rest) = value.strip_prefix("=?base64?") else {
-        return Some(value.to_owned());
+        return Some(Cow::Borrowed(value));
     };
     let encoded = rest.strip_suffix("?=")?;
     let bytes = base64::engine::general_purpose::STANDARD.decode(encoded).ok()?;
-    String::from_utf8(bytes).ok()
+    String::from_utf8(bytes).ok().map(Cow::Owned)
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@
 //! requests then look like those of a page of ours. They still say the attacker's name in `Host`: so a
 //! request to an MCP endpoint is only taken under a name that the configuration knows.
 
-use identity::claims::same_resource;
 use identity::path;
 
 use crate::config::Config;
@@ -91,13 +90,19 @@ impl Sites {
         })
     }
 
-    /// Whether an audience is a URL of the organisation's resource, under any name that it has.
+    /// Whether an audience is a URL of the organisation's resource, under any name that it has: scheme and
+    /// host in any case (RFC 3986 section 6.2.2.1), everything else to the byte.
     pub fn is_resource(&self, audience: &str, organisation: &str) -> bool {
-        let own = self.hosts.iter().filter(|site| site.organisation.as_deref() == Some(organisation));
-        std::iter::once(&self.public).chain(own).any(|site| {
-            same_resource(audience, &site.resource(organisation, false))
-                || (site.path.is_some() && same_resource(audience, &site.resource(organisation, true)))
-        })
+        let is = |site: &Site| {
+            let (Some(origin), Some(path)) = (audience.get(..site.url.len()), audience.get(site.url.len()..))
+            else {
+                return false;
+            };
+            origin.eq_ignore_ascii_case(&site.url)
+                && (path::is_resource_path(path, organisation) || site.path.as_deref() == Some(path))
+        };
+        let mut own = self.hosts.iter().filter(|site| site.organisation.as_deref() == Some(organisation));
+        is(&self.public) || own.any(is)
     }
 }
 

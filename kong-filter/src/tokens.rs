@@ -138,12 +138,18 @@ impl Tokens {
     }
 
     /// The assertion that was made for this token and request line, if it is good until `until`.
-    pub fn assertion(&mut self, digest: &Digest, line: &RequestLine, until: u64) -> Option<Rc<str>> {
+    pub fn assertion(&mut self, digest: &Digest, line: &RequestLine<'_>, until: u64) -> Option<Rc<str>> {
         self.cache.get(digest)?.assertion(line, until)
     }
 
     /// Keeps an assertion that was made for a token and a request line.
-    pub fn keep_assertion(&mut self, digest: &Digest, line: RequestLine, assertion: Rc<str>, expires: u64) {
+    pub fn keep_assertion(
+        &mut self,
+        digest: &Digest,
+        line: &RequestLine<'_>,
+        assertion: Rc<str>,
+        expires: u64,
+    ) {
         if let Some(known) = self.cache.get(digest) {
             known.keep(line, assertion, expires);
         }

@@ -55,6 +55,11 @@ pub fn resource_path(organisation: &str) -> String {
     format!("{BASE}mcp/{organisation}")
 }
 
+/// Whether `path` is [`resource_path`] of the organisation.
+pub fn is_resource_path(path: &str, organisation: &str) -> bool {
+    path.strip_prefix(BASE).and_then(|rest| rest.strip_prefix("mcp/")) == Some(organisation)
+}
+
 /// Why a path is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
@@ -267,6 +272,8 @@ mod tests {
         #[test]
         fn what_is_built_is_read_back(alias in "[a-zA-Z0-9]([a-zA-Z0-9_-]{0,20}[a-zA-Z0-9])?", session in "[A-Za-z0-9._~-]{1,40}") {
             prop_assume!(!is_reserved(&alias) && !is_reserved(&session) && session != "." && session != "..");
+            prop_assert!(is_resource_path(&resource_path(&alias), &alias));
+            prop_assert!(!is_resource_path(&resource_path(&alias), &session) || alias == session);
             prop_assert_eq!(parse(&resource_path(&alias)), endpoint(&alias, EndpointKind::Streamable));
             let path = format!("/api/v1/mcp/{alias}/{session}/messages");
             prop_assert_eq!(parse(&path), endpoint(&alias, EndpointKind::Messages { session }));

@@ -133,6 +133,33 @@ pub struct Policy {
     pub dry_run: bool,
 }
 
+/// Who calls, as far as a policy looks.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller<'a> {
+    /// The organisation that the request is for.
+    pub organisation: &'a str,
+    /// The OAuth client that obtained the token.
+    pub client: Option<&'a str>,
+    /// The token's scopes, with those that they contain ([`crate::Hierarchy`]).
+    pub scopes: &'a [String],
+    /// Roles.
+    pub roles: &'a [String],
+    /// Groups.
+    pub groups: &'a [String],
+}
+
+impl<'a> From<&'a Principal> for Caller<'a> {
+    fn from(principal: &'a Principal) -> Self {
+        Self {
+            organisation: &principal.organisation,
+            client: principal.client.as_deref(),
+            scopes: &principal.scopes,
+            roles: &principal.roles,
+            groups: &principal.groups,
+        }
+    }
+}
+
 /// What a caller wants to do.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
@@ -293,6 +320,11 @@ impl Policy {
 
     /// Decides whether a caller may do something, and says which rule says so.
     pub fn decide<'a>(&'a self, caller: &Principal, request: Request<'_>) -> Decision<'a> {
+        self.decide_for(caller.into(), request)
+    }
+
+    /// The same for a caller of whom there is no [`Principal`].
+    pub fn decide_for<'a>(&'a self, caller: Caller<'_>, request: Request<'_>) -> Decision<'a> {
         let rules = || self.rules.iter().enumerate().map(|(index, rule)| (index.saturating_add(1), rule));
         let rule = rules().find(|(_, rule)| rule.fits(caller, request) && rule.has_scopes(caller));
         let housekeeping = is_housekeeping(request.method);
@@ -316,7 +348,7 @@ impl Policy {
 
 impl Rule {
     /// Whether everything but the scopes fits.
-    fn fits(&self, caller: &Principal, request: Request<'_>) -> bool {
+    fn fits(&self, caller: Caller<'_>, request: Request<'_>) -> bool {
         let one = |patterns: &[Pattern], text: Option<&str>| {
             patterns.is_empty()
                 || text.is_some_and(|text| patterns.iter().any(|pattern| pattern.matches(text)))
@@ -327,13 +359,13 @@ impl Rule {
         };
         one(&self.methods, Some(request.method))
             && one(&self.names, request.name)
-            && one(&self.organisations, Some(&caller.organisation))
-            && one(&self.clients, caller.client.as_deref())
-            && any(&self.roles, &caller.roles)
-            && any(&self.groups, &caller.groups)
+            && one(&self.organisations, Some(caller.organisation))
+            && one(&self.clients, caller.client)
+            && any(&self.roles, caller.roles)
+            && any(&self.groups, caller.groups)
     }
 
-    fn has_scopes(&self, caller: &Principal) -> bool {
+    fn has_scopes(&self, caller: Caller<'_>) -> bool {
         self.scopes.iter().all(|scope| caller.scopes.contains(scope))
     }
 }

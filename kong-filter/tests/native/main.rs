@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod names;
+#[path = "../support/mod.rs"]
 mod support;
+mod tokens;
 
 use identity::assertion::{AUDIENCE, AssertionKeys};
 use identity::{Road, assertion};

@@ -1,0 +1,87 @@
+//! Hosts, and the documents that are found under them.
+
+use identity::assertion::{AUDIENCE, AssertionKeys};
+use kong_filter::reply::Reply;
+use serde_json::{Value, json};
+
+use super::support::Sent;
+use super::{NOW, Site, forward, reason, reply};
+
+#[test]
+fn an_organisations_own_host() {
+    let mut site = Site::new();
+    let patch = json!({"host": "tools.org1.example:8000", "path": "/mcp?a=b", "claims": {"aud": "http://tools.org1.example:8000/mcp"}});
+    let sent = site.sent(&patch);
+    let step = forward(site.judge(&sent, NOW));
+    assert_eq!(step.target.as_deref(), Some("/api/v1/mcp/org-1?a=b"));
+    let keys = AssertionKeys::parse(site.config["assertion"]["keys"].as_str().unwrap()).unwrap();
+    assert_eq!(keys.verify(&step.identity, AUDIENCE, NOW).unwrap().path, "/api/v1/mcp/org-1");
+    // The short path is that host's alone.
+    let elsewhere = Sent { host: "localhost:8000".into(), ..sent.clone() };
+    assert_eq!(reason(site.judge(&elsewhere, NOW)), "not_found");
+    let refused = reply(site.judge(&Sent { headers: vec![], ..sent }, NOW)).unwrap();
+    let challenge = &refused.headers.iter().find(|(name, _)| *name == "www-authenticate").unwrap().1;
+    let metadata =
+        "resource_metadata=\"http://tools.org1.example:8000/.well-known/oauth-protected-resource/mcp\"";
+    assert!(challenge.contains(metadata), "{challenge}");
+    for (path, resource) in [
+        ("", "http://tools.org1.example:8000/api/v1/mcp/org-1"),
+        ("/mcp", "http://tools.org1.example:8000/mcp"),
+        ("/api/v1/mcp/org-1", "http://tools.org1.example:8000/api/v1/mcp/org-1"),
+    ] {
+        let document = document(
+            &mut site,
+            "tools.org1.example",
+            &format!("/.well-known/oauth-protected-resource{path}"),
+        );
+        assert_eq!(serde_json::from_str::<Value>(&document.body).unwrap()["resource"], resource);
+    }
+    let path = "/.well-known/oauth-protected-resource/api/v1/mcp/org-2";
+    assert_eq!(document(&mut site, "tools.org1.example", path).status, 404);
+}
+
+/// What `GET` gives at a host.
+fn document(site: &mut Site, host: &str, path: &str) -> Reply {
+    let sent = Sent { method: "GET".into(), host: host.into(), target: path.into(), headers: vec![] };
+    reply(site.judge(&sent, NOW)).unwrap()
+}
+
+#[test]
+fn the_authorization_servers_metadata_is_found_at_the_gateway() {
+    let mut site = Site::new();
+    for path in [
+        "/.well-known/oauth-authorization-server",
+        "/.well-known/openid-configuration",
+        "/.well-known/oauth-authorization-server/api/v1/mcp/org-1",
+        "/.well-known/openid-configuration/api/v1/mcp/org-1",
+        "/api/v1/mcp/org-1/.well-known/openid-configuration",
+    ] {
+        let found = document(&mut site, "localhost", path);
+        assert_eq!(found.status, 307, "{path}");
+        let issuer =
+            "http://localhost:8000/heimdall/realms/asgard/.well-known/openid-configuration".to_owned();
+        assert!(found.headers.contains(&("location", issuer)));
+        assert!(found.headers.contains(&("access-control-allow-origin", "*".to_owned())));
+    }
+    assert_eq!(document(&mut site, "localhost", "/.well-known/openid-configuration/x").status, 404);
+    assert_eq!(document(&mut site, "localhost", "/.well-known/openid-configurationx").status, 404);
+}
+
+#[test]
+fn advertised_scopes_name_the_organisation() {
+    let mut site =
+        Site::with(&json!({"scopes": {"advertised": ["mcp:tools", "organization:{organisation}"]}}));
+    let scopes =
+        |reply: Reply| serde_json::from_str::<Value>(&reply.body).unwrap()["scopes_supported"].clone();
+    let path = "/.well-known/oauth-protected-resource";
+    assert_eq!(scopes(document(&mut site, "localhost", path)), json!(["mcp:tools"]));
+    let org = document(&mut site, "localhost", &format!("{path}/api/v1/mcp/org-2"));
+    assert_eq!(scopes(org), json!(["mcp:tools", "organization:org-2"]));
+    let refused = reply(site.judge(&Sent { headers: vec![], ..site.sent(&json!({})) }, NOW)).unwrap();
+    let challenge = &refused.headers.iter().find(|(name, _)| *name == "www-authenticate").unwrap().1;
+    assert!(challenge.contains("scope=\"mcp:tools organization:org-1\""), "{challenge}");
+    assert_eq!(
+        refused.log.as_deref(),
+        Some("status=401 error=missing_token reason=token_missing organisation=org-1")
+    );
+}
