@@ -106,8 +106,8 @@ fn object(schema: &Value) -> Option<&Value> {
     if schema["properties"].is_object() {
         return Some(schema);
     }
-    let either = schema["anyOf"].as_array().into_iter().flatten();
-    either.filter(|one| one["properties"].is_object()).next()
+    let mut either = schema["anyOf"].as_array().into_iter().flatten();
+    either.find(|one| one["properties"].is_object())
 }
 
 /// What a setting takes, in a few words.
@@ -121,8 +121,8 @@ fn kind(schema: &Value) -> String {
     if object(schema).is_some() {
         return "object".into();
     }
-    let either = schema["anyOf"].as_array().into_iter().flatten();
-    if let Some(one) = either.filter(|one| one["type"] != "null").next() {
+    let mut either = schema["anyOf"].as_array().into_iter().flatten();
+    if let Some(one) = either.find(|one| one["type"] != "null") {
         return kind(one);
     }
     for list in [&schema["oneOf"], &schema["enum"]] {

@@ -38,7 +38,7 @@ pub async fn run(paths: &Paths, notify: &Notify) -> Result<ExitCode> {
             // Every backend says the same of a request that is wrong.
             Ok(answer) if answer.status().is_client_error() => {
                 let said: Value = answer.json().await.unwrap_or_default();
-                let why = said["error"].as_str().unwrap_or("the request is refused");
+                let why = said.get("error").and_then(Value::as_str).unwrap_or("the request is refused");
                 return Err(Problem::new(why.to_owned()));
             }
             Ok(answer) => problem = Problem::new(format!("backend-{number} answers {}", answer.status())),

@@ -217,7 +217,9 @@ impl Stack {
     /// Requests that each backend has answered.
     pub async fn served(&self) -> BTreeMap<String, u64> {
         let mut all = self.counters().await;
-        all.values_mut().for_each(|counts| drop(counts.remove("notified")));
+        for counts in all.values_mut() {
+            counts.remove("notified");
+        }
         all.into_iter().map(|(name, counts)| (name, counts.values().sum())).collect()
     }
 

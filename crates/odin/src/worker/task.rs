@@ -327,10 +327,11 @@ fn declares(job: &Job) -> bool {
 
 /// An error as the answer to the job's request.
 fn refusal(job: &Job, error_code: i32, message: &str) -> Message {
-    let mut error = serde_json::json!({ "code": error_code, "message": message });
-    if error_code == code::MISSING_CLIENT_CAPABILITY {
-        error["data"] = required();
-    }
+    let error = if error_code == code::MISSING_CLIENT_CAPABILITY {
+        serde_json::json!({ "code": error_code, "message": message, "data": required() })
+    } else {
+        serde_json::json!({ "code": error_code, "message": message })
+    };
     answer(job, Err(to_raw_value(&error).unwrap_or_default()))
 }
 
