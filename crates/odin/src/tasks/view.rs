@@ -213,6 +213,7 @@ mod tests {
         }
     }
 
+    #[expect(clippy::boxed_local, reason = "what the views return")]
     fn value(raw: Box<RawValue>) -> Value {
         serde_json::from_str(raw.get()).unwrap()
     }

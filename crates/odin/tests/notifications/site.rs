@@ -189,6 +189,7 @@ fn config(
         sessions: SessionKeys::parse(SESSIONS).unwrap(),
         grip,
         broadcast,
+        policy: Default::default(),
         limits: FrontLimits::default(),
         lease: Timing::default().lease,
     }
