@@ -8,6 +8,7 @@ mod media;
 mod prompts;
 mod resources;
 mod rounds;
+mod tasks;
 mod tools;
 
 use rmcp::{
@@ -53,6 +54,7 @@ impl ServerHandler for Fixture {
     fn get_info(&self) -> ServerConfig {
         let capabilities = ServerCapabilities::builder()
             .enable_tools()
+            .enable_tasks()
             .enable_tool_list_changed()
             .enable_prompts()
             .enable_prompts_list_changed()

@@ -16,7 +16,7 @@ use rmcp::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::{media, rounds, typed};
+use crate::{media, rounds, tasks, typed};
 
 /// Between the messages of a tool that sends some.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -65,6 +65,7 @@ pub(crate) fn all() -> Result<Vec<Tool>, ErrorData> {
         .map(|(name, description, schema)| {
             typed(json!({"name": name, "description": description, "inputSchema": schema}))
         })
+        .chain(tasks::all())
         .collect()
 }
 
@@ -105,6 +106,9 @@ pub(crate) async fn call(
     request: CallToolRequestParams,
     context: RequestContext<RoleServer>,
 ) -> Result<CallToolResponse, ErrorData> {
+    if let Some(answered) = tasks::call(&request, &context).await {
+        return answered;
+    }
     let client = context.client_capabilities().unwrap_or_default();
     if let Some(answered) = rounds::call(&request, &client) {
         return answered;

@@ -233,6 +233,10 @@ impl<H: ServerHandler> RmcpRunner<H> {
             ClientRequest::ReadResourceRequest(request) => &mut request.params.request_state,
             _ => return Ok(()),
         };
+        // Between the rounds of a task the state stays with the task.
+        if job.task.as_ref().is_some_and(|task| task.round > 1) {
+            return Ok(());
+        }
         let Some(sealed) = state.take().filter(|_| job.era == Era::Modern) else { return Ok(()) };
         let bound = Bound::of(job, &envelope.method, envelope.params);
         let opened = self.keys.open(&sealed, &bound, unix_seconds()).map_err(|error| {
@@ -258,6 +262,9 @@ impl<H: ServerHandler> RmcpRunner<H> {
         else {
             return Ok(());
         };
+        if job.task.is_some() {
+            return Ok(());
+        }
         let bound = Bound::of(job, &envelope.method, envelope.params);
         *state = self
             .keys
