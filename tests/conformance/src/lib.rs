@@ -4,6 +4,7 @@
 //!
 //! It is a fixture. No stock program contains it.
 
+mod jobs;
 mod media;
 mod prompts;
 mod resources;
@@ -36,7 +37,7 @@ impl Fixture {
     /// # Errors
     /// When the description of a tool is no tool: a mistake in this crate.
     pub fn new() -> Result<Self, ErrorData> {
-        Ok(Self { tools: tools::all()? })
+        Ok(Self { tools: tools::all()?.into_iter().chain(jobs::all()?).collect() })
     }
 }
 
@@ -61,6 +62,7 @@ impl ServerHandler for Fixture {
             .enable_resources_subscribe()
             .enable_completions()
             .enable_logging()
+            .enable_tasks()
             .build();
         ServerConfig::new(capabilities)
             .with_server_info(Implementation::new("asgard-conformance", env!("CARGO_PKG_VERSION")))
