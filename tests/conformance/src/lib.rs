@@ -4,11 +4,11 @@
 //!
 //! It is a fixture. No stock program contains it.
 
+mod jobs;
 mod media;
 mod prompts;
 mod resources;
 mod rounds;
-mod tasks;
 mod tools;
 
 use rmcp::{
@@ -37,7 +37,7 @@ impl Fixture {
     /// # Errors
     /// When the description of a tool is no tool: a mistake in this crate.
     pub fn new() -> Result<Self, ErrorData> {
-        Ok(Self { tools: tools::all()? })
+        Ok(Self { tools: tools::all()?.into_iter().chain(jobs::all()?).collect() })
     }
 }
 

@@ -47,7 +47,7 @@ fn roots() -> Value {
 }
 
 /// The field of an accepted elicitation.
-fn field<'a>(responses: Option<&'a Responses>, question: &str, field: &str) -> Option<&'a Value> {
+pub(crate) fn field<'a>(responses: Option<&'a Responses>, question: &str, field: &str) -> Option<&'a Value> {
     let response = responses?.get(question)?;
     (response.get("action")? == "accept").then_some(response.get("content")?.get(field)?)
 }

@@ -16,7 +16,7 @@ use rmcp::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::{media, rounds, tasks, typed};
+use crate::{jobs, media, rounds, typed};
 
 /// Between the messages of a tool that sends some.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -65,7 +65,6 @@ pub(crate) fn all() -> Result<Vec<Tool>, ErrorData> {
         .map(|(name, description, schema)| {
             typed(json!({"name": name, "description": description, "inputSchema": schema}))
         })
-        .chain(tasks::all())
         .collect()
 }
 
@@ -106,7 +105,7 @@ pub(crate) async fn call(
     request: CallToolRequestParams,
     context: RequestContext<RoleServer>,
 ) -> Result<CallToolResponse, ErrorData> {
-    if let Some(answered) = tasks::call(&request, &context).await {
+    if let Some(answered) = jobs::call(&request, &context).await {
         return answered;
     }
     let client = context.client_capabilities().unwrap_or_default();
@@ -133,13 +132,7 @@ pub(crate) async fn call(
         ]),
         "test_tool_with_logging" | "test_logging_tool" => log(&context).await,
         "test_tool_with_progress" => report(&context).await,
-        "test_error_handling" => {
-            let text = "This tool intentionally returns an error for testing";
-            Ok(typed::<CallToolResult>(
-                json!({"isError": true, "content": [{"type": "text", "text": text}]}),
-            )?
-            .into())
-        }
+        "test_error_handling" => failed("This tool intentionally returns an error for testing"),
         "test_reconnection" => {
             tokio::time::sleep(PAUSE).await;
             if let Some(stream) = context.extensions.get::<ResponseStream>() {
@@ -196,7 +189,12 @@ fn content(blocks: &[Value]) -> Result<CallToolResponse, ErrorData> {
     Ok(typed::<CallToolResult>(json!({"content": blocks}))?.into())
 }
 
-fn said(text: &str) -> Result<CallToolResponse, ErrorData> {
+pub(crate) fn failed(text: &str) -> Result<CallToolResponse, ErrorData> {
+    let result = json!({"isError": true, "content": [{"type": "text", "text": text}]});
+    Ok(typed::<CallToolResult>(result)?.into())
+}
+
+pub(crate) fn said(text: &str) -> Result<CallToolResponse, ErrorData> {
     content(&[json!({"type": "text", "text": text})])
 }
 
