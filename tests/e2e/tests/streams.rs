@@ -134,6 +134,43 @@ async fn what_is_not_ones_own_is_unknown() {
     }
 }
 
+#[tokio::test]
+async fn a_request_state_is_its_callers_own() {
+    let stack = Stack::claim().await;
+    for road in Road::BOTH {
+        let of = async |user, organisation| {
+            Client::modern(&stack, road, user, organisation).await.with_user()
+        };
+        let (thor, freya, other) =
+            (of("thor", "org-1").await, of("freya", "org-1").await, of("freya", "org-2").await);
+        let plan = |month: u64| json!({"name": "plan_outing", "arguments": {"month": month}});
+        let asked = freya.request("tools/call", plan(7)).await;
+        let state = asked.result().unwrap()["requestState"].as_str().unwrap().to_owned();
+        let answer = |state: &str, month: u64| {
+            let mut params = plan(month);
+            params["requestState"] = json!(state);
+            params["inputResponses"] =
+                json!({"wish": {"action": "accept", "content": {"wish": "warm"}}});
+            params
+        };
+        // Another user's, the same user's in another organisation, for other parameters, changed, made up.
+        let mut seen = Vec::new();
+        for (client, state, month) in [
+            (&thor, state.clone(), 7),
+            (&other, state.clone(), 7),
+            (&freya, state.clone(), 8),
+            (&freya, format!("{state}x"), 7),
+            (&freya, "made-up".to_owned(), 7),
+        ] {
+            seen.push(fingerprint(client.build(7, "tools/call", answer(&state, month))).await);
+        }
+        assert!(seen.iter().all(|answer| *answer == seen[0]), "{seen:#?}");
+        assert!(seen[0].2.contains("-32602"), "{seen:#?}");
+        let own = freya.request("tools/call", answer(&state, 7)).await;
+        assert_eq!(own.result().unwrap()["structuredContent"]["wish"], "warm");
+    }
+}
+
 /// Status, headers but the date and what the gateway names each request by, and body.
 async fn fingerprint(request: reqwest::RequestBuilder) -> (u16, Vec<String>, String) {
     let answer = request.send().await.unwrap();
