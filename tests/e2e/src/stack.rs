@@ -59,14 +59,6 @@ impl Stack {
         stack
     }
 
-    /// A stack that the test itself has started.
-    #[must_use]
-    pub fn own(stack: &asgard::stack::Stack) -> Self {
-        let paths = Paths::discover().unwrap().with_home(stack.home().to_owned());
-        let lock = File::create(paths.home.join("e2e.lock")).unwrap();
-        Self { paths, state: stack.state().clone(), _lock: lock }
-    }
-
     /// The MCP endpoint of an organisation on a road.
     #[must_use]
     pub fn endpoint(&self, road: Road, organisation: &str) -> String {
