@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 use crate::{Client, Exchange, Form, Journal};
 
 /// How long parts may take to be back. Generous: a busy machine is no failure.
-const BACK: Duration = Duration::from_secs(60);
+const BACK: Duration = Duration::from_secs(180);
 
 /// The two roads in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
