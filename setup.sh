@@ -152,7 +152,9 @@ server() {
         "$1" "$PUBLIC_URL" "$1"
     printf '"oauth":{"clientId":"inspector","scopes":"openid mcp:tools organization:%s"}}' "$1"
 }
-printf '{"mcpServers":{%s,%s}}\n' "$(server org-1)" "$(server org-2)" > "$out/inspector/servers.json"
+sse='"asgard org-1 sse":{"type":"sse","url":"'$PUBLIC_URL'/api/v1/mcp/org-1/sse","headers":{},'
+sse=$sse'"oauth":{"clientId":"inspector","scopes":"openid mcp:tools organization:org-1"}}'
+printf '{"mcpServers":{%s,%s,%s}}\n' "$(server org-1)" "$(server org-2)" "$sse" > "$out/inspector/servers.json"
 
 # The programs in the containers are other users. The folder above keeps everybody else out.
 chmod 755 "$out/kong" "$out/keycloak" "$out/inspector"

@@ -47,6 +47,8 @@ pub enum Command {
     },
     /// Call a tool as a sample user and show its progress and result
     Call(Call),
+    /// Give the running gateway what the state file and the hosts say now; open streams through it break
+    Reload,
     /// Organisations: add, list, remove
     Org {
         /// What to do

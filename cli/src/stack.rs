@@ -30,7 +30,7 @@ use crate::paths::{Paths, private_dir};
 use crate::ports::Ports;
 use crate::problem::{Problem, Result};
 use crate::process::{self, ending};
-use crate::state::{Size, State, Tokens};
+use crate::state::{Size, State};
 use crate::supervisor::control::{self, Reply, Request};
 use crate::supervisor::part::{Kind, PartStatus};
 use crate::token;
@@ -50,8 +50,6 @@ pub struct Options {
     pub only: Vec<String>,
     /// Extra environment by kind of part.
     pub env: BTreeMap<Kind, BTreeMap<String, String>>,
-    /// How the gateway checks tokens.
-    pub tokens: Tokens,
     /// Programs in place of our own, by kind of part (backend, worker).
     pub programs: BTreeMap<Kind, PathBuf>,
     /// The first port of the block; none: a free block.
@@ -71,7 +69,6 @@ impl Default for Options {
             inspector: false,
             only: Vec::new(),
             env: BTreeMap::new(),
-            tokens: Tokens::default(),
             programs: BTreeMap::new(),
             ports: None,
             program: None,
@@ -108,7 +105,6 @@ impl Stack {
             None => Ports::parse("free")?,
         };
         let mut state = State::new(ports);
-        state.tokens = options.tokens;
         state.size = Size { backends: options.backends, workers: options.workers };
         state.env = options.env.into_iter().map(|(kind, env)| (kind.name().to_owned(), env)).collect();
         state.programs =

@@ -82,7 +82,8 @@ async function connect(page, visit, report, shot) {
     }
     last = here;
     report.pages.push(name);
-    report.dress ??= await page.locator("link[href*='/organisations/']").first().getAttribute("href", { timeout: 500 }).catch(() => undefined);
+    const dress = page.locator("link[href*='/organisations/']").first();
+    report.dress ??= await dress.getAttribute("href", { timeout: 500 }).catch(() => undefined);
     await shot(name.replace(/^login-/, ""));
     await answer(page, visit);
   }

@@ -6,16 +6,13 @@ use std::process::ExitCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use super::reload;
 use crate::args::{HostCommand, OrgCommand, UserCommand};
 use crate::hosts::{Hosts, resources};
-use crate::install::{Needs, Tools};
 use crate::keycloak::{Admin, NewUser, Wanted};
-use crate::parts::{Gateway, Plan};
 use crate::paths::Paths;
 use crate::problem::{Problem, Result};
-use crate::state::{Size, State};
-use crate::supervisor::control::{self, Request};
-use crate::supervisor::part::Kind;
+use crate::state::State;
 use crate::ui::say;
 
 /// Longest password that is read, in bytes.
@@ -49,7 +46,7 @@ pub async fn organisations(paths: &Paths, command: OrgCommand) -> Result<ExitCod
             let new = Admin::log_in(&state).await?.put_organisation(&wanted).await?;
             if new_host {
                 hosts.save(paths)?;
-                reload_gateway(paths, &state).await?;
+                reload::gateway(paths, &state).await?;
             }
             say(format!("{name} {}", if new { "is added" } else { "is as it should be" }));
             for resource in &wanted.resources {
@@ -95,7 +92,7 @@ pub async fn organisations(paths: &Paths, command: OrgCommand) -> Result<ExitCod
             let changed = gone.iter().map(|host| hosts.take(host)).fold(false, |a, b| a | b);
             if changed {
                 hosts.save(paths)?;
-                reload_gateway(paths, &state).await?;
+                reload::gateway(paths, &state).await?;
             }
             match domains.as_slice() {
                 [] => say(format!("{name} is removed; its users stay")),
@@ -227,50 +224,6 @@ fn read_password() -> Result<String> {
             Err(Problem::new(format!("the password is longer than {MAX_PASSWORD} bytes")))
         }
         _ => Ok(password),
-    }
-}
-
-/// Writes the gateway's files anew and starts it again, if this stack runs.
-async fn reload_gateway(paths: &Paths, state: &State) -> Result<()> {
-    let Some(reply) = control::ask(paths, &Request::Status).await? else {
-        if crate::compose::is_up(paths) {
-            say(
-                "  the gateway in the containers: add the host to its filter's configuration (docs/organisations.md)",
-            );
-        }
-        return Ok(());
-    };
-    let Some(part) = reply.parts.iter().find(|part| part.kind == Kind::Gateway) else { return Ok(()) };
-    let count = |kind: Kind| {
-        u16::try_from(reply.parts.iter().filter(|part| part.kind == kind).count()).unwrap_or(1).max(1)
-    };
-    let gateway = if paths.run().join("gateway/kong.yml").exists() { Gateway::Kong } else { Gateway::Envoy };
-    let only = vec![Kind::Gateway.name().to_owned()];
-    let needs = Needs { gateway, inspector: false, only: only.clone(), tests: false };
-    let plan = Plan {
-        paths: paths.clone(),
-        state: state.clone(),
-        size: Size { backends: count(Kind::Backend), workers: count(Kind::Worker) },
-        gateway,
-        tools: Tools::locate(paths, state, &needs)?,
-        inspector: false,
-        only,
-    };
-    plan.parts()?;
-    control::ask(paths, &Request::Stop(part.name.clone())).await?;
-    control::ask(paths, &Request::Start(part.name.clone())).await?;
-    let begun = std::time::Instant::now();
-    loop {
-        let reply = control::ask(paths, &Request::Status).await?;
-        let ready = reply.iter().flat_map(|reply| &reply.parts).any(|one| one.name == part.name && one.ready);
-        if ready {
-            return Ok(());
-        }
-        if begun.elapsed() > std::time::Duration::from_secs(60) {
-            return Err(Problem::new("the gateway does not come back with the new host")
-                .mend(format!("see ./asgard logs {}", part.name)));
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
 }
 

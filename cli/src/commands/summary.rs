@@ -31,6 +31,7 @@ fn text(paths: &Paths, state: &State) -> String {
     let mut text = format!(
         "
   MCP endpoint     {url}/api/v1/mcp/org-1   (and org-2)
+  at its own host  {own}/mcp
   by Pushpin       http://localhost:{pushpin}/api/v1/mcp/org-1
   MCP Inspector    {inspector}
   Keycloak         {url}/heimdall/   {user} / {password}
@@ -41,6 +42,7 @@ fn text(paths: &Paths, state: &State) -> String {
   ./asgard token thor
   ./asgard status
 ",
+        own = state.host_url("org-1.localhost").unwrap_or_default(),
         pushpin = ports.pushpin,
         user = admin.admin_user,
         password =

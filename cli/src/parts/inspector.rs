@@ -22,8 +22,11 @@ pub(super) fn part(plan: &Plan) -> Result<PartSpec> {
     private_dir(&storage)?;
     let catalog = storage.join("servers.json");
     // The page can change its servers, so a file that is there stays, unless the address has changed.
-    let servers =
-        json!({"mcpServers": {"asgard org-1": server(plan, "org-1"), "asgard org-2": server(plan, "org-2")}});
+    let servers = json!({"mcpServers": {
+        "asgard org-1": server(plan, "org-1", Transport::Streamable),
+        "asgard org-2": server(plan, "org-2", Transport::Streamable),
+        "asgard org-1 sse": server(plan, "org-1", Transport::Sse),
+    }});
     let stays =
         std::fs::read_to_string(&catalog).is_ok_and(|text| text.contains(&plan.state.resource("org-1")));
     if !stays {
@@ -63,12 +66,26 @@ pub(super) fn part(plan: &Plan) -> Result<PartSpec> {
     })
 }
 
-fn server(plan: &Plan, organisation: &str) -> serde_json::Value {
-    json!({
-        "type": "streamable-http",
-        "url": plan.state.resource(organisation),
-        "protocolEra": "modern",
-        "headers": {},
-        "oauth": {"clientId": "inspector", "scopes": format!("openid mcp:tools organization:{organisation}")},
-    })
+/// How the Inspector is to speak.
+enum Transport {
+    /// Streamable HTTP, in the modern era.
+    Streamable,
+    /// HTTP+SSE of 2024-11-05.
+    Sse,
+}
+
+fn server(plan: &Plan, organisation: &str, transport: Transport) -> serde_json::Value {
+    let url = plan.state.resource(organisation);
+    let oauth =
+        json!({"clientId": "inspector", "scopes": format!("openid mcp:tools organization:{organisation}")});
+    match transport {
+        Transport::Streamable => json!({
+            "type": "streamable-http",
+            "url": url,
+            "protocolEra": "modern",
+            "headers": {},
+            "oauth": oauth,
+        }),
+        Transport::Sse => json!({"type": "sse", "url": format!("{url}/sse"), "headers": {}, "oauth": oauth}),
+    }
 }

@@ -35,6 +35,8 @@ impl Inspector {
         let ports = &stack.state.ports;
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         let process = Command::new(program("ASGARD_NODE"))
+            .arg("--require")
+            .arg(stack.paths.root.join("tests/browser/localhost.cjs"))
             .arg(program("ASGARD_INSPECTOR"))
             .args(["--web", "--catalog"])
             .arg(&catalog)
