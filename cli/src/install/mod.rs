@@ -206,6 +206,37 @@ impl Conformance {
     }
 }
 
+/// The released SDKs, whose clients the tests drive.
+#[derive(Debug, Clone)]
+pub struct Sdks {
+    /// The folder in which they are installed: `python`, `python-1`, `node`.
+    pub folder: PathBuf,
+    /// A Node.js that is new enough.
+    pub node: PathBuf,
+    /// The Python that they were installed for.
+    pub python: PathBuf,
+    /// The Inspector's script; it is a client too.
+    pub inspector: PathBuf,
+}
+
+impl Sdks {
+    /// Finds them; fetches what is missing.
+    ///
+    /// # Errors
+    /// What could not be fetched, and what to do.
+    pub fn ensure(paths: &Paths, state: &State) -> Result<Self> {
+        private_dir(&paths.cache)?;
+        private_dir(&paths.logs())?;
+        fetch::ensure_inspector(paths, state)?;
+        Ok(Self {
+            inspector: fetch::inspector(paths, state),
+            folder: fetch::ensure_sdks(paths, state)?,
+            node: fetch::node(paths, state).ok_or_else(|| Problem::new("Node.js could not be fetched"))?,
+            python: fetch::python().ok_or_else(|| Problem::new("there is no Python"))?,
+        })
+    }
+}
+
 /// Free space of the file system of a folder, in bytes.
 #[must_use]
 pub fn free_space(folder: &std::path::Path) -> Option<u64> {

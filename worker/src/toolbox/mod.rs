@@ -6,6 +6,7 @@ mod journal;
 mod notes;
 mod plan;
 mod run;
+mod schema;
 mod tools;
 mod weather;
 
@@ -86,8 +87,10 @@ impl Toolbox {
             Some(path) => Journal::open(&path).map_err(|error| ToolboxError::Journal { path, error })?,
             None => Journal::default(),
         };
+        let mut tool_router = Self::tools() + Self::plan_tools();
+        schema::plain(&mut tool_router);
         Ok(Self {
-            tool_router: Self::tools() + Self::plan_tools(),
+            tool_router,
             journal,
             notebooks: Notebooks::new(config.data.as_deref()),
             counters: Mutex::default(),

@@ -181,10 +181,12 @@ pub struct Who {
     /// Organisation that the call was made for.
     pub organisation: String,
     /// Name for people, if the token says.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
     pub username: Option<String>,
     /// OAuth client, if the token says.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
     pub client: Option<String>,
     /// OAuth scopes.
     pub scopes: Vec<String>,
