@@ -162,3 +162,52 @@ fn the_filter_s_configuration_is_in_both_gateways_files() {
         }
     }
 }
+
+#[test]
+fn the_filter_is_told_of_hosts_and_of_how_tokens_are_checked() {
+    use crate::state::TokenCheck;
+    for (gateway, path) in [(Gateway::Envoy, Some("/mcp")), (Gateway::Kong, None)] {
+        let mut plan = fill(gateway).plan.clone();
+        let mut config = |check| {
+            plan.state.tokens.check = check;
+            serde_json::from_str::<serde_json::Value>(&filter::config(&plan).unwrap()).unwrap()
+        };
+        let keys = config(TokenCheck::Keys);
+        assert_eq!(keys["hosts"][0]["url"], "http://org-1.localhost:30000");
+        assert_eq!(keys["hosts"][0]["organisation"], "org-1");
+        assert_eq!(keys["hosts"][0].get("path").and_then(serde_json::Value::as_str), path);
+        let has = |config: &serde_json::Value, what: &str| config["issuers"][0].get(what).is_some();
+        assert!(has(&keys, "jwks") && !has(&keys, "introspection"));
+        let asked = config(TokenCheck::Introspection);
+        assert!(!has(&asked, "jwks") && has(&asked, "introspection"));
+        let both = config(TokenCheck::Both);
+        assert!(has(&both, "jwks") && has(&both, "introspection"));
+        assert_eq!(both["issuers"][0]["introspection"]["client_id"], "bifrost");
+    }
+}
+
+#[test]
+fn the_realm_has_each_resource_as_client_and_audience_and_every_policy_of_registration() {
+    let filled = fill(Gateway::Envoy);
+    let file = keycloak::home(&filled.plan.paths).join("data/import/asgard-realm.json");
+    let realm: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    let state = &filled.plan.state;
+    for (organisation, host) in [("org-1", "org-1.localhost"), ("org-2", "org-2.localhost")] {
+        for url in crate::hosts::resources(state, organisation, &[host.to_owned()]).unwrap() {
+            let client =
+                realm["clients"].as_array().unwrap().iter().find(|client| client["clientId"] == *url);
+            assert_eq!(client.unwrap()["attributes"]["resource_url"], *url);
+            for scope in realm["clientScopes"].as_array().unwrap() {
+                let name = scope["name"].as_str().unwrap();
+                // The same name as `asgard org` gives it, so that it finds it again.
+                let carries = scope["protocolMappers"].as_array().is_some_and(|mappers| {
+                    mappers.iter().any(|mapper| {
+                        mapper["name"] == format!("audience {url}")
+                            && mapper["config"]["included.client.audience"] == *url
+                    })
+                });
+                assert_eq!(carries, name.starts_with("mcp:"), "{name} {url}");
+            }
+        }
+    }
+}

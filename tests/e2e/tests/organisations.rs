@@ -77,14 +77,14 @@ async fn status(endpoint: String, token: &str) -> u16 {
 async fn every_command_of_the_guide_works() {
     let stack = Stack::claim().await;
     let guide = std::fs::read_to_string(stack.paths.root.join("docs/organisations.md")).unwrap();
-    let (mut fenced, mut count) = (false, 0);
+    let (mut open, mut commands, mut count) = (false, false, 0);
     for line in guide.lines() {
-        if line.starts_with("```") {
+        if line.trim_start().starts_with("```") {
             // Blocks of another language are no commands.
-            fenced = line == "```" && !fenced;
+            (open, commands) = (!open, !open && line == "```");
             continue;
         }
-        if fenced && !line.is_empty() {
+        if commands && !line.is_empty() {
             assert!(line.contains("./asgard"), "no command: {line}");
             run(&stack, line).await;
             // What adds may be done again.
