@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::{Plan, envoy, filter};
-use crate::paths::private_dir;
+use crate::paths::{private_dir, write_private};
 use crate::problem::{Problem, Result};
 use crate::render::{Values, render, render_file};
 use crate::supervisor::part::{Kind, PartSpec};
@@ -26,8 +26,8 @@ pub(super) fn part(plan: &Plan) -> Result<PartSpec> {
     std::fs::copy(&plan.tools.filter, &module).map_err(|e| Problem::io("write", &module, &e))?;
     let meta = plan.paths.root.join("kong/kong_filter.meta.json");
     if meta.is_file() {
-        let copy = filters.join("kong_filter.meta.json");
-        std::fs::copy(&meta, &copy).map_err(|e| Problem::io("write", &copy, &e))?;
+        let text = std::fs::read(&meta).map_err(|e| Problem::io("read", &meta, &e))?;
+        write_private(&filters.join("kong_filter.meta.json"), &text)?;
     }
     let templates = plan.paths.root.join("kong");
     let mut values = values(plan)?;
