@@ -59,8 +59,8 @@ pub enum Step {
 pub struct Forward {
     /// Value of `X-Asgard-Identity`.
     pub identity: Rc<str>,
-    /// Value of `X-Userinfo`.
-    pub userinfo: Rc<str>,
+    /// Value of `X-Userinfo`, if the backend gets it.
+    pub userinfo: Option<Rc<str>>,
     /// The path and query to send it to, when it came by an organisation's short path.
     pub target: Option<String>,
     /// In Kong: the scheme to send it with.
@@ -283,7 +283,7 @@ impl Filter {
         let identity = self.identity(&digest, &found.claims, organisation, &line, now)?;
         Ok(Forward {
             identity,
-            userinfo: found.userinfo,
+            userinfo: config.userinfo.then_some(found.userinfo),
             target: target.short.then(|| match request.target.split_once('?') {
                 Some((_, query)) => format!("{}?{query}", target.path),
                 None => target.path.to_string(),

@@ -173,7 +173,9 @@ fn pass(request: &Request, forward: &Forward) -> Action {
     };
     // Kong can't remove a header, it can empty one.
     let mut done = set("authorization", "");
-    done &= set("x-userinfo", &forward.userinfo);
+    if let Some(userinfo) = &forward.userinfo {
+        done &= set("x-userinfo", userinfo);
+    }
     done &= set(identity::assertion::HEADER, &forward.identity);
     if let (Some(target), None) = (&forward.target, forward.scheme) {
         // In Kong the route's own plugin does it.

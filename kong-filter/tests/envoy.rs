@@ -212,7 +212,10 @@ fn the_table_of_faults() {
     for secret in ["eyJ", "7a1c-", "inspector"] {
         assert!(!log.contains(secret), "{secret} is in the log: {log}");
     }
-    assert!(log.contains("refused status=401 reason=token_expired"), "{log}");
+    assert!(
+        log.contains("refused status=401 error=invalid_token reason=token_expired organisation=org-1"),
+        "{log}"
+    );
 }
 
 #[test]

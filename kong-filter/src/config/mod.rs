@@ -51,6 +51,10 @@ pub struct Config {
     /// How a request that came through Pushpin is recognised. Without it none is.
     #[serde(default)]
     pub grip: Option<Grip>,
+    /// Whether the backend gets `X-Userinfo`, as kong-oidc sends it, beside the signed assertion. Servers that
+    /// read the assertion, as ours do, need no other; without it a request costs a little less.
+    #[serde(default = "default_userinfo")]
+    pub userinfo: bool,
     /// Who may use which method and tool. Default: everybody everything.
     #[serde(default)]
     pub policy: Policy,
@@ -357,6 +361,9 @@ impl Default for TokenCache {
 
 fn default_leeway() -> u64 {
     30
+}
+fn default_userinfo() -> bool {
+    true
 }
 fn default_max_token() -> usize {
     8192

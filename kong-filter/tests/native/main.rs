@@ -149,7 +149,11 @@ fn what_is_accepted_says_who_calls() {
         ("POST", "/api/v1/mcp/org-1", Road::Bifrost)
     );
     assert_eq!((says.mcp_method.as_deref(), says.mcp_name.as_deref()), (Some("tools/call"), Some("report")));
-    assert_eq!(support::userinfo(&first.userinfo)["username"], "thor");
+    assert_eq!(support::userinfo(first.userinfo.as_deref().unwrap())["username"], "thor");
+
+    let mut without = Site::with(&json!({"userinfo": false}));
+    let plain = without.sent(&json!({}));
+    assert!(forward(without.judge(&plain, NOW)).userinfo.is_none());
 
     // Used again for half of its life, and never for another request line.
     assert_eq!(forward(site.judge(&sent, NOW + assertion::LIFE / 2)).identity, first.identity);
