@@ -138,9 +138,8 @@ async fn what_is_not_ones_own_is_unknown() {
 async fn a_request_state_is_its_callers_own() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {
-        let of = async |user, organisation| {
-            Client::modern(&stack, road, user, organisation).await.with_user()
-        };
+        let of =
+            async |user, organisation| Client::modern(&stack, road, user, organisation).await.with_user();
         let (thor, freya, other) =
             (of("thor", "org-1").await, of("freya", "org-1").await, of("freya", "org-2").await);
         let plan = |month: u64| json!({"name": "plan_outing", "arguments": {"month": month}});
@@ -149,8 +148,7 @@ async fn a_request_state_is_its_callers_own() {
         let answer = |state: &str, month: u64| {
             let mut params = plan(month);
             params["requestState"] = json!(state);
-            params["inputResponses"] =
-                json!({"wish": {"action": "accept", "content": {"wish": "warm"}}});
+            params["inputResponses"] = json!({"wish": {"action": "accept", "content": {"wish": "warm"}}});
             params
         };
         // Another user's, the same user's in another organisation, for other parameters, changed, made up.
