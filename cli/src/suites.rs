@@ -155,7 +155,7 @@ pub const SUITES: &[Suite] = &[
     Suite {
         name: "conformance",
         shows: "the MCP conformance suite, both eras: on both roads of a whole stack, and in one process",
-        command: cargo_test!("--test", "conformance", "--", "--nocapture"),
+        command: cargo_test!("--test", "conformance", "--", "--nocapture", "--test-threads=1"),
         needs: &[Need::Programs, Need::Conformance],
         limit_s: minutes(20),
     },

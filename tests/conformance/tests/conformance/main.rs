@@ -25,6 +25,8 @@ const SERVER: &str = env!("CARGO_BIN_EXE_conformance-server");
 /// Runs the suite for every revision and prints what came of it.
 async fn all(place: &str, url: &str) {
     let mut failed = Vec::new();
+    // The test runner has begun a line.
+    println!();
     for revision in REVISIONS {
         let report = Report::of(url, revision).await;
         println!("{place} {report}");
