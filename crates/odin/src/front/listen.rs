@@ -5,6 +5,7 @@
 //! connection ([`grip::MAX_CHANNELS`]) are left out of it: a client opens further streams for the rest.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,8 @@ use crate::tasks::{TaskView, declared, missing_extension, unix_millis};
 const URI_BYTES: usize = 4096;
 /// Bytes that a stream may begin with.
 const CONTENT: usize = 512 * 1024;
+/// How long a stream may take to stand, after its tasks were read.
+const STANDS: Duration = Duration::from_secs(2);
 /// Tasks that are looked up for one stream.
 const TASKS: usize = grip::MAX_CHANNELS;
 
@@ -87,8 +90,23 @@ pub(super) async fn serve(front: &Arc<Front>, context: Context, request: &Reques
             content.push_str(&state);
         }
     }
+    if !tasks.is_empty() {
+        tokio::spawn(look_again(front.clone(), context.caller.principal.key(), tasks));
+    }
     let spec = Spec::Channels { channels: Vec::new(), subscription: Some(subscription), content };
     standing::open(front, &context.caller, spec).await
+}
+
+/// Tells of the tasks that changed after they were read and before the stream stood: nobody was there to hear.
+async fn look_again(front: Arc<Front>, principal: String, tasks: Vec<TaskView>) {
+    tokio::time::sleep(STANDS).await;
+    for task in tasks {
+        if let Ok(Some(now)) = front.broker.task(task.id, &principal, unix_millis()).await
+            && now != task
+        {
+            front.broadcaster.task_status_soon(now.id, &now.notification());
+        }
+    }
 }
 
 /// The filter, if it is one. The worker reads it again, in rmcp's types.

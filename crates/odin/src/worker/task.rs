@@ -235,7 +235,7 @@ impl Role {
             tool: self.tool.clone().unwrap_or_default(),
             lost: error_of(&self.lost).unwrap_or_else(|| self.lost.clone()),
             server_info: shared.runner.server_info().map(Message::from),
-            ttl: asked.ttl.unwrap_or(millis(times.ttl)).clamp(1000, millis(times.longest)),
+            ttl: asked.ttl.unwrap_or(millis(times.ttl)).clamp(1000, millis(times.longest).max(1000)),
             poll: asked.poll.unwrap_or(millis(times.poll)),
             created: unix_millis(),
         }

@@ -16,7 +16,7 @@ use odin::call::Timing;
 use serde_json::{Value, json};
 
 use redis_server::RedisServer;
-use site::{Site, THOR, Who};
+use site::{Site, Stream, THOR, Who};
 
 const OVER: [&str; 3] = ["completed", "failed", "cancelled"];
 
@@ -294,6 +294,55 @@ async fn one_principal_has_a_bounded_number_of_tasks() {
             site.until(&id, &["completed"]).await;
         }
         assert_eq!(site.call(THOR, "only", json!({}), true).await.code(), -32603);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_listens_is_told_of_each_change() {
+    for (site, _redis) in sites(BrokerLimits::default()).await {
+        let id = site.begin("asks", json!({})).await;
+        let foreign = {
+            let answer = site.call(Who("loki", "org-1"), "asks", json!({}), true).await;
+            answer.result()["taskId"].as_str().unwrap().to_owned()
+        };
+        let filter = json!({ "notifications": { "taskIds": [foreign, id, "made up"] } });
+        let refused = site.send(THOR, "subscriptions/listen", filter.clone(), false).await;
+        assert_eq!((refused.status, refused.code()), (400, -32021), "{refused:?}");
+        let mut stream = Stream::new(site.open(THOR, "subscriptions/listen", filter, true).await);
+        let first = stream.next().await;
+        assert_eq!(first["method"], "notifications/subscriptions/acknowledged");
+        assert_eq!(first["params"]["notifications"]["taskIds"], json!([id]), "{first}");
+
+        let mut seen: Vec<Value> = Vec::new();
+        let mut told = async |status: &str| loop {
+            let message = stream.next().await;
+            assert_eq!(message["method"], "notifications/tasks", "{message}");
+            let mut params = message["params"].clone();
+            assert_eq!(params["_meta"]["io.modelcontextprotocol/subscriptionId"], 7, "{message}");
+            params.as_object_mut().unwrap().remove("_meta");
+            assert_eq!(params["taskId"], id.as_str());
+            seen.push(params.clone());
+            if params["status"] == status {
+                return params;
+            }
+        };
+        let asked = told("input_required").await;
+        assert_eq!(asked["inputRequests"].as_object().unwrap().len(), 2);
+        let said = json!({ "action": "accept", "content": { "name": "x" } });
+        site.answer(&id, json!({ "1:name": said, "1:colour": said })).await.result();
+        told("working").await;
+        let asked = told("input_required").await;
+        assert!(asked["inputRequests"]["2:name"].is_object(), "{asked}");
+        site.answer(&id, json!({ "2:name": said })).await.result();
+        let mut done = told("completed").await;
+        // Just what `tasks/get` says.
+        let mut got = site.until(&id, &OVER).await;
+        for member in ["resultType", "_meta"] {
+            got.as_object_mut().unwrap().remove(member);
+        }
+        assert_eq!(done.as_object_mut().unwrap().remove("resultType"), None);
+        assert_eq!(done, got);
+        assert!(seen.iter().all(|task| task["status"] != "failed"), "{seen:?}");
     }
 }
 

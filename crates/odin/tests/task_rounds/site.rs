@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use identity::{Assertion, AssertionKeys, Principal, Road};
+use odin::broadcast::{BroadcastKey, Broadcaster};
 use odin::broker::{Broker, BrokerLimits, RedisBroker};
 use odin::call::Timing;
 use odin::front::{Access, Front, FrontConfig, FrontLimits, Handover};
@@ -20,6 +21,7 @@ use super::handler::{Counts, Handler};
 const KEY: &str = "k1:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE";
 
 pub(crate) struct Site {
+    key: BroadcastKey,
     pub(crate) counts: Arc<Counts>,
     fronts: Vec<String>,
     http: reqwest::Client,
@@ -64,7 +66,7 @@ impl Answer {
 impl Site {
     /// A site with two fronts and no worker.
     pub(crate) async fn start(broker: Arc<dyn Broker>) -> Self {
-        let mut fronts = Vec::new();
+        let (key, mut fronts) = (BroadcastKey::random(), Vec::new());
         for number in 0..2 {
             let sessions = SessionKeys::parse(&BASE64_URL_SAFE_NO_PAD.encode([7; 32])).unwrap();
             let config = FrontConfig {
@@ -75,7 +77,7 @@ impl Site {
                 hold_after: Duration::from_secs(30),
                 sessions,
                 grip: None,
-                broadcast: odin::broadcast::BroadcastKey::random(),
+                broadcast: key.clone(),
                 policy: Default::default(),
                 limits: FrontLimits::default(),
                 lease: Timing::default().lease,
@@ -86,12 +88,14 @@ impl Site {
             tokio::spawn(async move { axum::serve(listener, router).await });
         }
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { counts: Arc::default(), fronts, http, next: AtomicU64::new(1) }
+        Self { key, counts: Arc::default(), fronts, http, next: AtomicU64::new(1) }
     }
 
     /// Starts a worker over a broker.
     pub(crate) fn worker(&self, broker: Arc<dyn Broker>) {
-        let runner = Arc::new(RmcpRunner::new(Arc::new(Handler { counts: self.counts.clone() })));
+        let broadcaster = Broadcaster::new("default", self.key.clone(), broker.clone(), None);
+        let runner = RmcpRunner::new(Arc::new(Handler { counts: self.counts.clone() }));
+        let runner = Arc::new(runner.with_broadcaster(broadcaster));
         let beats = broker.clone();
         Worker::start(WorkerConfig::new("default"), broker, Box::new(move || beats), runner, None).unwrap();
     }
@@ -161,7 +165,26 @@ impl Site {
     }
 
     /// Sends a request; each goes to the next front.
-    pub(crate) async fn send(&self, who: Who, method: &str, mut params: Value, tasks: bool) -> Answer {
+    pub(crate) async fn send(&self, who: Who, method: &str, params: Value, tasks: bool) -> Answer {
+        let response = self.open(who, method, params, tasks).await;
+        let headers = response.headers().iter().filter(|(name, _)| *name != "date");
+        let mut headers: Vec<(String, String)> =
+            headers.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect();
+        headers.sort();
+        let status = response.status().as_u16();
+        let text = response.text().await.unwrap();
+        let body = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{status} {text}"));
+        Answer { status, headers, body, text }
+    }
+
+    /// Sends a request, and returns when its answer begins.
+    pub(crate) async fn open(
+        &self,
+        who: Who,
+        method: &str,
+        mut params: Value,
+        tasks: bool,
+    ) -> reqwest::Response {
         let number = self.next.fetch_add(1, Ordering::SeqCst);
         let mut capabilities = json!({ "elicitation": {} });
         if tasks {
@@ -207,14 +230,36 @@ impl Site {
             request = request.header("mcp-name", name);
         }
         let message = json!({ "jsonrpc": "2.0", "id": 7, "method": method, "params": params });
-        let response = request.body(message.to_string()).send().await.unwrap();
-        let headers = response.headers().iter().filter(|(name, _)| *name != "date");
-        let mut headers: Vec<(String, String)> =
-            headers.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect();
-        headers.sort();
-        let status = response.status().as_u16();
-        let text = response.text().await.unwrap();
-        let body = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{status} {text}"));
-        Answer { status, headers, body, text }
+        request.body(message.to_string()).send().await.unwrap()
+    }
+}
+
+/// The messages of a stream.
+pub(crate) struct Stream {
+    response: reqwest::Response,
+    text: String,
+}
+
+impl Stream {
+    pub(crate) fn new(response: reqwest::Response) -> Self {
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Self { response, text: String::new() }
+    }
+
+    /// The next message.
+    pub(crate) async fn next(&mut self) -> Value {
+        loop {
+            if let Some((event, rest)) = self.text.split_once("\n\n") {
+                let data = event.lines().find_map(|line| line.strip_prefix("data: ")).map(str::to_owned);
+                self.text = rest.to_owned();
+                if let Some(data) = data {
+                    return serde_json::from_str(&data).unwrap();
+                }
+                continue;
+            }
+            let chunk = tokio::time::timeout(Duration::from_secs(20), self.response.chunk()).await;
+            let chunk = chunk.expect("a message").unwrap().expect("the stream stands");
+            self.text.push_str(std::str::from_utf8(&chunk).unwrap());
+        }
     }
 }

@@ -21,7 +21,7 @@ use crate::job::Era;
 use crate::runner::Rerun;
 use crate::tasks::{NewTask, TaskEnd};
 
-const SEQUENCES: u64 = 60;
+const SEQUENCES: u64 = 40;
 const COMMANDS: usize = 150;
 /// The queue of calls, and that of rounds.
 const QUEUES: [&str; 2] = ["s", "s/tasks"];
@@ -304,7 +304,12 @@ impl World {
     fn scenario(&mut self, task: CallId, run: CallId) -> Vec<Command> {
         let epoch = self.epochs.get(&run).copied().unwrap_or_default();
         if self.random.random_bool(0.5) {
-            return vec![Command::Cancel(task, "p"), Command::DropWork(run, epoch)];
+            let beat = Beat { call: run, epoch, subscribed: true };
+            return vec![
+                Command::Cancel(task, "p"),
+                Command::Beat(vec![beat]),
+                Command::DropWork(run, epoch),
+            ];
         }
         // Rounds that follow at once.
         let [one, two] = [(); 2].map(|()| self.new_id(run.shard()));
