@@ -14,6 +14,16 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+/// This program's own file. When it was replaced since (by a build), that is the new one.
+///
+/// # Errors
+/// When the system does not tell.
+pub fn own_program() -> std::io::Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    let replaced = program.to_str().and_then(|path| path.strip_suffix(" (deleted)")).map(PathBuf::from);
+    Ok(replaced.filter(|file| file.exists()).unwrap_or(program))
+}
+
 /// A program on `PATH`.
 #[must_use]
 pub fn find_program(name: &str) -> Option<PathBuf> {

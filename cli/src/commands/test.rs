@@ -225,7 +225,7 @@ async fn start_stack() -> Result<(Stack, PathBuf)> {
     let journal = ("ASGARD_JOURNAL".to_owned(), home.join("journal.jsonl").display().to_string());
     let options = Options {
         env: [(Kind::Worker, [journal].into())].into(),
-        program: std::env::current_exe().ok(),
+        program: crate::process::own_program().ok(),
         home: Some(home.clone()),
         ..Options::default()
     };
@@ -282,7 +282,7 @@ async fn run_suite(
             .open(log)
             .map_err(|e| format!("{}: {e}", log.display()))
     };
-    let asgard = std::env::current_exe().map_err(|e| e.to_string())?;
+    let asgard = crate::process::own_program().map_err(|e| e.to_string())?;
     // A session of its own: a suite that hangs is killed with all that it started.
     let mut child = tokio::process::Command::new("setsid")
         .args(["setpriv", "--pdeathsig", "TERM", "--"])
