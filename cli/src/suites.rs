@@ -131,9 +131,16 @@ pub const SUITES: &[Suite] = &[
     },
     Suite {
         name: "filter",
-        shows: "the filter, natively and as WebAssembly in a real Envoy; its schema and reference page",
-        command: cargo_test!("--test", "native", "--test", "schema", "--test", "envoy"),
+        shows: "the filter, natively (also with random input) and in a real Envoy; its schema and reference page",
+        command: cargo_test!("--test", "native", "--test", "fuzz", "--test", "schema", "--test", "envoy"),
         needs: &[Need::Filter, Need::Programs],
+        limit_s: minutes(20),
+    },
+    Suite {
+        name: "corpus",
+        shows: "hostile requests against Envoy and the Kong-like host, on both roads: none is accepted",
+        command: cargo_test!("--test", "corpus", "--", "--nocapture"),
+        needs: &[Need::Filter, Need::Programs, PUSHPIN],
         limit_s: minutes(20),
     },
     Suite {

@@ -188,7 +188,7 @@ fn the_reference_page_is_that_of_the_types() {
 
 /// A configuration that sets everything.
 fn full() -> Value {
-    let table: Value = serde_json::from_str(include_str!("faults.json")).unwrap();
+    let table: Value = serde_json::from_str(include_str!("../../tests/corpus/rows/base.json")).unwrap();
     let mut config: Value = serde_json::from_str(include_str!("../examples/config.json")).unwrap();
     for (name, value) in table["config"].as_object().unwrap() {
         config[name] = value.clone();

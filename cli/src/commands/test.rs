@@ -65,7 +65,7 @@ pub async fn run(paths: &Paths, names: &[String], list: bool) -> Result<ExitCode
 fn figures(log: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let is_figure = |line: &&str| {
-        ["Bifrost", "Hermod", "Memory", "Modern", "Session"].iter().any(|of| line.starts_with(of))
+        ["Bifrost", "Hermod", "Memory", "Modern", "Session", "Corpus"].iter().any(|of| line.starts_with(of))
     };
     text.lines().filter(is_figure).map(str::to_owned).collect()
 }

@@ -20,7 +20,12 @@ const NOW: u64 = 1_800_000_000;
 
 fn request(sent: &Sent, more: &[(&str, &str)]) -> Request {
     let own = sent.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let own = own.chain([(":authority", sent.host.as_str()), ("Host", sent.host.as_str())]);
+    let hosts: Vec<&str> = match sent.hosts.as_slice() {
+        [] => vec!["localhost:8000"],
+        hosts => hosts.iter().map(String::as_str).collect(),
+    };
+    let authority = hosts.first().map(|host| (":authority", *host));
+    let own = own.chain(authority).chain(hosts.into_iter().map(|host| ("Host", host)));
     Request {
         method: sent.method.clone(),
         target: sent.target.clone(),
@@ -114,23 +119,29 @@ impl Site {
 }
 
 #[test]
-fn the_table_of_faults() {
+fn the_corpus() {
     let mut site = Site::new();
-    for number in 0..site.table.len() {
-        let case = &site.table.case(number, &site.keys, NOW);
-        let twin = site.judge(&case.twin, NOW);
-        if let Step::Reply(reply) = twin {
-            panic!("{}: the twin is refused: {} {}", case.name, reply.status, reply.body);
+    let mut wrong = Vec::new();
+    for row in site.table.clone().rows() {
+        let case = &site.table.case(row, &site.keys, NOW);
+        if !case.by_filter {
+            continue;
         }
-        let reply = reply(site.judge(&case.fault, NOW)).unwrap_or_else(|| panic!("{}: accepted", case.name));
+        if let Step::Reply(reply) = site.judge(&case.twin, NOW) {
+            wrong.push(format!("{}: the twin is refused: {} {}", case.name, reply.status, reply.body));
+        }
+        let Some(reply) = reply(site.judge(&case.fault, NOW)) else {
+            wrong.push(format!("{}: accepted", case.name));
+            continue;
+        };
         let headers = reply.headers.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
         let answer = Answer { status: reply.status, headers, body: reply.body.into_bytes() };
-        assert_eq!(support::difference(case, &answer), None, "{}", case.name);
+        wrong.extend(support::difference(case, &answer).map(|what| format!("{}: {what}", case.name)));
         if case.pause_s > 0 {
             site.service = Service::new(site.config.to_string().as_bytes());
         }
     }
-    assert!(site.table.len() >= 120, "{}", site.table.len());
+    assert_eq!(wrong, Vec::<String>::new());
 }
 
 #[test]
@@ -296,9 +307,9 @@ fn metadata_in_both_forms() {
     let document = |site: &mut Site, path: &str, method: &str| {
         let sent = Sent {
             method: method.into(),
-            host: "localhost:8000".into(),
             target: path.into(),
             headers: vec![("Origin".into(), "http://any.example".into())],
+            ..Sent::default()
         };
         reply(site.judge(&sent, NOW)).unwrap()
     };
@@ -333,7 +344,6 @@ fn preflights_of_known_origins_are_answered() {
     let mut site = Site::new();
     let sent = |origin: &str| Sent {
         method: "OPTIONS".into(),
-        host: "localhost:8000".into(),
         target: "/api/v1/mcp/org-1".into(),
         headers: [
             ("Origin", origin),
@@ -342,6 +352,7 @@ fn preflights_of_known_origins_are_answered() {
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into(),
+        ..Sent::default()
     };
     let reply_to = |site: &mut Site, origin: &str| reply(site.judge(&sent(origin), NOW)).unwrap();
     let good = reply_to(&mut site, "http://localhost:6274");

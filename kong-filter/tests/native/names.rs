@@ -17,7 +17,7 @@ fn an_organisations_own_host() {
     let keys = AssertionKeys::parse(site.config["assertion"]["keys"].as_str().unwrap()).unwrap();
     assert_eq!(keys.verify(&step.identity, AUDIENCE, NOW).unwrap().path, "/api/v1/mcp/org-1");
     // The short path is that host's alone.
-    let elsewhere = Sent { host: "localhost:8000".into(), ..sent.clone() };
+    let elsewhere = Sent { hosts: vec!["localhost:8000".into()], ..sent.clone() };
     assert_eq!(reason(site.judge(&elsewhere, NOW)), "not_found");
     let refused = reply(site.judge(&Sent { headers: vec![], ..sent }, NOW)).unwrap();
     let challenge = &refused.headers.iter().find(|(name, _)| *name == "www-authenticate").unwrap().1;
@@ -42,7 +42,8 @@ fn an_organisations_own_host() {
 
 /// What `GET` gives at a host.
 fn document(site: &mut Site, host: &str, path: &str) -> Reply {
-    let sent = Sent { method: "GET".into(), host: host.into(), target: path.into(), headers: vec![] };
+    let sent =
+        Sent { method: "GET".into(), hosts: vec![host.into()], target: path.into(), ..Sent::default() };
     reply(site.judge(&sent, NOW)).unwrap()
 }
 

@@ -1,12 +1,12 @@
 //! Small servers and a client on the loopback interface, byte by byte: the requests of the table are
 //! partly such as no proper client would send.
 
-use std::io::{BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::{Answer, Sent};
+use crate::{Answer, Sent};
 
 /// Sends one request on a connection of its own and reads the whole answer.
 pub fn send(port: u16, sent: &Sent, more: &[(&str, &str)]) -> std::io::Result<Answer> {
@@ -29,6 +29,7 @@ pub fn send_many(port: u16, sent: &Sent, times: usize) -> std::io::Result<()> {
     Ok(())
 }
 
+/// A connection that gives up after a while.
 fn connect(port: u16) -> std::io::Result<TcpStream> {
     let stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(20)))?;
@@ -36,15 +37,22 @@ fn connect(port: u16) -> std::io::Result<TcpStream> {
 }
 
 fn bytes(sent: &Sent, more: &[(&str, &str)], connection: &str) -> String {
-    let mut head = format!(
-        "{} {} HTTP/1.1\r\nHost: {}\r\nConnection: {connection}\r\n",
-        sent.method, sent.target, sent.host
-    );
+    let mut head = format!("{} {} HTTP/1.1\r\nConnection: {connection}\r\n", sent.method, sent.target);
+    if sent.hosts.is_empty() {
+        head.push_str("Host: localhost:8000\r\n");
+    }
+    for host in &sent.hosts {
+        head.push_str(&format!("Host: {host}\r\n"));
+    }
     let pairs = sent.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     for (name, value) in pairs.chain(more.iter().copied()) {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
-    let body = if sent.method == "POST" { r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"# } else { "" };
+    let body = match (sent.method.as_str(), &sent.body) {
+        ("POST", Some(body)) => body.as_str(),
+        ("POST", None) => r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#,
+        _ => "",
+    };
     head.push_str(&format!("Content-Length: {}\r\n\r\n{body}", body.len()));
     head
 }
@@ -52,14 +60,39 @@ fn bytes(sent: &Sent, more: &[(&str, &str)], connection: &str) -> String {
 fn receive(reader: &mut BufReader<TcpStream>) -> std::io::Result<Answer> {
     let (first, headers) = head_of(reader)?;
     let status = first.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
-    let mut body = Vec::new();
-    let length =
-        headers.iter().find(|(name, _)| name == "content-length").and_then(|(_, value)| value.parse().ok());
-    match length {
-        Some(length) => reader.take(length).read_to_end(&mut body)?,
-        None => reader.read_to_end(&mut body)?,
+    let header = |wanted: &str| {
+        headers.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str()).unwrap_or_default()
     };
+    let mut body = Vec::new();
+    let (length, chunked) =
+        (header("content-length").parse().ok(), header("transfer-encoding").contains("chunked"));
+    // A stream goes on for ever: that it began is enough.
+    let stream = header("content-type").starts_with("text/event-stream");
+    match length {
+        Some(length) => {
+            reader.take(length).read_to_end(&mut body)?;
+        }
+        None if stream => {}
+        None if chunked => body = chunks(reader)?,
+        None => {
+            reader.read_to_end(&mut body)?;
+        }
+    }
     Ok(Answer { status, headers, body })
+}
+
+fn chunks(reader: &mut BufReader<TcpStream>) -> std::io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let size = u64::from_str_radix(line.trim().split(';').next().unwrap_or_default(), 16).unwrap_or(0);
+        reader.take(size).read_to_end(&mut body)?;
+        reader.read_line(&mut String::new())?;
+        if size == 0 {
+            return Ok(body);
+        }
+    }
 }
 
 type Head = (String, Vec<(String, String)>);
@@ -129,7 +162,7 @@ impl Server {
             let mut state = self.state.lock().unwrap();
             let asked = state.introspects && head.0.contains("/introspect");
             state.seen.push(head);
-            if asked { Some(super::introspection(&question)) } else { state.answer.clone() }
+            if asked { Some(crate::introspection(&question)) } else { state.answer.clone() }
         };
         // Without an answer the connection is cut.
         if let Some((status, body)) = answer {
@@ -142,7 +175,7 @@ impl Server {
         Ok(())
     }
 
-    /// The same, which answers questions about tokens (under `/introspect`) as the table wants.
+    /// The same, which answers questions about tokens (under `/introspect`) as the rows want.
     pub fn introspecting(self) -> Self {
         self.state.lock().unwrap().introspects = true;
         self

@@ -1,0 +1,257 @@
+//! A gateway with its backend and its Pushpin.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use corpus::{ASSERTION_KEYS, Table, net};
+use serde_json::{Value, json};
+
+/// What hosts the filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gateway {
+    Envoy,
+    Kong,
+}
+
+/// What all of them share with Pushpin, in base64url.
+const GRIP_KEY: &str = "YW5vdGhlci1zZWNyZXQtb2YtMzItYnl0ZXMtb3ItbW9y";
+
+/// The gateway and all that is around it; it ends with this.
+pub(crate) struct Site {
+    pub(crate) gateway_port: u16,
+    pub(crate) pushpin_port: u16,
+    pub(crate) backend_port: u16,
+    folder: tempfile::TempDir,
+    _kong: Option<kong_host::Gateway>,
+    _children: Vec<Process>,
+}
+
+/// A process that is asked to end, with its own children.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
+        let _ = self.0.wait();
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+fn module() -> PathBuf {
+    let path = std::env::var_os("ASGARD_FILTER_WASM")
+        .map_or_else(|| root().join("target/wasm/kong_filter.wasm"), PathBuf::from);
+    assert!(path.is_file(), "{}: run scripts/build-filter, or set ASGARD_FILTER_WASM", path.display());
+    path
+}
+
+fn backend() -> PathBuf {
+    let beside = || std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("mcp-backend");
+    let path = std::env::var_os("ASGARD_BACKEND").map_or_else(beside, PathBuf::from);
+    assert!(path.is_file(), "{}: build it, or set ASGARD_BACKEND", path.display());
+    path
+}
+
+fn fill(template: &Path, values: &BTreeMap<&str, String>) -> String {
+    let mut text = std::fs::read_to_string(template).unwrap();
+    for (name, value) in values {
+        text = text.replace(&format!("${{{name}}}"), value);
+    }
+    text
+}
+
+fn local(port: u16) -> String {
+    format!("127.0.0.1:{port}")
+}
+
+impl Site {
+    pub(crate) async fn start(gateway: Gateway, table: &Table, issuer: u16) -> Self {
+        let folder = tempfile::Builder::new().prefix("corpus").tempdir().unwrap();
+        let [gateway_port, pushpin_port, backend_port, sub] = [(); 4].map(|()| net::free_port());
+        let handover = match gateway {
+            Gateway::Envoy => "envoy",
+            Gateway::Kong => "kong",
+        };
+        let log = |name: &str| std::fs::File::create(folder.path().join(format!("{name}.log"))).unwrap();
+        let backend = Command::new(backend())
+            .arg("--embedded-worker")
+            .env("ASGARD_LISTEN", local(backend_port))
+            .env("ASGARD_HANDOVER", handover)
+            .env("ASGARD_PUSHPINS", format!("tcp://{}", local(sub)))
+            .env("ASGARD_ASSERTION_KEYS", ASSERTION_KEYS)
+            .env("ASGARD_SESSION_KEY", "c2VjcmV0LW9mLWF0LWxlYXN0LTMyLWJ5dGVzLWhlcmU")
+            .env("ASGARD_GRIP_KEY", GRIP_KEY)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log("backend"))
+            .spawn()
+            .expect("mcp-backend does not start");
+        let mut children =
+            vec![Process(backend), pushpin(folder.path(), pushpin_port, sub, gateway_port, backend_port)];
+        let keycloak = local(issuer);
+        let mut config = table.config(if gateway == Gateway::Envoy { "keycloak" } else { &keycloak });
+        config["grip"]["key"] = GRIP_KEY.into();
+        let kong = match gateway {
+            Gateway::Envoy => {
+                children.push(envoy(
+                    folder.path(),
+                    gateway_port,
+                    backend_port,
+                    issuer,
+                    pushpin_port,
+                    &config,
+                    log("gateway"),
+                ));
+                None
+            }
+            Gateway::Kong => {
+                config["kong_scheme"] = "http".into();
+                Some(kong(gateway_port, backend_port, &keycloak, &config).await)
+            }
+        };
+        let site =
+            Self { gateway_port, pushpin_port, backend_port, folder, _kong: kong, _children: children };
+        let ready =
+            corpus::Sent { method: "GET".into(), target: "/readyz".into(), ..corpus::Sent::default() };
+        let up = tokio::task::block_in_place(|| {
+            net::wait(60, || net::send(backend_port, &ready, &[]).is_ok_and(|answer| answer.status == 200))
+                && [gateway_port, pushpin_port].into_iter().all(|port| {
+                    let ready = corpus::Sent {
+                        target: "/.well-known/oauth-protected-resource".into(),
+                        ..ready.clone()
+                    };
+                    net::wait(60, || net::send(port, &ready, &[]).is_ok_and(|answer| answer.status == 200))
+                })
+        });
+        assert!(up, "{gateway:?} is not up:\n{}", site.logs());
+        site
+    }
+
+    /// The ends of the logs.
+    pub(crate) fn logs(&self) -> String {
+        let mut all = String::new();
+        for name in ["backend", "gateway", "pushpin"] {
+            let text =
+                std::fs::read_to_string(self.folder.path().join(format!("{name}.log"))).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().rev().take(15).collect();
+            all.push_str(&format!("== {name}\n"));
+            all.extend(lines.into_iter().rev().map(|line| format!("{line}\n")));
+        }
+        all
+    }
+}
+
+fn pushpin(folder: &Path, port: u16, sub: u16, gateway: u16, backend: u16) -> Process {
+    let (run, logs) = (folder.join("run"), folder.join("pushpin"));
+    std::fs::create_dir_all(&run).unwrap();
+    std::fs::create_dir_all(&logs).unwrap();
+    let free = |_: &str| local(net::free_port());
+    let values = BTreeMap::from([
+        ("PUSHPIN_SERVICES", "condure,zurl,pushpin-proxy,pushpin-handler".to_owned()),
+        ("PUSHPIN_RUN", run.display().to_string()),
+        ("PUSHPIN_LOG", logs.display().to_string()),
+        ("PUSHPIN_HTTP", local(port)),
+        ("PUSHPIN_PULL", format!("tcp://{}", free("pull"))),
+        ("PUSHPIN_SUB", format!("tcp://{}", local(sub))),
+        ("PUSHPIN_PUBLISH_ADDRESS", "127.0.0.1".to_owned()),
+        ("PUSHPIN_PUBLISH_PORT", net::free_port().to_string()),
+        ("PUSHPIN_COMMAND", format!("tcp://{}", free("command"))),
+        ("PUSHPIN_STATS", format!("tcp://{}", free("stats"))),
+        ("PUSHPIN_METRICS", free("metrics")),
+        ("GRIP_ISS", "pushpin".to_owned()),
+        // The same bytes in plain base64: without - and _ the two look alike but for the padding.
+        ("GRIP_KEY_BASE64", GRIP_KEY.to_owned()),
+        ("BACKENDS", local(backend)),
+        ("GATEWAY", local(gateway)),
+    ]);
+    for name in ["pushpin.conf", "routes"] {
+        let text = fill(&root().join(format!("pushpin/{name}.in")), &values);
+        std::fs::write(folder.join(name), text).unwrap();
+    }
+    let log = std::fs::File::create(folder.join("pushpin.log")).unwrap();
+    let child = Command::new("pushpin")
+        .arg(format!("--config={}", folder.join("pushpin.conf").display()))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .expect("Pushpin does not start");
+    Process(child)
+}
+
+fn endpoint(port: u16) -> String {
+    json!({"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}})
+        .to_string()
+}
+
+fn envoy(
+    folder: &Path,
+    port: u16,
+    backend: u16,
+    issuer: u16,
+    pushpin: u16,
+    config: &Value,
+    log: std::fs::File,
+) -> Process {
+    let cors = |origins: Value| {
+        json!({
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.cors.v3.CorsPolicy",
+            "allow_origin_string_match": origins, "allow_methods": "GET, POST, DELETE, OPTIONS",
+            "forward_not_matching_preflights": false,
+        })
+        .to_string()
+    };
+    let own: Vec<Value> =
+        config["origins"].as_array().unwrap().iter().map(|origin| json!({"exact": origin})).collect();
+    let values = BTreeMap::from([
+        ("LISTEN", "127.0.0.1".to_owned()),
+        ("GATEWAY_PORT", port.to_string()),
+        ("FILTER_WASM", module().display().to_string()),
+        ("FILTER_CONFIG", Value::String(config.to_string()).to_string()),
+        ("PUBLIC_HOST", "localhost:8000".to_owned()),
+        ("PUBLIC_PORT", "8000".to_owned()),
+        ("PUBLIC_SCHEME", "http".to_owned()),
+        ("CORS_MCP", cors(own.into())),
+        ("CORS_METADATA", cors(json!([{"safe_regex": {"regex": ".*"}}]))),
+        ("BACKEND_ENDPOINTS", endpoint(backend)),
+        ("PUSHPIN_ENDPOINTS", endpoint(pushpin)),
+        ("KEYCLOAK_ENDPOINTS", endpoint(issuer)),
+    ]);
+    let file = folder.join("envoy.yaml");
+    std::fs::write(&file, fill(&root().join("envoy/envoy.yaml.in"), &values)).unwrap();
+    let program = std::env::var_os("ASGARD_ENVOY").unwrap_or_else(|| "envoy".into());
+    let child = Command::new(program)
+        .args(["--concurrency", "1", "--disable-hot-restart", "-l", "warning", "-c"])
+        .arg(&file)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .expect("Envoy does not start; name it by ASGARD_ENVOY");
+    Process(child)
+}
+
+async fn kong(port: u16, backend: u16, keycloak: &str, config: &Value) -> kong_host::Gateway {
+    let values = BTreeMap::from([
+        ("BACKEND_TARGETS", json!([{"target": local(backend), "weight": 100}]).to_string()),
+        ("CORS_ORIGINS", config["origins"].to_string()),
+        ("FILTER_CONFIG", config.to_string()),
+        ("KEYCLOAK_ADDRESS", keycloak.to_owned()),
+        ("GATEWAY_LISTEN", local(port)),
+        ("KONG_STATUS_LISTEN", "127.0.0.1:0".to_owned()),
+        ("KONG_CONF_DIR", "/conf".to_owned()),
+        ("KONG_FILTERS_DIR", "/filters".to_owned()),
+        ("KONG_PREFIX", "/prefix".to_owned()),
+        ("KONG_USER", "user".to_owned()),
+        ("KONG_WORKERS", "1".to_owned()),
+        ("KONG_TRUSTED_IPS", "127.0.0.1".to_owned()),
+        ("KONG_ERROR_LOG", "/dev/stderr".to_owned()),
+    ]);
+    let mut setup = kong_host::Setup::shipped(&root(), &values).unwrap();
+    setup.schemas.insert("kong_filter".to_owned());
+    setup.filters.insert("kong_filter".to_owned(), std::fs::read(module()).unwrap());
+    kong_host::Gateway::start(setup).await.unwrap()
+}
