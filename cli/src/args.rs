@@ -71,6 +71,20 @@ pub enum Command {
     Notify(Notify),
     /// Look for what is missing or wrong, and say how to mend it
     Doctor,
+    /// Say why a request was refused
+    Why {
+        /// The request's id: `request_id` in the body of the refusal
+        id: String,
+    },
+    /// Say what a user may use in an organisation, and which rule of the policy says so
+    Can {
+        /// A user, such as thor (the password is the name)
+        user: String,
+        /// The organisation
+        org: String,
+        /// One tool; exit code 0 when the user may call it. Without: all that are known
+        tool: Option<String>,
+    },
     /// Run the tests, all or the named ones
     Test {
         /// Suites; none: all

@@ -88,6 +88,16 @@ pub async fn logs(paths: &Paths, part: Option<&str>, follow: bool, lines: usize)
     Ok(ExitCode::SUCCESS)
 }
 
+/// All that the containers have logged.
+///
+/// # Errors
+/// When compose fails.
+pub async fn all_logs(paths: &Paths) -> Result<String> {
+    let output = compose(paths, &["logs", "--no-color"]).await?.stderr(Stdio::inherit()).output().await;
+    let output = output.map_err(|e| Problem::new(format!("cannot read the containers' logs: {e}")))?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Container {

@@ -17,6 +17,7 @@ pub mod install;
 pub mod keycloak;
 pub mod parts;
 pub mod paths;
+pub mod policy;
 pub mod ports;
 pub mod problem;
 pub mod process;

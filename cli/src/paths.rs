@@ -62,6 +62,12 @@ impl Paths {
         self.home.join("hosts.toml")
     }
 
+    /// The policy, where there is one.
+    #[must_use]
+    pub fn policy_file(&self) -> PathBuf {
+        self.home.join("policy.json")
+    }
+
     /// Logs: one file a part.
     #[must_use]
     pub fn logs(&self) -> PathBuf {

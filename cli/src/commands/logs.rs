@@ -41,7 +41,8 @@ pub async fn run(paths: &Paths, part: Option<&str>, follow: bool, lines: usize) 
     Ok(ExitCode::SUCCESS)
 }
 
-fn names(paths: &Paths) -> Vec<String> {
+/// The parts that have a log.
+pub(crate) fn names(paths: &Paths) -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(paths.logs())
         .into_iter()
         .flatten()

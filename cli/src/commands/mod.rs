@@ -1,6 +1,7 @@
 //! What the command line offers. One file a command.
 
 pub mod call;
+pub mod can;
 pub mod doctor;
 pub mod down;
 pub mod logs;
@@ -13,6 +14,7 @@ pub mod supervise;
 pub mod test;
 pub mod token;
 pub mod up;
+pub mod why;
 
 use std::process::ExitCode;
 
@@ -59,6 +61,8 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Host { command } => org::hosts(&paths, command).await,
         Command::Notify(news) => notify::run(&paths, &news).await,
         Command::Doctor => doctor::run(&paths).await,
+        Command::Why { id } => why::run(&paths, &id).await,
+        Command::Can { user, org, tool } => can::run(&paths, &user, &org, tool.as_deref()).await,
         Command::Test { names, list } => test::run(&paths, &names, list).await,
     }
 }

@@ -12,6 +12,8 @@ pub(super) fn part(plan: &Plan, number: u16) -> PartSpec {
     let name = format!("backend-{number}");
     let secrets = &plan.state.secrets;
     let address = Plan::local(plan.state.ports.backend.saturating_add(number.saturating_sub(1)));
+    let policy = plan.paths.policy_file();
+    let policy = policy.is_file().then(|| ("ASGARD_POLICY", policy.display().to_string()));
     let env = plan.own_env(
         Kind::Backend,
         [
@@ -24,7 +26,8 @@ pub(super) fn part(plan: &Plan, number: u16) -> PartSpec {
             ("ASGARD_NODE", name.clone()),
         ]
         .into_iter()
-        .chain(admin(plan, number)),
+        .chain(admin(plan, number))
+        .chain(policy),
     );
     PartSpec {
         name,

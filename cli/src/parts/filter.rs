@@ -4,13 +4,14 @@ use serde_json::{Value, json};
 
 use super::{Gateway, Plan};
 use crate::hosts::{Hosts, SHORT_PATH};
+use crate::policy;
 use crate::problem::Result;
 use crate::state::TokenCheck;
 
 /// The configuration as one line of JSON. It holds the assertion's keys.
 ///
 /// # Errors
-/// A hosts file that is not as it should be.
+/// A hosts file or a policy that is not as it should be.
 pub(super) fn config(plan: &Plan) -> Result<String> {
     let keycloak = Plan::local(plan.state.ports.keycloak);
     let upstream = match plan.gateway {
@@ -53,6 +54,9 @@ pub(super) fn config(plan: &Plan) -> Result<String> {
     if let (Gateway::Kong, Some(object)) = (plan.gateway, config.as_object_mut()) {
         // What the backends speak; it opens the lock of kong/kong.yml.in.
         object.insert("kong_scheme".to_owned(), json!("http"));
+    }
+    if let (Some(policy), Some(object)) = (policy::load(&plan.paths)?, config.as_object_mut()) {
+        object.insert("policy".to_owned(), json!(policy));
     }
     Ok(config.to_string())
 }

@@ -292,6 +292,39 @@ async fn a_client_can_not_ask_for_a_hold() {
     }
 }
 
+#[tokio::test]
+async fn the_command_explains_refusals_and_rights() {
+    let stack = Stack::claim().await;
+    let asgard = async |args: &[&str]| {
+        let program = std::env::var_os("ASGARD_BIN")
+            .expect("ASGARD_BIN names the asgard command; ./asgard test sets it");
+        let output = tokio::process::Command::new(program).args(args).output().await.unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    for (road, token, reason) in [
+        (Road::Bifrost, String::new(), "401 token_missing"),
+        (Road::Hermod, tokens::token(&stack, "thor", "org-2").await, "403 organisation_not_member"),
+    ] {
+        let organisation = if token.is_empty() { "org-1" } else { "org-2" };
+        let client = Client::at(stack.endpoint(road, organisation), token);
+        let exchange = client.tool("echo", json!({"text": "x"})).await;
+        let body: Value = serde_json::from_str(&exchange.text).unwrap();
+        let id = body["request_id"].as_str().unwrap_or_else(|| panic!("no request_id: {body}")).to_owned();
+        e2e::stack::wait("the gateway's log has the refusal", Duration::from_secs(20), async || {
+            let (ok, text) = asgard(&["why", &id]).await;
+            (ok && text.contains(reason) && text.contains("mend:")).then_some(())
+        })
+        .await;
+    }
+    assert!(!asgard(&["why", "0123456789abcdef"]).await.0, "nobody knows that request");
+    let (ok, text) = asgard(&["can", "thor", "org-1", "echo"]).await;
+    assert!(ok && text.contains("yes") && text.contains("echo"), "{text}");
+    let (ok, text) = asgard(&["can", "thor", "org-1"]).await;
+    assert!(ok && text.contains("whoami"), "{text}");
+    let (ok, text) = asgard(&["can", "thor", "org-2", "echo"]).await;
+    assert!(!ok && text.contains("may use nothing in org-2"), "{text}");
+}
+
 /// What the gateway would sign for a call of `echo`.
 fn assertion_of(stack: &Stack) -> Assertion {
     Assertion {
