@@ -155,8 +155,8 @@ async fn detach(paths: &Paths, state: &State, up: &Up, gateway: Gateway, begun: 
     let open = || {
         OpenOptions::new().create(true).append(true).open(&log).map_err(|e| Problem::io("write", &log, &e))
     };
-    let program =
-        crate::process::own_program().map_err(|e| Problem::new(format!("cannot find the asgard program: {e}")))?;
+    let program = crate::process::own_program()
+        .map_err(|e| Problem::new(format!("cannot find the asgard program: {e}")))?;
     let mut child = tokio::process::Command::new(&program)
         .args(up.for_supervisor(gateway))
         .env("ASGARD_ROOT", &paths.root)

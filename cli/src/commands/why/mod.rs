@@ -114,12 +114,12 @@ impl Found {
                 }
                 say(&format!("  mend: {mend}"));
                 let source = reasons::cause_of(&refusal.reason);
-                let causes = self.causes.iter().filter(|cause| {
+                let mut causes = self.causes.iter().filter(|cause| {
                     cause
                         .strip_prefix("reason=")
                         .is_some_and(|rest| source.iter().any(|s| rest.starts_with(s)))
                 });
-                if let Some(cause) = causes.last() {
+                if let Some(cause) = causes.next_back() {
                     say(&format!("  log:  {cause}"));
                 }
             }
