@@ -1,6 +1,8 @@
 //! The policy of a stack: the file `policy.json` in its state folder. The gateway's filter and the backends
 //! apply the same one. Without the file everybody may use everything of their organisations.
 
+use std::collections::BTreeMap;
+
 use identity::Policy;
 
 use crate::paths::Paths;
@@ -21,6 +23,13 @@ pub fn load(paths: &Paths) -> Result<Option<Policy>> {
         Problem::new(format!("{}: {error}", file.display()))
             .mend("kong-filter/README.md describes policies; an empty one is {}")
     })
+}
+
+/// Which scopes contain which others, of those that the sample realm knows.
+#[must_use]
+pub fn implied_scopes() -> BTreeMap<String, Vec<String>> {
+    let contained = ["mcp:tools:read", "mcp:tools:write"].map(str::to_owned);
+    [("mcp:tools".to_owned(), contained.into())].into()
 }
 
 #[cfg(test)]

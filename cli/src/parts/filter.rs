@@ -11,7 +11,7 @@ use crate::state::TokenCheck;
 /// The configuration as one line of JSON. It holds the assertion's keys.
 ///
 /// # Errors
-/// A hosts file or a policy that is not as it should be.
+/// A hosts file, or a policy, that is not as it should be.
 pub(super) fn config(plan: &Plan) -> Result<String> {
     let keycloak = Plan::local(plan.state.ports.keycloak);
     let upstream = match plan.gateway {
@@ -44,7 +44,7 @@ pub(super) fn config(plan: &Plan) -> Result<String> {
         "scopes": {
             "advertised": ["mcp:tools", "organization"],
             "required": [],
-            "implied": {"mcp:tools": ["mcp:tools:read", "mcp:tools:write"]},
+            "implied": policy::implied_scopes(),
         },
         "hosts": hosts(plan)?,
         "origins": origins(plan),
