@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use identity::claims::{self, Expected};
 use identity::policy::Request;
+use identity::scopes::Hierarchy;
 use identity::{ClaimNames, Claims, Policy, Principal};
 use serde_json::{Value, json};
 
@@ -26,7 +27,10 @@ pub async fn run(paths: &Paths, user: &str, organisation: &str, tool: Option<&st
     let policy = policy::load(paths)?.unwrap_or_default();
     let (token, _) = token::for_user(&state, user, Some(organisation)).await?;
     let caller = match caller(&state, &token, organisation)? {
-        Ok(caller) => caller,
+        Ok(mut caller) => {
+            Hierarchy::new(&policy::implied_scopes()).complete(&mut caller.scopes);
+            caller
+        }
         Err(why) => {
             println!("{user} may use nothing in {organisation}: {why}");
             return Ok(ExitCode::FAILURE);
