@@ -187,19 +187,23 @@ async fn the_rendered_gateway_is_whole() {
     let folder = checkout();
     setup(&folder);
     let file = |name: &str| fs::read_to_string(folder.path().join(".asgard/compose").join(name)).unwrap();
-    let known = BTreeMap::from([("kong_filter".to_owned(), false)]);
+    // The image has the filter's schema beside the module: the configuration is an object.
+    let known = BTreeMap::from([("kong_filter".to_owned(), true)]);
     let config = Config::parse(&file("kong/kong.yml"), &known).unwrap();
     Router::new(&config).unwrap();
     let targets: Vec<&str> = config.upstreams[0].targets.iter().map(|t| t.target.as_str()).collect();
     assert_eq!(targets, ["backend-1:8081", "backend-2:8081"]);
     let filter: Value = {
         let chain = &config.services[0].filter_chains[0].filters[0];
-        serde_json::from_str(chain.config.as_ref().unwrap().as_str().unwrap()).unwrap()
+        chain.config.clone().unwrap()
     };
     // The same as ./asgard writes, but for addresses and keys.
     let expected = site::filter_config("keycloak:8080");
     let keys = |v: &Value| v.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
-    assert_eq!(keys(&filter), keys(&expected));
+    // And the sample organisations' own hosts.
+    let hosts = BTreeSet::from(["hosts".to_owned()]);
+    assert_eq!(keys(&filter), &keys(&expected) | &hosts);
+    assert_eq!(filter["hosts"][0]["organisation"], "org-1");
     assert_eq!(
         (&filter["kong_scheme"], &filter["issuers"]),
         (&expected["kong_scheme"], &expected["issuers"])
