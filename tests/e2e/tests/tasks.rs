@@ -141,12 +141,12 @@ async fn cancelling_a_task_stops_its_work() {
 async fn a_task_of_somebody_else_is_unknown() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {
-        let client = Client::modern(&stack, road, "thor", "org-1").await.with_tasks();
+        let client = Client::modern(&stack, road, "freya", "org-1").await.with_tasks();
         let id = begin(&client, "long_report", json!({"steps": 1})).await;
         until_over(&client, &id).await;
         let others = [
-            Client::modern(&stack, road, "freya", "org-1").await.with_tasks(),
-            Client::modern(&stack, road, "thor", "org-2").await.with_tasks(),
+            Client::modern(&stack, road, "thor", "org-1").await.with_tasks(),
+            Client::modern(&stack, road, "freya", "org-2").await.with_tasks(),
         ];
         let made_up = format!("00{}", "7".repeat(32));
         for (method, more) in [
