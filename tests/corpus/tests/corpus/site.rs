@@ -41,10 +41,14 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
 
-fn module() -> PathBuf {
-    let path = std::env::var_os("ASGARD_FILTER_WASM")
-        .map_or_else(|| root().join("target/wasm/kong_filter.wasm"), PathBuf::from);
-    assert!(path.is_file(), "{}: run scripts/build-filter, or set ASGARD_FILTER_WASM", path.display());
+/// Envoy has a module of its own, without the events that it need not be told of.
+fn module(gateway: Gateway) -> PathBuf {
+    let name = match gateway {
+        Gateway::Envoy => "kong_filter.envoy.wasm",
+        Gateway::Kong => "kong_filter.wasm",
+    };
+    let path = root().join("target/wasm").join(name);
+    assert!(path.is_file(), "{}: run scripts/build-filter", path.display());
     path
 }
 
@@ -209,7 +213,7 @@ fn envoy(
     let values = BTreeMap::from([
         ("LISTEN", "127.0.0.1".to_owned()),
         ("GATEWAY_PORT", port.to_string()),
-        ("FILTER_WASM", module().display().to_string()),
+        ("FILTER_WASM", module(Gateway::Envoy).display().to_string()),
         ("FILTER_CONFIG", Value::String(config.to_string()).to_string()),
         ("PUBLIC_HOST", "localhost:8000".to_owned()),
         ("PUBLIC_PORT", "8000".to_owned()),
@@ -252,6 +256,6 @@ async fn kong(port: u16, backend: u16, keycloak: &str, config: &Value) -> kong_h
     ]);
     let mut setup = kong_host::Setup::shipped(&root(), &values).unwrap();
     setup.schemas.insert("kong_filter".to_owned());
-    setup.filters.insert("kong_filter".to_owned(), std::fs::read(module()).unwrap());
+    setup.filters.insert("kong_filter".to_owned(), std::fs::read(module(Gateway::Kong)).unwrap());
     kong_host::Gateway::start(setup).await.unwrap()
 }
