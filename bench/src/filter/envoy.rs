@@ -21,16 +21,6 @@ pub enum Kind {
     Ours,
 }
 
-impl Kind {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Nothing => "no filter",
-            Self::JwtAuthn => "Envoy's jwt_authn",
-            Self::Ours => "our filter",
-        }
-    }
-}
-
 /// Where things are.
 pub struct Site<'a> {
     pub program: &'a Path,

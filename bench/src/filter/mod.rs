@@ -41,11 +41,15 @@ pub struct Cost {
     #[arg(long)]
     beside: Vec<PathBuf>,
     /// Requests in each round.
-    #[arg(long, default_value_t = 4000)]
+    #[arg(long, default_value_t = 400)]
     requests: usize,
     /// Rounds; each runs all variants, one after the other.
-    #[arg(long, default_value_t = 15)]
+    #[arg(long, default_value_t = 60)]
     rounds: usize,
+    /// How often all Envoys are started anew, for that many rounds each: where a process happens to lie in
+    /// memory makes a difference of several percent.
+    #[arg(long, default_value_t = 7)]
+    starts: usize,
     /// Connections at once.
     #[arg(long, default_value_t = 8)]
     connections: usize,
@@ -91,36 +95,48 @@ pub async fn cost(options: &Cost) -> Result<()> {
     let token = around.issuer.token(Algorithm::Rsa, 1);
     let request: Arc<[u8]> = issuer::request(&token).into();
     let wasm = std::fs::canonicalize(&options.programs.wasm)?;
-    let mut envoys = Vec::new();
-    for kind in [Kind::Nothing, Kind::JwtAuthn, Kind::Ours] {
-        let envoy = Envoy::start(kind, &around.site(&options.programs, &wasm)).await?;
-        envoys.push((kind.name().to_owned(), envoy));
-    }
-    for wasm in &options.beside {
-        let site = around.site(&options.programs, wasm);
-        envoys.push((wasm.display().to_string(), Envoy::start(Kind::Ours, &site).await?));
-    }
+    let mut variants = vec![
+        ("no filter".to_owned(), Kind::Nothing, wasm.as_path(), json!({})),
+        ("Envoy's jwt_authn".to_owned(), Kind::JwtAuthn, &wasm, json!({})),
+        ("our filter".to_owned(), Kind::Ours, &wasm, json!({})),
+        // With one header about the caller, as `jwt_authn` has it.
+        ("our filter without X-Userinfo".to_owned(), Kind::Ours, &wasm, json!({"userinfo": false})),
+    ];
+    variants.extend(
+        options
+            .beside
+            .iter()
+            .map(|wasm| (format!("our filter: {}", wasm.display()), Kind::Ours, wasm.as_path(), json!({}))),
+    );
     let next: Arc<dyn Fn(usize) -> Arc<[u8]> + Send + Sync> = Arc::new(move |_| request.clone());
-    for (_, envoy) in &envoys {
-        wire::run(envoy.port, 2000, options.connections, next.clone()).await?;
-    }
     // One row a round, one figure a variant: µs of CPU a request.
     let mut rounds: Vec<Vec<f64>> = Vec::new();
-    for number in 0..options.rounds {
-        let mut row = vec![f64::NAN; envoys.len()];
-        // Each round begins with another variant.
-        for offset in 0..envoys.len() {
-            let index = (number + offset) % envoys.len();
-            let Some(((_, envoy), cell)) = envoys.get(index).zip(row.get_mut(index)) else { continue };
-            let before = cpu::precise(envoy.pid);
-            wire::run(envoy.port, options.requests, options.connections, next.clone()).await?;
-            *cell = (cpu::precise(envoy.pid) - before).as_secs_f64() * 1e6 / options.requests as f64;
+    for _ in 0..options.starts {
+        let mut envoys = Vec::new();
+        for (_, kind, wasm, settings) in &variants {
+            let site = Site { settings: settings.clone(), ..around.site(&options.programs, wasm) };
+            envoys.push(Envoy::start(*kind, &site).await?);
         }
-        rounds.push(row);
+        for envoy in &envoys {
+            wire::run(envoy.port, 2000, options.connections, next.clone()).await?;
+        }
+        for number in 0..options.rounds {
+            let mut row = vec![f64::NAN; envoys.len()];
+            // Each round begins with another variant.
+            for offset in 0..envoys.len() {
+                let index = (number + offset) % envoys.len();
+                let Some((envoy, cell)) = envoys.get(index).zip(row.get_mut(index)) else { continue };
+                let before = cpu::precise(envoy.pid);
+                wire::run(envoy.port, options.requests, options.connections, next.clone()).await?;
+                *cell = (cpu::precise(envoy.pid) - before).as_secs_f64() * 1e6 / options.requests as f64;
+            }
+            rounds.push(row);
+        }
     }
     println!(
-        "token of {} bytes, {} rounds of {} requests on {} connections; Envoy with one worker\n",
+        "token of {} bytes, {} starts, {} rounds of {} requests each on {} connections; Envoy with one worker\n",
         token.len(),
+        options.starts,
         options.rounds,
         options.requests,
         options.connections
@@ -128,7 +144,7 @@ pub async fn cost(options: &Cost) -> Result<()> {
     println!("| Envoy with | CPU a request, µs: median (quartiles) | of jwt_authn: median (quartiles) |");
     println!("|---|---|---|");
     let mut ours = f64::NAN;
-    for (index, (name, _)) in envoys.iter().enumerate() {
+    for (index, (name, ..)) in variants.iter().enumerate() {
         let own = quartiles(rounds.iter().map(|row| row[index]));
         let ratio = quartiles(rounds.iter().map(|row| row[index] / row[1]));
         if index == 2 {
