@@ -1,23 +1,21 @@
 //! Verified tokens, so that their signature is computed once.
 //!
 //! What a token says is kept, never what was decided about it: times, audience, organisation and
-//! policy are judged anew on each request. There is one cache for each configuration, in each worker;
-//! nothing is shared, so that a token accepted under one configuration means nothing to another.
+//! policy are judged anew ([`crate::recent`] says when that has just been done). There is one cache for
+//! each configuration, in each worker; nothing is shared, so that a token accepted under one configuration
+//! means nothing to another.
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::rc::Rc;
-use std::sync::OnceLock;
 
 use identity::{Claims, Road};
 use lru::LruCache;
-use siphasher::sip128::SipHasher24;
 
 use crate::jwks::Fingerprint;
 
 /// Most assertions that are kept for a token, one for each request line.
 const MAX_ASSERTIONS: usize = 4;
 
-/// A token's place in the cache: a keyed hash of all its bytes, signature included.
+/// A place in a cache: a keyed hash of 128 bits ([`crate::head`]).
 pub type Digest = u128;
 
 /// A verified token.
@@ -87,10 +85,18 @@ impl Verified {
         Self { issuer, key, own: None, claims, userinfo, ask_at, assertions: Vec::new() }
     }
 
-    /// The assertion that was made for the same request line, if it is good until `until` at least.
-    pub fn assertion(&self, line: &RequestLine<'_>, until: u64) -> Option<Rc<str>> {
+    /// The assertion that was made for the same request line, and when it expires, if it is good until
+    /// `until` at least.
+    pub fn assertion(&self, line: &RequestLine<'_>, until: u64) -> Option<(Rc<str>, u64)> {
         let found = self.assertions.iter().find(|made| made.expires >= until && made.line() == *line);
-        found.map(|made| made.assertion.clone())
+        found.map(|made| (made.assertion.clone(), made.expires))
+    }
+
+    /// About how many bytes it takes, for a token of that length.
+    pub fn weight(&self, token_len: usize) -> usize {
+        // Claims take about as much again as the token; an assertion carries them once more, in base64.
+        let room = MAX_ASSERTIONS.saturating_add(2);
+        token_len.saturating_mul(room).saturating_add(self.userinfo.len()).saturating_add(512)
     }
 
     /// Keeps an assertion for the next request with the same line.
@@ -111,72 +117,56 @@ impl Verified {
     }
 }
 
-/// The cache: the least recently used token goes when one of the two bounds is reached.
-pub struct TokenCache {
-    tokens: LruCache<Digest, (Verified, usize)>,
+/// Values of bounded size in all: the least recently used go when one of the two bounds is reached.
+pub struct Cache<V> {
+    kept: LruCache<Digest, (V, usize)>,
     entries: usize,
     bytes: usize,
     used: usize,
 }
 
-/// The digest of a token: SipHash-2-4 of 128 bits with a random key that never leaves this process, so that
-/// nobody can look for a token with the digest of another one. (A plain SHA-256 took a third of the filter's
-/// time for a known token.)
-pub fn digest(token: &str) -> Digest {
-    static KEY: OnceLock<(u64, u64)> = OnceLock::new();
-    let (first, second) = *KEY.get_or_init(|| {
-        let random = RandomState::new();
-        (random.hash_one(0), random.hash_one(1))
-    });
-    SipHasher24::new_with_keys(first, second).hash(token.as_bytes()).as_u128()
-}
-
-impl TokenCache {
-    /// An empty cache for at most so many tokens, and about so many bytes.
+impl<V> Cache<V> {
+    /// An empty cache for at most so many values, and about so many bytes.
     pub fn new(entries: usize, bytes: usize) -> Self {
-        Self { tokens: LruCache::unbounded(), entries, bytes, used: 0 }
+        Self { kept: LruCache::unbounded(), entries, bytes, used: 0 }
     }
 
-    /// A token, which is now the most recently used.
-    pub fn get(&mut self, digest: &Digest) -> Option<&mut Verified> {
-        self.tokens.get_mut(digest).map(|(verified, _)| verified)
+    /// A value, which is now the most recently used.
+    pub fn get(&mut self, digest: &Digest) -> Option<&mut V> {
+        self.kept.get_mut(digest).map(|(value, _)| value)
     }
 
-    /// Adds a token of a certain length.
-    pub fn put(&mut self, digest: Digest, verified: Verified, token_len: usize) {
-        // Claims take about as much again as the token; an assertion carries them once more, in base64.
-        let room = MAX_ASSERTIONS.saturating_add(2);
-        let weight =
-            token_len.saturating_mul(room).saturating_add(verified.userinfo.len()).saturating_add(512);
+    /// Adds a value that takes about `weight` bytes.
+    pub fn put(&mut self, digest: Digest, value: V, weight: usize) {
         if self.entries == 0 || weight > self.bytes {
             return;
         }
         self.remove(&digest);
-        while self.tokens.len() >= self.entries || self.used.saturating_add(weight) > self.bytes {
-            match self.tokens.pop_lru() {
+        while self.kept.len() >= self.entries || self.used.saturating_add(weight) > self.bytes {
+            match self.kept.pop_lru() {
                 Some((_, (_, freed))) => self.used = self.used.saturating_sub(freed),
                 None => break,
             }
         }
         self.used = self.used.saturating_add(weight);
-        self.tokens.put(digest, (verified, weight));
+        self.kept.put(digest, (value, weight));
     }
 
-    /// Forgets a token.
+    /// Forgets a value.
     pub fn remove(&mut self, digest: &Digest) {
-        if let Some((_, freed)) = self.tokens.pop(digest) {
+        if let Some((_, freed)) = self.kept.pop(digest) {
             self.used = self.used.saturating_sub(freed);
         }
     }
 
-    /// How many tokens are kept.
+    /// How many values are kept.
     pub fn len(&self) -> usize {
-        self.tokens.len()
+        self.kept.len()
     }
 
     /// Whether none is kept.
     pub fn is_empty(&self) -> bool {
-        self.tokens.is_empty()
+        self.kept.is_empty()
     }
 }
 
@@ -197,28 +187,30 @@ mod tests {
 
     #[test]
     fn the_least_recently_used_goes() {
-        let mut cache = TokenCache::new(2, 1 << 20);
-        for token in ["a", "b"] {
-            cache.put(digest(token), verified(token), 1);
+        let mut cache = Cache::new(2, 1 << 20);
+        for (digest, subject) in [(1, "a"), (2, "b")] {
+            cache.put(digest, verified(subject), 1);
         }
-        assert!(cache.get(&digest("a")).is_some());
-        cache.put(digest("c"), verified("c"), 1);
-        assert_eq!(cache.get(&digest("a")).unwrap().claims.subject, "a");
-        assert!(cache.get(&digest("b")).is_none());
+        assert!(cache.get(&1).is_some());
+        cache.put(3, verified("c"), 1);
+        assert_eq!(cache.get(&1).unwrap().claims.subject, "a");
+        assert!(cache.get(&2).is_none());
     }
 
     #[test]
     fn memory_stays_bounded() {
-        let mut cache = TokenCache::new(1000, 100_000);
+        let mut cache = Cache::new(1000, 100_000);
         for number in 0..10_000 {
-            cache.put(digest(&number.to_string()), verified("x"), 1000);
+            let token = verified("x");
+            let weight = token.weight(1000);
+            cache.put(number, token, weight);
             assert!(cache.used <= 100_000 && cache.len() <= 1000);
         }
         assert!(!cache.is_empty());
-        cache.put(digest("huge"), verified("x"), 100_000);
-        assert!(cache.get(&digest("huge")).is_none());
-        let mut none = TokenCache::new(0, 100_000);
-        none.put(digest("a"), verified("a"), 1);
+        cache.put(10_000, verified("x"), 100_001);
+        assert!(cache.get(&10_000).is_none());
+        let mut none = Cache::new(0, 100_000);
+        none.put(1, verified("a"), 1);
         assert!(none.is_empty());
     }
 
@@ -226,11 +218,11 @@ mod tests {
     fn assertions_are_kept_for_their_line_and_life() {
         let mut token = verified("x");
         token.keep(&line("/a"), "one".into(), 10);
-        assert_eq!(token.assertion(&line("/a"), 10).as_deref(), Some("one"));
+        assert_eq!(token.assertion(&line("/a"), 10), Some(("one".into(), 10)));
         assert_eq!(token.assertion(&line("/a"), 11), None);
         assert_eq!(token.assertion(&line("/b"), 5), None);
         token.keep(&line("/a"), "two".into(), 20);
-        assert_eq!(token.assertion(&line("/a"), 5).as_deref(), Some("two"));
+        assert_eq!(token.assertion(&line("/a"), 5), Some(("two".into(), 20)));
         for path in ["/b", "/c", "/d", "/e"] {
             token.keep(&line(path), "x".into(), 20);
         }

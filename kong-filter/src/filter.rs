@@ -13,11 +13,14 @@ use identity::path::{self, PathError};
 use identity::policy;
 use identity::{Assertion, AssertionKeys, Claims, Road, assertion};
 
-use crate::cache::{self, Digest, RequestLine};
+use crate::cache::{Digest, RequestLine};
 use crate::config::{Config, ConfigError, Issuer, KongScheme};
+use crate::head::Head;
 use crate::introspect;
 use crate::jwt::GripKey;
 use crate::metadata;
+use crate::pairs;
+use crate::recent::Recent;
 use crate::reply::{Refusal, Reply, Wording};
 use crate::request::{Request, decode_name};
 use crate::sites::{Site, Sites, fill, fill_all};
@@ -56,6 +59,7 @@ pub enum Step {
 
 /// What is changed in a request that goes on. `Authorization` is always set to the empty string: the
 /// client's token ends here.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forward {
     /// Value of `X-Asgard-Identity`.
     pub identity: Rc<str>,
@@ -130,8 +134,26 @@ impl Service {
 
     /// Decides about a request, at `now` in seconds since 1970.
     pub fn judge(&mut self, request: &Request, now: u64, progress: &mut Progress) -> Step {
+        let head = Head::of(pairs::read(&request.written()), None);
+        match self.recent(&head, now) {
+            Some(forward) => Step::Forward(forward),
+            None => self.decide(request, &head, now, progress),
+        }
+    }
+
+    /// How a request with these digests was let through a moment ago, when nothing can have changed since.
+    #[inline(always)]
+    pub fn recent(&mut self, head: &Head, now: u64) -> Option<Forward> {
         match self {
-            Self::Ready(filter) => filter.judge(request, now, progress),
+            Self::Ready(filter) => filter.recent.get(&head.whole, filter.tokens.epoch(), now),
+            Self::Refusing(_) => None,
+        }
+    }
+
+    /// Decides about a request with these digests, by itself.
+    pub fn decide(&mut self, request: &Request, head: &Head, now: u64, progress: &mut Progress) -> Step {
+        match self {
+            Self::Ready(filter) => filter.judge(request, head, now, progress),
             Self::Refusing(_) => {
                 let message = "the gateway's filter is misconfigured; its log says how";
                 let refusal = Refusal::plain(503, "unavailable", "misconfigured", message);
@@ -165,6 +187,7 @@ pub struct Filter {
     config: Rc<Config>,
     sites: Rc<Sites>,
     tokens: Tokens,
+    recent: Recent,
     assertion_keys: AssertionKeys,
     grip: Option<GripKey>,
 }
@@ -193,13 +216,14 @@ impl Filter {
         Ok(Self {
             sites: Rc::new(Sites::new(&config)),
             tokens: Tokens::new(config.clone()),
+            recent: Recent::new(&config.token_cache),
             assertion_keys,
             grip,
             config,
         })
     }
 
-    fn judge(&mut self, request: &Request, now: u64, progress: &mut Progress) -> Step {
+    fn judge(&mut self, request: &Request, head: &Head, now: u64, progress: &mut Progress) -> Step {
         let (config, sites) = (self.config.clone(), self.sites.clone());
         let plain =
             |refusal: Refusal| Step::Reply(refusal.reply(Wording { id: request.id(), ..Wording::default() }));
@@ -221,8 +245,13 @@ impl Filter {
             Ok(target) => target,
             Err(error) => return plain(path_refusal(error)),
         };
-        let refusal = match self.admit(request, &target, now, progress) {
-            Ok(forward) => return Step::Forward(forward),
+        let refusal = match self.admit(request, &target, &head.token, now, progress) {
+            Ok((forward, same_until)) => {
+                if let Some(until) = same_until {
+                    self.recent.keep(head.whole, &forward, self.tokens.epoch(), now, until);
+                }
+                return Step::Forward(forward);
+            }
             Err(Stop::Refuse(refusal)) => refusal,
             Err(Stop::Preflight) => return Step::Reply(preflight(request)),
             Err(Stop::Wait(awaited)) => match self.call(awaited, request) {
@@ -248,13 +277,16 @@ impl Filter {
         Step::Reply(reply)
     }
 
+    /// Decides about a request for an endpoint; `digest` is its token's. With the decision comes the first
+    /// second in which the same request may have to be judged otherwise, if it pays to know.
     fn admit(
         &mut self,
         request: &Request,
         target: &Target<'_>,
+        digest: &Digest,
         now: u64,
         progress: &mut Progress,
-    ) -> Result<Forward, Stop> {
+    ) -> Result<(Forward, Option<u64>), Stop> {
         if let Some(name) = request.forged_identity() {
             let message = format!("the header {name} is the gateway's own; do not send it");
             return Err(Refusal::plain(400, "invalid_request", "identity_header", message).into());
@@ -270,7 +302,6 @@ impl Filter {
             return Err(Refusal::plain(400, "invalid_request", "method_malformed", message).into());
         }
         let token = request.bearer(self.config.max_token_bytes)?;
-        let digest = cache::digest(token);
         let line = self.line(request, &target.path, now);
         let organisation = target.organisation.as_str();
         let (config, sites) = (self.config.clone(), self.sites.clone());
@@ -278,10 +309,15 @@ impl Filter {
             check(&config, &sites, issuer, claims, organisation, now)?;
             check_scopes(&config, request, claims, organisation, &line)
         };
-        let found = self.tokens.verified(token, &digest, now, progress, &check)?;
+        let found = self.tokens.verified(token, digest, now, progress, &check)?;
         let would_refuse = check_policy(&config, request, &found.claims, organisation, &line)?;
-        let identity = self.identity(&digest, &found.claims, organisation, &line, now)?;
-        Ok(Forward {
+        let (identity, identity_until) = self.identity(digest, &found.claims, organisation, &line, now)?;
+        // A dry run writes to the log each time; Pushpin's signature has an end of its own.
+        let may_repeat = would_refuse.is_none() && !request.has("grip-sig");
+        let token_until = found.claims.expires_at.saturating_add(config.clock_leeway_s);
+        let same_until = found.same_until.zip(identity_until).filter(|_| may_repeat);
+        let same_until = same_until.map(|(token, identity)| token.min(identity).min(token_until));
+        let forward = Forward {
             identity,
             userinfo: config.userinfo.then_some(found.userinfo),
             target: target.short.then(|| match request.target.split_once('?') {
@@ -290,7 +326,8 @@ impl Filter {
             }),
             scheme: config.kong_scheme.map(KongScheme::as_str),
             would_refuse,
-        })
+        };
+        Ok((forward, same_until))
     }
 
     /// The request's `Origin`, if it has one and it is accepted.
@@ -328,7 +365,7 @@ impl Filter {
     }
 
     /// The signed assertion: a fresh one, or one that was made for the same token and request line and
-    /// has half of its life before it.
+    /// has half of its life before it; then with the first second in which it has not.
     fn identity(
         &mut self,
         digest: &Digest,
@@ -336,10 +373,10 @@ impl Filter {
         organisation: &str,
         line: &RequestLine<'_>,
         now: u64,
-    ) -> Result<Rc<str>, Refusal> {
-        let until = now.saturating_add(assertion::LIFE / 2);
-        if let Some(found) = self.tokens.assertion(digest, line, until) {
-            return Ok(found);
+    ) -> Result<(Rc<str>, Option<u64>), Refusal> {
+        let rest = assertion::LIFE / 2;
+        if let Some((found, expires)) = self.tokens.assertion(digest, line, now.saturating_add(rest)) {
+            return Ok((found, Some(expires.saturating_sub(rest).saturating_add(1))));
         }
         let expires_at = now.saturating_add(assertion::LIFE);
         let principal = claims.principal(organisation).ok_or_else(not_member)?;
@@ -362,7 +399,7 @@ impl Filter {
             return Err(Refusal::plain(403, "forbidden", "identity_too_large", message));
         }
         self.tokens.keep_assertion(digest, line, signed.clone(), expires_at);
-        Ok(signed)
+        Ok((signed, None))
     }
 
     /// The request to an issuer for what is awaited.

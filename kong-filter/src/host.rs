@@ -5,7 +5,6 @@
 //! requests pass unseen.
 
 use std::cell::RefCell;
-use std::mem::take;
 use std::rc::Rc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -14,7 +13,9 @@ use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, BufferType, ContextType, LogLevel, MapType};
 
 use crate::filter::{Call, Forward, Service, Step};
+use crate::head::Head;
 use crate::jwks;
+use crate::pairs;
 use crate::reply::Reply;
 use crate::request::Request;
 use crate::tokens::{Awaited, Progress};
@@ -70,15 +71,23 @@ impl RootContext for Root {
 /// One request.
 struct Http {
     service: Shared,
-    /// The request that waits for an issuer.
-    paused: Option<(Request, Awaited, Progress)>,
+    /// The request that waits for an issuer. Boxed, since hardly any does.
+    paused: Option<Box<Paused>>,
+}
+
+struct Paused {
+    request: Request,
+    head: Head,
+    awaited: Awaited,
+    progress: Progress,
 }
 
 impl Context for Http {
     fn on_http_call_response(&mut self, _token: u32, _headers: usize, body_size: usize, _trailers: usize) {
-        let Some((request, awaited, mut progress)) = self.paused.take() else {
+        let Some(paused) = self.paused.take() else {
             return;
         };
+        let Paused { request, head, awaited, mut progress } = *paused;
         let status =
             hostcalls::get_map_value_bytes(MapType::HttpCallResponseHeaders, ":status").ok().flatten();
         let status = status.and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok());
@@ -88,7 +97,7 @@ impl Context for Http {
             size => hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, size).ok().flatten(),
         };
         self.answered(awaited, status, &body.unwrap_or_default(), &mut progress);
-        if self.judge(request, progress) == Action::Continue {
+        if self.judge(request, head, progress) == Action::Continue {
             let _ = hostcalls::resume_http_request();
         }
     }
@@ -96,34 +105,34 @@ impl Context for Http {
 
 impl HttpContext for Http {
     fn on_http_request_headers(&mut self, _count: usize, _end: bool) -> Action {
-        let mut headers = hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default();
-        // Taken out of the list: nobody looks for them there.
-        let mut pseudo = |wanted: &str| {
-            let value = headers.iter_mut().find(|(name, _)| name == wanted).map(|(_, value)| take(value));
-            value.and_then(|value| String::from_utf8(value).ok())
-        };
-        let (method, path) = (pseudo(":method").unwrap_or_default(), pseudo(":path"));
+        let bytes = hostcall::request_headers();
+        let pairs = pairs::read(&bytes);
         // Kong's `:path` is normalised already; what the backend gets is the raw one.
         let in_kong = self.service.try_borrow().is_ok_and(|service| service.in_kong());
         let raw = if in_kong { property(&["request", "path"]) } else { None };
-        let target = raw.or(path).unwrap_or_default();
-        self.judge(Request { method, target, headers }, Progress::default())
+        let head = Head::of(pairs.clone(), raw.as_deref());
+        let recent = self.service.try_borrow_mut().ok().and_then(|mut service| service.recent(&head, now()));
+        if recent.is_some_and(|forward| pass(&forward)) {
+            return Action::Continue;
+        }
+        self.judge(Request::read(pairs, raw), head, Progress::default())
     }
 }
 
 impl Http {
-    fn judge(&mut self, request: Request, mut progress: Progress) -> Action {
+    fn judge(&mut self, request: Request, head: Head, mut progress: Progress) -> Action {
         // Each call is made once for a request, and there are two.
         for _ in 0..3 {
             let step = match self.service.try_borrow_mut() {
-                Ok(mut service) => service.judge(&request, now(), &mut progress),
+                Ok(mut service) => service.decide(&request, &head, now(), &mut progress),
                 Err(_) => Step::Reply(unable("busy")),
             };
             match step {
                 Step::Reply(reply) => return answer(&request, &reply),
-                Step::Forward(forward) => return pass(&request, &forward),
+                Step::Forward(forward) => return forwarded(&request, &forward),
                 Step::Call(call) if dispatch(&call) => {
-                    self.paused = Some((request, call.awaited, progress));
+                    let awaited = call.awaited;
+                    self.paused = Some(Box::new(Paused { request, head, awaited, progress }));
                     return Action::Pause;
                 }
                 // No such upstream: as good as no answer.
@@ -167,7 +176,19 @@ fn answer(request: &Request, reply: &Reply) -> Action {
     Action::Pause
 }
 
-fn pass(request: &Request, forward: &Forward) -> Action {
+fn forwarded(request: &Request, forward: &Forward) -> Action {
+    if !pass(forward) {
+        return answer(request, &unable("gateway_failed"));
+    }
+    if let Some(refused) = &forward.would_refuse {
+        log(LogLevel::Warn, &format!("dry-run would-refuse {refused} request={}", id(request)));
+    }
+    Action::Continue
+}
+
+/// Changes the request as it goes on; whether the gateway did all of it.
+#[inline(always)]
+fn pass(forward: &Forward) -> bool {
     let set = |name: &str, value: &str| {
         hostcalls::set_map_value_bytes(MapType::HttpRequestHeaders, name, Some(value.as_bytes())).is_ok()
     };
@@ -186,13 +207,7 @@ fn pass(request: &Request, forward: &Forward) -> Action {
         let property = vec!["kong.service.request.scheme"];
         done &= hostcalls::set_property(property, Some(scheme.as_bytes())).is_ok();
     }
-    if !done {
-        return answer(request, &unable("gateway_failed"));
-    }
-    if let Some(refused) = &forward.would_refuse {
-        log(LogLevel::Warn, &format!("dry-run would-refuse {refused} request={}", id(request)));
-    }
-    Action::Continue
+    done
 }
 
 /// The gateway's id of a request: as it passes it on, or as Kong keeps it for itself.
@@ -207,6 +222,7 @@ fn property(path: &[&str]) -> Option<String> {
     String::from_utf8(value).ok()
 }
 
+#[inline(always)]
 fn now() -> u64 {
     let time = hostcalls::get_current_time().unwrap_or(UNIX_EPOCH);
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()

@@ -95,6 +95,13 @@ impl KeyStore {
         }
     }
 
+    /// The first second in which [`Self::lookup_cached`] may say something else of a key that it knows now,
+    /// if nothing is fetched until then; `None` when that can't be told.
+    pub fn same_until(&self, now: u64) -> Option<u64> {
+        let until = self.loaded_at?.saturating_add(self.refresh.min(self.keep));
+        (self.loaded_at? <= now && now < until).then_some(until)
+    }
+
     fn state(&mut self, now: u64, may_fetch: bool) -> State {
         self.in_flight.retain(|end| *end > now);
         let age = self.loaded_at.map(|loaded| now.saturating_sub(loaded));

@@ -11,12 +11,15 @@
 pub mod cache;
 pub mod config;
 pub mod filter;
+pub mod head;
 pub mod host;
 pub mod introspect;
 pub mod jwks;
 pub mod jwt;
 pub mod keys;
 pub mod metadata;
+pub mod pairs;
+pub mod recent;
 pub mod reply;
 pub mod request;
 pub mod sites;

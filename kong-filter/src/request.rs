@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::pairs::{self, Pair};
 use crate::reply::Refusal;
 
 /// Method, target and headers of a request, as far as the filter looks at them.
@@ -15,6 +16,29 @@ pub struct Request {
     pub headers: Vec<(String, Vec<u8>)>,
 }
 
+/// The headers whose values the filter reads, in lower case; [`Request::id`] reads one more. A decision depends
+/// on no other value.
+const READ: [&str; 12] = [
+    ":authority",
+    ":method",
+    ":path",
+    "access-control-request-headers",
+    "access-control-request-method",
+    "authorization",
+    "grip-sig",
+    "host",
+    "mcp-method",
+    "mcp-name",
+    "mcp-protocol-version",
+    "origin",
+];
+
+/// Whether a decision may depend on the value of the header of that name.
+#[inline(always)]
+pub fn is_read(name: &[u8]) -> bool {
+    READ.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(name))
+}
+
 /// Why a header that may come once is not usable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeaderError {
@@ -25,9 +49,40 @@ pub enum HeaderError {
 }
 
 impl Request {
-    /// All values of a header; the name in lower case.
+    /// A request of which the gateway has told the headers, with `:method` and `:path` among them. `target`
+    /// is the raw one where the gateway's `:path` is not.
+    pub fn read<'a>(pairs: impl Iterator<Item = Pair<'a>>, target: Option<String>) -> Self {
+        let mut request = Self::default();
+        let (mut method, mut path) = (None, None);
+        for Pair { name, value, .. } in pairs {
+            match name {
+                b":method" if method.is_none() => method = Some(value),
+                b":path" if path.is_none() => path = Some(value),
+                _ => request.headers.push((String::from_utf8_lossy(name).into_owned(), value.to_vec())),
+            }
+        }
+        let text =
+            |value: Option<&[u8]>| String::from_utf8(value.unwrap_or_default().to_vec()).unwrap_or_default();
+        request.method = text(method);
+        request.target = target.unwrap_or_else(|| text(path));
+        request
+    }
+
+    /// The request as a gateway tells it ([`crate::pairs`]), with `:method` and `:path` first.
+    pub fn written(&self) -> Vec<u8> {
+        let own = [(&b":method"[..], self.method.as_bytes()), (b":path", self.target.as_bytes())];
+        let headers = self.headers.iter().map(|(name, value)| (name.as_bytes(), value.as_slice()));
+        pairs::write(own.into_iter().chain(headers))
+    }
+
+    /// All values of a header that the filter reads ([`is_read`]), and of no other; the name in lower case.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        self.headers
+        let headers = if is_read(name.as_bytes()) { self.headers.as_slice() } else { &[] };
+        Self::values(headers, name)
+    }
+
+    fn values<'a>(headers: &'a [(String, Vec<u8>)], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        headers
             .iter()
             .filter(move |(known, _)| known.eq_ignore_ascii_case(name))
             .map(|(_, value)| value.as_slice())
@@ -43,7 +98,13 @@ impl Request {
     /// # Errors
     /// [`HeaderError`].
     pub fn one<'a>(&'a self, name: &'a str, max: usize) -> Result<Option<&'a str>, HeaderError> {
-        let mut values = self.all(name);
+        Self::single(self.all(name), max)
+    }
+
+    fn single<'a>(
+        mut values: impl Iterator<Item = &'a [u8]>,
+        max: usize,
+    ) -> Result<Option<&'a str>, HeaderError> {
         let Some(value) = values.next() else {
             return Ok(None);
         };
@@ -127,9 +188,10 @@ impl Request {
         Ok(token)
     }
 
-    /// The gateway's id of this request, for the log, if it has one that is harmless there.
+    /// The gateway's id of this request, for the log and for what a refused client is told, if it has one that
+    /// is harmless there. No decision depends on it.
     pub fn id(&self) -> Option<&str> {
-        let id = self.one("x-request-id", 64).ok()??;
+        let id = Self::single(Self::values(&self.headers, "x-request-id"), 64).ok()??;
         id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-').then_some(id)
     }
 }
@@ -195,11 +257,14 @@ mod tests {
     fn one_value_or_an_error() {
         let twice = request(&[("Authorization", "a"), ("authorization", "b")]);
         assert_eq!(twice.one("authorization", 9), Err(HeaderError::Twice));
-        assert_eq!(request(&[("a", "é")]).one("a", 9), Err(HeaderError::Malformed));
-        assert_eq!(request(&[("a", "x\n")]).one("a", 9), Err(HeaderError::Malformed));
-        assert_eq!(request(&[("a", "0123456789")]).one("a", 9), Err(HeaderError::Malformed));
-        assert_eq!(request(&[("A", " v ")]).one("a", 9), Ok(Some("v")));
-        assert_eq!(request(&[]).one("a", 9), Ok(None));
+        assert_eq!(request(&[("host", "é")]).one("host", 9), Err(HeaderError::Malformed));
+        assert_eq!(request(&[("host", "x\n")]).one("host", 9), Err(HeaderError::Malformed));
+        assert_eq!(request(&[("host", "0123456789")]).one("host", 9), Err(HeaderError::Malformed));
+        assert_eq!(request(&[("Host", " v ")]).one("host", 9), Ok(Some("v")));
+        assert_eq!(request(&[]).one("host", 9), Ok(None));
+        // A value on which no decision may depend.
+        let id = request(&[("x-request-id", "a-1")]);
+        assert_eq!((id.one("x-request-id", 9), id.id()), (Ok(None), Some("a-1")));
     }
 
     #[test]

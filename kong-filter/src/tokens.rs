@@ -5,7 +5,7 @@ use std::rc::Rc;
 use identity::{ClaimNames, Claims, ClaimsError, Hierarchy};
 use serde_json::{Map, Value};
 
-use crate::cache::{Digest, RequestLine, TokenCache, Verified};
+use crate::cache::{Cache, Digest, RequestLine, Verified};
 use crate::config::{Config, Issuer};
 use crate::introspect::{self, Answer, Asking};
 use crate::jwks::{self, Fingerprint};
@@ -56,6 +56,9 @@ pub struct Found {
     pub claims: Rc<Claims>,
     /// The `X-Userinfo` made of it.
     pub userinfo: Rc<str>,
+    /// The first second, since 1970, in which an issuer may have to be asked; `None` when it was just asked,
+    /// or should be and can't be.
+    pub same_until: Option<u64>,
 }
 
 /// A check of a token's claims: what is wrong with them for this request.
@@ -68,7 +71,8 @@ pub struct Tokens {
     hierarchy: Hierarchy,
     keys: Vec<Option<KeyStore>>,
     asking: Vec<Option<Asking>>,
-    cache: TokenCache,
+    cache: Cache<Verified>,
+    epoch: u64,
 }
 
 /// A token before the issuer was asked about it.
@@ -91,7 +95,8 @@ impl Tokens {
             hierarchy: Hierarchy::new(&config.scopes.implied),
             keys: issuers().map(|issuer| issuer.jwks.as_ref().map(KeyStore::new)).collect(),
             asking: issuers().map(|issuer| issuer.introspection.as_ref().map(Asking::new)).collect(),
-            cache: TokenCache::new(config.token_cache.entries, config.token_cache.bytes),
+            cache: Cache::new(config.token_cache.entries, config.token_cache.bytes),
+            epoch: 0,
             config,
         }
     }
@@ -122,12 +127,15 @@ impl Tokens {
         let asked = of.introspection.is_some();
         if let Some(claims) = &own.claims {
             let ask_at = if asked { 0 } else { u64::MAX };
-            let found = Found { issuer: own.issuer, claims: claims.clone(), userinfo: own.userinfo.clone() };
-            if claims.check_times(now, config.clock_leeway_s).is_ok() && self.cache.get(digest).is_none() {
+            let (claims, userinfo) = (claims.clone(), own.userinfo.clone());
+            let found = Found { issuer: own.issuer, claims, userinfo, same_until: None };
+            if found.claims.check_times(now, config.clock_leeway_s).is_ok()
+                && self.cache.get(digest).is_none()
+            {
                 self.keep(digest, token, &own, &found, ask_at);
             }
             // Before the issuer is asked: what is refused anyway costs it nothing.
-            check(of, claims)?;
+            check(of, &found.claims)?;
             if !asked {
                 return Ok(found);
             }
@@ -137,8 +145,20 @@ impl Tokens {
         Ok(found)
     }
 
-    /// The assertion that was made for this token and request line, if it is good until `until`.
-    pub fn assertion(&mut self, digest: &Digest, line: &RequestLine<'_>, until: u64) -> Option<Rc<str>> {
+    /// Grows whenever an issuer has said anything but that a token is active: what was known of its keys and
+    /// tokens before may no longer hold.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The assertion that was made for this token and request line, and when it expires, if it is good until
+    /// `until`.
+    pub fn assertion(
+        &mut self,
+        digest: &Digest,
+        line: &RequestLine<'_>,
+        until: u64,
+    ) -> Option<(Rc<str>, u64)> {
         self.cache.get(digest)?.assertion(line, until)
     }
 
@@ -169,6 +189,7 @@ impl Tokens {
     ) -> Result<(), String> {
         let (index, reason, error) = match awaited {
             Awaited::Keys(index) => {
+                self.epoch = self.epoch.wrapping_add(1);
                 progress.keys_fetched = true;
                 let keys = match status {
                     Some(200) => jwks::parse(body).map_err(|error| error.to_string()),
@@ -186,6 +207,9 @@ impl Tokens {
             }
             Awaited::Introspection(index, digest) => {
                 let (answer, error) = introspect::read(status, body);
+                if !matches!(answer, Answer::Active(_)) {
+                    self.epoch = self.epoch.wrapping_add(1);
+                }
                 if let Some(Some(asking)) = self.asking.get_mut(index) {
                     asking.ended(&answer, now);
                     if answer == Answer::Inactive {
@@ -208,15 +232,20 @@ impl Tokens {
             return Ok(None);
         };
         let index = known.issuer;
-        let fresh = (known.ask_at > now).then(|| Found {
+        let mut fresh = (known.ask_at > now).then(|| Found {
             issuer: index,
             claims: known.claims.clone(),
             userinfo: known.userinfo.clone(),
+            same_until: Some(known.ask_at),
         });
         if let Some(key) = known.key {
             let store = self.keys.get_mut(index).and_then(Option::as_mut).ok_or_else(keys_unavailable)?;
             match store.lookup_cached(&key, now, !progress.keys_fetched) {
-                Lookup::Keys(_) => {}
+                Lookup::Keys(_) => {
+                    if let Some(found) = &mut fresh {
+                        found.same_until = found.same_until.min(store.same_until(now));
+                    }
+                }
                 Lookup::Fetch => return Err(Halt::Wait(Awaited::Keys(index))),
                 Lookup::Unavailable => return Err(keys_unavailable().into()),
                 // The issuer took the key back: whatever it signed is judged anew.
@@ -298,7 +327,7 @@ impl Tokens {
         }
         let claims = Rc::new(claims.map_err(claims_refusal)?);
         let ask_at = now.saturating_add(active_for).min(claims.expires_at);
-        let found = Found { issuer: own.issuer, claims, userinfo };
+        let found = Found { issuer: own.issuer, claims, userinfo, same_until: None };
         if found.claims.check_times(now, self.config.clock_leeway_s).is_ok() {
             self.keep(digest, token, own, &found, ask_at);
         }
@@ -329,7 +358,8 @@ impl Tokens {
         if ask_at != u64::MAX {
             verified.own.clone_from(&own.claims);
         }
-        self.cache.put(*digest, verified, token.len());
+        let weight = verified.weight(token.len());
+        self.cache.put(*digest, verified, weight);
     }
 }
 

@@ -347,7 +347,7 @@ pub struct TokenCache {
     #[serde(default = "default_entries")]
     #[cfg_attr(not(target_family = "wasm"), schemars(range(min = 0, max = 100000)))]
     pub entries: usize,
-    /// Most memory, about, in bytes: 0 to 1073741824.
+    /// Most memory, about, in bytes: 0 to 1073741824. An eighth of it more is for requests of the last seconds.
     #[serde(default = "default_bytes")]
     #[cfg_attr(not(target_family = "wasm"), schemars(range(min = 0, max = 1073741824)))]
     pub bytes: usize,
