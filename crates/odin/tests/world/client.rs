@@ -34,13 +34,15 @@ pub struct Client {
     era: Era,
     pub phase: Phase,
     pub last: u32,
+    /// The run of the tool that the last event came from.
+    run: u32,
     pub resuming: bool,
     pub wrong: Option<String>,
 }
 
 impl Client {
     pub fn new(era: Era) -> Self {
-        Self { era, phase: Phase::Direct, last: 0, resuming: false, wrong: None }
+        Self { era, phase: Phase::Direct, last: 0, run: 0, resuming: false, wrong: None }
     }
 
     /// One JSON answer.
@@ -80,9 +82,16 @@ impl Client {
         }
         let (number, is_final) = match item {
             Send::Event(number, text) => {
-                // The tool numbers its events: a repeated run must not shift or repeat them.
-                if **text != *format!("event {number}") {
-                    self.wrong = Some(format!("{item:?}: not the event of that number"));
+                // The tool numbers its events: a repeated run must not shift or repeat them, and nothing of the
+                // run before may come through once it has begun.
+                let run =
+                    text.strip_prefix(&format!("event {number} of run ")).and_then(|run| run.parse().ok());
+                match run {
+                    Some(run) if run >= self.run => self.run = run,
+                    Some(run) => {
+                        self.wrong = Some(format!("{item:?}: of run {run} after one of run {}", self.run))
+                    }
+                    None => self.wrong = Some(format!("{item:?}: not the event of that number")),
                 }
                 (*number, false)
             }

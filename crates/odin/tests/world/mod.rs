@@ -145,7 +145,7 @@ impl World {
                     id: CallId::from_parts(0, [number; 16]),
                     era,
                     rerun: if rng.random() { Rerun::Safe } else { Rerun::Unsafe },
-                    events: rng.random_range(0..=3),
+                    events: rng.random_range(0..=6),
                     bodies: 0,
                     node: rng.random_range(0..2),
                     request: u64::from(number),
@@ -424,6 +424,12 @@ impl World {
             }
             Stage::Asked => match done(self.broker.hold(call.ticket.unwrap(), "proof")) {
                 Some(held) => {
+                    // A repeated request, even one that was long under way, must not take the stream away from
+                    // a client that has received some of it.
+                    if call.client.phase == Phase::Streaming && call.client.last > 0 {
+                        call.client.wrong =
+                            Some(format!("its stream moved to channel {}", held.channel.number));
+                    }
                     call.gets[index].stage = Stage::Answered(Some(held.channel.number), Vec::new());
                     self.say(format!("call {number}: held on {}", held.channel.number));
                 }
@@ -526,8 +532,10 @@ impl World {
     fn repeat_hold(&mut self, number: usize) {
         let call = &mut self.calls[number];
         if let Some(get) = call.gets.iter_mut().find(|get| !get.abandoned) {
-            get.abandoned = true;
-            call.gets.push(Get { abandoned: false, stage: Stage::Asked });
+            // Either of the two may be the one that the gateway still waits for.
+            let first = self.rng.random::<bool>();
+            get.abandoned = !first;
+            call.gets.push(Get { abandoned: first, stage: Stage::Asked });
             // The second request is refused when the first one's gate was open already.
             call.excused = true;
             self.say(format!("FAULT call {number}: the gateway abandons the hold request and repeats it"));

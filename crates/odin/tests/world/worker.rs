@@ -35,6 +35,8 @@ pub struct Job {
     generation: String,
     emitted: u32,
     events: u32,
+    /// Which run of the tool this is: 1 for the first.
+    body: u32,
     ended: bool,
 }
 
@@ -127,14 +129,15 @@ impl World {
         generation: String,
         ended: bool,
     ) {
-        let events = self.calls.iter().find(|known| known.id == call).unwrap().events;
+        let known = self.calls.iter().find(|known| known.id == call).unwrap();
+        let (events, body) = (known.events, known.bodies);
         let now = self.time();
         let state = &mut self.workers[worker];
         for channel in state.known.keys().filter(|channel| channel.call == call) {
             delivery.input(Input::Subscribed { pushpin: 0, channel: channel.number });
         }
         state.beat = if state.jobs.is_empty() { now } else { state.beat };
-        state.jobs.insert(call, Job { delivery, snapshot, generation, emitted: 0, events, ended });
+        state.jobs.insert(call, Job { delivery, snapshot, generation, emitted: 0, events, body, ended });
     }
 
     pub fn worker_claim(&mut self, worker: usize) {
@@ -171,7 +174,7 @@ impl World {
         }
         if job.emitted < job.events {
             job.emitted += 1;
-            let event: Message = format!("event {}", job.emitted).into();
+            let event: Message = format!("event {} of run {}", job.emitted, job.body).into();
             job.delivery.input(Input::Emitted(event));
         } else {
             job.ended = true;
