@@ -34,7 +34,7 @@ use crate::broker::{self, Broker};
 use crate::id::CallId;
 use crate::protocol::LOG_LEVELS;
 use notice::Topic;
-use send::Outgoing;
+use send::{Late, Outgoing};
 
 /// Resources that one session can be subscribed to.
 pub const RESOURCES_OF_SESSION: usize = 100;
@@ -57,6 +57,8 @@ struct Inner {
     broker: Arc<dyn Broker>,
     publisher: Option<Publisher>,
     soon: mpsc::Sender<(Audience, Notice)>,
+    /// One for each Pushpin.
+    late: Vec<Late>,
     items: AtomicU64,
 }
 
@@ -132,8 +134,10 @@ impl Broadcaster {
         publisher: Option<Publisher>,
     ) -> Self {
         let (soon, waiting) = mpsc::channel(SOON);
-        let items = AtomicU64::new(0);
-        let inner = Arc::new(Inner { server: server.into(), key, broker, publisher, soon, items });
+        let pushpins = publisher.as_ref().map_or(0, Publisher::pushpins);
+        let late = std::iter::repeat_with(Late::default).take(pushpins).collect();
+        let (server, items) = (server.into(), AtomicU64::new(0));
+        let inner = Arc::new(Inner { server, key, broker, publisher, soon, late, items });
         tokio::spawn(send_soon(Arc::downgrade(&inner), waiting));
         Self { inner }
     }

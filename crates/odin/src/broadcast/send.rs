@@ -1,7 +1,9 @@
 //! The way out: Pushpins and the bus.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::future::{join, join_all};
@@ -20,6 +22,43 @@ const BATCH: usize = 256;
 /// How long a Pushpin is tried that can't be written to, and how often.
 const PATIENCE: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_millis(100);
+/// Sends that may wait for one Pushpin.
+const LATE: usize = 1024;
+
+/// What could not be written to one Pushpin yet. What comes later waits behind it, so that the order is kept.
+#[derive(Default)]
+pub(super) struct Late(Mutex<VecDeque<Waiting>>);
+
+#[derive(Clone)]
+struct Waiting {
+    items: Vec<Item>,
+    since: Instant,
+    /// The items end streams.
+    end: bool,
+}
+
+impl Late {
+    fn queue(&self) -> std::sync::MutexGuard<'_, VecDeque<Waiting>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds to the queue; `None` when it is full, else whether it was empty, and nobody works on it.
+    fn push(&self, waiting: Waiting) -> Option<bool> {
+        let mut queue = self.queue();
+        if queue.len() >= LATE {
+            return None;
+        }
+        queue.push_back(waiting);
+        Some(queue.len() == 1)
+    }
+
+    /// Takes the first away; gives the next.
+    fn advance(&self) -> Option<Waiting> {
+        let mut queue = self.queue();
+        queue.pop_front();
+        queue.front().cloned()
+    }
+}
 
 /// Something for one channel.
 pub(super) struct Outgoing {
@@ -59,37 +98,37 @@ impl Broadcaster {
             }
         });
         let contents: Vec<Item> = contents.collect();
-        self.deliver(publisher, &contents).await;
+        self.deliver(publisher, &contents, false).await;
         let ends: Vec<Item> = out.iter().filter(|out| out.end).map(|out| Item::close(&out.channel)).collect();
         if !ends.is_empty() {
             tokio::time::sleep(MIN_CLOSE_DELAY).await;
-            self.deliver(publisher, &ends).await;
+            self.deliver(publisher, &ends, true).await;
         }
     }
 
-    async fn deliver(&self, publisher: &Publisher, items: &[Item]) {
+    async fn deliver(&self, publisher: &Publisher, items: &[Item], end: bool) {
         for batch in items.chunks(BATCH) {
-            let sends = (0..publisher.pushpins()).map(|pushpin| self.deliver_to(publisher, pushpin, batch));
+            let sends =
+                (0..publisher.pushpins()).map(|pushpin| self.deliver_to(publisher, pushpin, batch, end));
             join_all(sends).await;
         }
     }
 
     /// Writes items to one Pushpin; if it can't be written to, goes on trying in the background.
-    async fn deliver_to(&self, publisher: &Publisher, pushpin: usize, items: &[Item]) {
-        let begun = Instant::now();
-        if attempt(&self.inner, publisher, pushpin, items, begun).await {
+    async fn deliver_to(&self, publisher: &Publisher, pushpin: usize, items: &[Item], end: bool) {
+        let Some(late) = self.inner.late.get(pushpin) else { return };
+        let since = Instant::now();
+        let behind = !late.queue().is_empty();
+        if !behind && attempt(&self.inner, publisher, pushpin, items, since).await {
             return;
         }
-        let (inner, publisher, items) = (self.inner.clone(), publisher.clone(), items.to_vec());
-        tokio::spawn(async move {
-            while begun.elapsed() < PATIENCE {
-                tokio::time::sleep(AGAIN).await;
-                if attempt(&inner, &publisher, pushpin, &items, begun).await {
-                    return;
-                }
+        match late.push(Waiting { items: items.to_vec(), since, end }) {
+            Some(true) => {
+                tokio::spawn(catch_up(self.inner.clone(), publisher.clone(), pushpin));
             }
-            tracing::warn!(pushpin, "a notice did not reach a Pushpin");
-        });
+            Some(false) => {}
+            None => tracing::warn!(pushpin, "too many notices wait for a Pushpin; one is dropped"),
+        }
     }
 
     async fn cast(&self, out: &[Outgoing]) -> broker::Result<()> {
@@ -113,6 +152,25 @@ impl Broadcaster {
         });
         let casts: Vec<broker::Result<()>> = casts.buffered(AT_ONCE).collect().await;
         casts.into_iter().collect()
+    }
+}
+
+/// Writes what is late for one Pushpin, in its order, until nothing is.
+async fn catch_up(inner: Arc<Inner>, publisher: Publisher, pushpin: usize) {
+    let Some(late) = inner.late.get(pushpin) else { return };
+    let mut next = late.queue().front().cloned();
+    while let Some(Waiting { items, since, end }) = next {
+        if end {
+            tokio::time::sleep(MIN_CLOSE_DELAY).await;
+        }
+        while !attempt(&inner, &publisher, pushpin, &items, since).await {
+            if since.elapsed() >= PATIENCE {
+                tracing::warn!(pushpin, "a notice did not reach a Pushpin");
+                break;
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+        next = late.advance();
     }
 }
 

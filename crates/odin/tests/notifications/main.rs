@@ -13,6 +13,7 @@ mod site;
 
 use futures::{StreamExt, stream};
 use identity::Road;
+use odin::broadcast::{Audience, Notice};
 use serde_json::{Value, json};
 
 use client::{Client, Stream};
@@ -165,6 +166,25 @@ async fn handlers_notify_and_others_do_not_hear_it() {
         }
         site.notify(json!("everyone"), "tools/list_changed", json!({})).await;
         stays.expect("tools/list_changed").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn notices_keep_their_order_while_a_link_comes_up() {
+    let site = Site::start().await;
+    // As many as one stream can ask for, several times over.
+    let uris: Vec<String> = (0..16).map(|number| format!("a://{number}")).collect();
+    let thor = Client::new(site.edge(Road::Hermod), "thor", "org-1");
+    let mut stream = thor.listen("1", json!({ "resourceSubscriptions": uris })).await;
+    stream.expect("subscriptions/acknowledged").await;
+    let newcomer = site.newcomer();
+    for uri in uris.iter().cycle().take(64) {
+        newcomer.notify_soon(Audience::Everyone, Notice::resource_updated(uri).unwrap());
+        // The first of them come too early, the last ones do not.
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    for uri in uris.iter().cycle().take(64) {
+        assert_eq!(stream.expect("resources/updated").await["uri"], *uri);
     }
 }
 

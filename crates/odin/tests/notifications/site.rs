@@ -45,7 +45,8 @@ pub struct Site {
     pub fronts: Vec<Arc<Front>>,
     /// The worker's.
     pub broadcaster: Broadcaster,
-    _redis: Option<RedisServer>,
+    key: BroadcastKey,
+    redis: Option<RedisServer>,
 }
 
 impl Site {
@@ -58,10 +59,7 @@ impl Site {
         }
         let names: Vec<String> = backends.iter().map(|backend| address(backend).to_string()).collect();
         let pushpin = Pushpin::start(&names, &address(&gateway).to_string()).await.unwrap();
-        let broker = || -> Arc<dyn Broker> {
-            let limits = BrokerLimits::default();
-            Arc::new(RedisBroker::connect(&redis.url(), Timing::default(), limits, 2).unwrap())
-        };
+        let broker = || broker(&redis);
         let publisher = || node::publisher(vec![pushpin.endpoint()]);
         let key = BroadcastKey::random();
         for backend in backends {
@@ -76,7 +74,7 @@ impl Site {
         }
         let pushpins = publisher();
         let links = pushpins.as_ref().map(|(publisher, _)| publisher.clone());
-        let broadcaster = Broadcaster::new("s", key, broker(), links);
+        let broadcaster = Broadcaster::new("s", key.clone(), broker(), links);
         worker(broker(), pushpins, broadcaster.clone());
         let edge = Edge {
             http: reqwest::Client::builder()
@@ -92,14 +90,21 @@ impl Site {
         let address = address(&gateway);
         serve(gateway, Router::new().fallback(pass).with_state(edge));
         let admin = admin(&fronts[0]).await;
-        Self { pushpin: Some(pushpin), gateway: address, admin, fronts, broadcaster, _redis: Some(redis) }
+        Self { pushpin: Some(pushpin), gateway: address, admin, fronts, broadcaster, key, redis: Some(redis) }
+    }
+
+    /// A broadcaster of a process that has only just started: its link to Pushpin does not stand yet.
+    pub fn newcomer(&self) -> Broadcaster {
+        let (publisher, _) = node::publisher(vec![self.pushpin.as_ref().unwrap().endpoint()]).unwrap();
+        Broadcaster::new("s", self.key.clone(), broker(self.redis.as_ref().unwrap()), Some(publisher))
     }
 
     /// One process: no gateway, no Pushpin, no Redis.
     pub async fn embedded() -> Self {
         let limits = BrokerLimits::default();
         let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new(Timing::default(), limits));
-        let config = config(Access::Open(HostRules::default()), Handover::None, None, BroadcastKey::random());
+        let key = BroadcastKey::random();
+        let config = config(Access::Open(HostRules::default()), Handover::None, None, key.clone());
         let front = Front::start(config, broker.clone(), None);
         let broadcaster = front.broadcaster().clone();
         worker(broker, None, broadcaster.clone());
@@ -107,7 +112,7 @@ impl Site {
         let gateway = address(&listener);
         serve(listener, front.router());
         let admin = admin(&front).await;
-        Self { pushpin: None, gateway, admin, fronts: vec![front], broadcaster, _redis: None }
+        Self { pushpin: None, gateway, admin, fronts: vec![front], broadcaster, key, redis: None }
     }
 
     /// Where clients of a road go.
@@ -138,6 +143,11 @@ impl Site {
         });
         assert_eq!(self.ask("/notify", &body).await, (200, serde_json::json!({ "sent": true })));
     }
+}
+
+fn broker(redis: &RedisServer) -> Arc<dyn Broker> {
+    let limits = BrokerLimits::default();
+    Arc::new(RedisBroker::connect(&redis.url(), Timing::default(), limits, 2).unwrap())
 }
 
 pub fn organisation(name: &str) -> serde_json::Value {
