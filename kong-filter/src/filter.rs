@@ -15,7 +15,7 @@ use identity::{Assertion, AssertionKeys, Claims, Road, assertion};
 
 use crate::cache::{Digest, RequestLine};
 use crate::config::{Config, ConfigError, Issuer, KongScheme};
-use crate::head::Head;
+use crate::head::{self, Head};
 use crate::introspect;
 use crate::jwt::GripKey;
 use crate::metadata;
@@ -277,7 +277,7 @@ impl Filter {
         Step::Reply(reply)
     }
 
-    /// Decides about a request for an endpoint; `digest` is its token's. With the decision comes the first
+    /// Decides about a request for an endpoint; `digest` is its `Authorization`'s. With the decision comes the first
     /// second in which the same request may have to be judged otherwise, if it pays to know.
     fn admit(
         &mut self,
@@ -302,6 +302,8 @@ impl Filter {
             return Err(Refusal::plain(400, "invalid_request", "method_malformed", message).into());
         }
         let token = request.bearer(self.config.max_token_bytes)?;
+        let usual = request.all("authorization").next().is_some_and(|value| head::is_usual(value, token));
+        let digest = &if usual { *digest } else { head::token(token) };
         let line = self.line(request, &target.path, now);
         let organisation = target.organisation.as_str();
         let (config, sites) = (self.config.clone(), self.sites.clone());

@@ -9,12 +9,16 @@ use crate::cache::Digest;
 use crate::pairs::Pair;
 use crate::request::is_read;
 
+/// What stands before a token, as clients write it.
+const USUAL: &[u8] = b"Bearer ";
+
 /// Digests of a request, by SipHash-1-3 of 128 bits with a random key. Neither key nor digests ever leave this
 /// process, so that nobody can look for a request with the digest of another one, but by trying at the gateway itself.
 /// (A plain SHA-256 took a third of the filter's time for a known token.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
-    /// Of all bytes of the first `Authorization` header, the token's signature included.
+    /// Of all bytes of the first `Authorization` header, the token's signature included: the token's own where
+    /// the header is written as usual ([`token`]).
     pub token: Digest,
     /// Of the names of all headers, and the values of all that the filter reads ([`is_read`]), in their order;
     /// and of the raw target where the gateway tells it beside them.
@@ -47,6 +51,20 @@ impl Head {
 }
 
 #[inline(always)]
+/// The digest of a token, however its header is written: with many spellings nobody makes the issuer answer, or
+/// the cache keep, more than one token.
+pub fn token(token: &str) -> Digest {
+    let mut hasher = hasher();
+    hasher.write(USUAL);
+    hasher.write(token.as_bytes());
+    hasher.finish128().as_u128()
+}
+
+/// Whether a header's value is written so that its digest is its token's.
+pub fn is_usual(value: &[u8], token: &str) -> bool {
+    value.strip_prefix(USUAL) == Some(token.as_bytes())
+}
+
 fn digest(bytes: &[u8]) -> Digest {
     let mut hasher = hasher();
     hasher.write(bytes);
@@ -117,6 +135,15 @@ mod tests {
             head("POST", "/a", &[("content-length", "12"), ("x-request-id", "2"), ("accept", "")])
         );
         assert_eq!(one.token, Digest::default());
+    }
+
+    #[test]
+    fn a_token_has_one_digest() {
+        let usual = head("GET", "/", &[("authorization", "Bearer x")]).token;
+        assert!(is_usual(b"Bearer x", "x") && usual == token("x") && usual != token("y"));
+        for other in ["bearer x", "Bearer  x", " Bearer x", "Bearer x "] {
+            assert!(!is_usual(other.as_bytes(), "x"), "{other}");
+        }
     }
 
     #[test]

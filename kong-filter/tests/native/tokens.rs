@@ -45,6 +45,13 @@ fn answers_about_tokens_are_used_for_a_while() {
         forward(judge(service, &asked, NOW, Some(&site.jwks)));
         // Nobody is asked again until the answer is too old.
         forward(first(service, &asked, NOW + 29));
+        // However the header is written.
+        for (usual, other) in [("Bearer ", "bearer "), ("Bearer ", "Bearer   ")] {
+            let mut asked = asked.clone();
+            let (_, value) = asked.headers.iter_mut().find(|(name, _)| name == "authorization").unwrap();
+            *value = String::from_utf8(value.clone()).unwrap().replacen(usual, other, 1).into_bytes();
+            forward(first(service, &asked, NOW + 29));
+        }
         assert_eq!(
             reason(answered(service, &asked, NOW + 30, (Some(200), json!({"active": false}))).unwrap()),
             "token_inactive"
