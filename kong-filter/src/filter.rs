@@ -13,14 +13,12 @@ use identity::path::{self, PathError};
 use identity::policy;
 use identity::{Assertion, AssertionKeys, Claims, Road, assertion};
 
-use crate::cache::{Digest, RequestLine};
+use crate::cache::{Digest, RequestLine, digest};
 use crate::config::{Config, ConfigError, Issuer, KongScheme};
-use crate::head::{self, Head};
 use crate::introspect;
 use crate::jwt::GripKey;
 use crate::metadata;
-use crate::pairs;
-use crate::recent::Recent;
+use crate::recent::{Recent, Told};
 use crate::reply::{Refusal, Reply, Wording};
 use crate::request::{Request, decode_name};
 use crate::sites::{Site, Sites, fill, fill_all};
@@ -134,26 +132,26 @@ impl Service {
 
     /// Decides about a request, at `now` in seconds since 1970.
     pub fn judge(&mut self, request: &Request, now: u64, progress: &mut Progress) -> Step {
-        let head = Head::of(pairs::read(&request.written()), None);
-        match self.recent(&head, now) {
-            Some(forward) => Step::Forward(forward),
-            None => self.decide(request, &head, now, progress),
+        let told = request.told();
+        match self.recent(&told, now) {
+            Some(forward) => Step::Forward(forward.clone()),
+            None => self.decide(request, &told, now, progress),
         }
     }
 
-    /// How a request with these digests was let through a moment ago, when nothing can have changed since.
+    /// How the same request was let through a moment ago, when nothing can have changed since.
     #[inline(always)]
-    pub fn recent(&mut self, head: &Head, now: u64) -> Option<Forward> {
+    pub fn recent(&mut self, told: &Told, now: u64) -> Option<&Forward> {
         match self {
-            Self::Ready(filter) => filter.recent.get(&head.whole, filter.tokens.epoch(), now),
+            Self::Ready(filter) => filter.recent.get(told, filter.tokens.epoch(), now),
             Self::Refusing(_) => None,
         }
     }
 
-    /// Decides about a request with these digests, by itself.
-    pub fn decide(&mut self, request: &Request, head: &Head, now: u64, progress: &mut Progress) -> Step {
+    /// Decides about a request by itself; `told` is the same one, as the gateway told of it.
+    pub fn decide(&mut self, request: &Request, told: &Told, now: u64, progress: &mut Progress) -> Step {
         match self {
-            Self::Ready(filter) => filter.judge(request, head, now, progress),
+            Self::Ready(filter) => filter.judge(request, told, now, progress),
             Self::Refusing(_) => {
                 let message = "the gateway's filter is misconfigured; its log says how";
                 let refusal = Refusal::plain(503, "unavailable", "misconfigured", message);
@@ -223,7 +221,7 @@ impl Filter {
         })
     }
 
-    fn judge(&mut self, request: &Request, head: &Head, now: u64, progress: &mut Progress) -> Step {
+    fn judge(&mut self, request: &Request, told: &Told, now: u64, progress: &mut Progress) -> Step {
         let (config, sites) = (self.config.clone(), self.sites.clone());
         let plain =
             |refusal: Refusal| Step::Reply(refusal.reply(Wording { id: request.id(), ..Wording::default() }));
@@ -245,10 +243,10 @@ impl Filter {
             Ok(target) => target,
             Err(error) => return plain(path_refusal(error)),
         };
-        let refusal = match self.admit(request, &target, &head.token, now, progress) {
+        let refusal = match self.admit(request, &target, now, progress) {
             Ok((forward, same_until)) => {
                 if let Some(until) = same_until {
-                    self.recent.keep(head.whole, &forward, self.tokens.epoch(), now, until);
+                    self.recent.keep(told, &forward, self.tokens.epoch(), now, until);
                 }
                 return Step::Forward(forward);
             }
@@ -277,13 +275,12 @@ impl Filter {
         Step::Reply(reply)
     }
 
-    /// Decides about a request for an endpoint; `digest` is its `Authorization`'s. With the decision comes the first
-    /// second in which the same request may have to be judged otherwise, if it pays to know.
+    /// Decides about a request for an endpoint. With the decision comes the first second in which the same request
+    /// may have to be judged otherwise, if it pays to know.
     fn admit(
         &mut self,
         request: &Request,
         target: &Target<'_>,
-        digest: &Digest,
         now: u64,
         progress: &mut Progress,
     ) -> Result<(Forward, Option<u64>), Stop> {
@@ -302,8 +299,7 @@ impl Filter {
             return Err(Refusal::plain(400, "invalid_request", "method_malformed", message).into());
         }
         let token = request.bearer(self.config.max_token_bytes)?;
-        let usual = request.all("authorization").next().is_some_and(|value| head::is_usual(value, token));
-        let digest = &if usual { *digest } else { head::token(token) };
+        let digest = &digest(token);
         let line = self.line(request, &target.path, now);
         let organisation = target.organisation.as_str();
         let (config, sites) = (self.config.clone(), self.sites.clone());

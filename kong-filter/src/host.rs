@@ -13,9 +13,8 @@ use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, BufferType, ContextType, LogLevel, MapType};
 
 use crate::filter::{Call, Forward, Service, Step};
-use crate::head::Head;
 use crate::jwks;
-use crate::pairs;
+use crate::recent::Told;
 use crate::reply::Reply;
 use crate::request::Request;
 use crate::tokens::{Awaited, Progress};
@@ -77,7 +76,7 @@ struct Http {
 
 struct Paused {
     request: Request,
-    head: Head,
+    told: Told,
     awaited: Awaited,
     progress: Progress,
 }
@@ -87,7 +86,7 @@ impl Context for Http {
         let Some(paused) = self.paused.take() else {
             return;
         };
-        let Paused { request, head, awaited, mut progress } = *paused;
+        let Paused { request, told, awaited, mut progress } = *paused;
         let status =
             hostcalls::get_map_value_bytes(MapType::HttpCallResponseHeaders, ":status").ok().flatten();
         let status = status.and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok());
@@ -97,7 +96,7 @@ impl Context for Http {
             size => hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, size).ok().flatten(),
         };
         self.answered(awaited, status, &body.unwrap_or_default(), &mut progress);
-        if self.judge(request, head, progress) == Action::Continue {
+        if self.judge(request, told, progress) == Action::Continue {
             let _ = hostcalls::resume_http_request();
         }
     }
@@ -105,26 +104,27 @@ impl Context for Http {
 
 impl HttpContext for Http {
     fn on_http_request_headers(&mut self, _count: usize, _end: bool) -> Action {
-        let bytes = hostcall::request_headers();
-        let pairs = pairs::read(&bytes);
         // Kong's `:path` is normalised already; what the backend gets is the raw one.
         let in_kong = self.service.try_borrow().is_ok_and(|service| service.in_kong());
-        let raw = if in_kong { property(&["request", "path"]) } else { None };
-        let head = Head::of(pairs.clone(), raw.as_deref());
-        let recent = self.service.try_borrow_mut().ok().and_then(|mut service| service.recent(&head, now()));
-        if recent.is_some_and(|forward| pass(&forward)) {
+        let target = if in_kong { property(&["request", "path"]) } else { None };
+        let told = Told::new(hostcall::request_headers(), target);
+        let passed = self
+            .service
+            .try_borrow_mut()
+            .is_ok_and(|mut service| service.recent(&told, now()).is_some_and(pass));
+        if passed {
             return Action::Continue;
         }
-        self.judge(Request::read(pairs, raw), head, Progress::default())
+        self.judge(Request::read(&told), told, Progress::default())
     }
 }
 
 impl Http {
-    fn judge(&mut self, request: Request, head: Head, mut progress: Progress) -> Action {
+    fn judge(&mut self, request: Request, told: Told, mut progress: Progress) -> Action {
         // Each call is made once for a request, and there are two.
         for _ in 0..3 {
             let step = match self.service.try_borrow_mut() {
-                Ok(mut service) => service.decide(&request, &head, now(), &mut progress),
+                Ok(mut service) => service.decide(&request, &told, now(), &mut progress),
                 Err(_) => Step::Reply(unable("busy")),
             };
             match step {
@@ -132,7 +132,7 @@ impl Http {
                 Step::Forward(forward) => return forwarded(&request, &forward),
                 Step::Call(call) if dispatch(&call) => {
                     let awaited = call.awaited;
-                    self.paused = Some(Box::new(Paused { request, head, awaited, progress }));
+                    self.paused = Some(Box::new(Paused { request, told, awaited, progress }));
                     return Action::Pause;
                 }
                 // No such upstream: as good as no answer.
@@ -192,12 +192,17 @@ fn pass(forward: &Forward) -> bool {
     let set = |name: &str, value: &str| {
         hostcalls::set_map_value_bytes(MapType::HttpRequestHeaders, name, Some(value.as_bytes())).is_ok()
     };
+    // No request with a header of that name, in any spelling, comes here (`Request::forged_identity`): so nothing has to be
+    // looked for, which would make Envoy build an index of all headers.
+    let add = |name: &str, value: &str| {
+        hostcalls::add_map_value_bytes(MapType::HttpRequestHeaders, name, value.as_bytes()).is_ok()
+    };
     // Kong can't remove a header, it can empty one.
     let mut done = set("authorization", "");
     if let Some(userinfo) = &forward.userinfo {
-        done &= set("x-userinfo", userinfo);
+        done &= add("x-userinfo", userinfo);
     }
-    done &= set(identity::assertion::HEADER, &forward.identity);
+    done &= add(identity::assertion::HEADER, &forward.identity);
     if let (Some(target), None) = (&forward.target, forward.scheme) {
         // In Kong the route's own plugin does it.
         done &= set(":path", target);

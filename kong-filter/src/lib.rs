@@ -11,7 +11,6 @@
 pub mod cache;
 pub mod config;
 pub mod filter;
-pub mod head;
 pub mod host;
 pub mod introspect;
 pub mod jwks;

@@ -7,8 +7,6 @@ pub struct Pair<'a> {
     pub name: &'a [u8],
     /// Its value.
     pub value: &'a [u8],
-    /// Name and value as they lie there: with a zero behind each.
-    pub both: &'a [u8],
 }
 
 /// The headers in `bytes`, in their order; none when the bytes are no such list: then a request has no host
@@ -39,7 +37,7 @@ fn split(bytes: &[u8]) -> Option<impl Iterator<Item = Pair<'_>> + Clone> {
         let (both, rest) = texts.split_at_checked(name.checked_add(value)?.checked_add(2)?)?;
         *texts = rest;
         let (name, value) = both.split_at_checked(name)?;
-        Some(Pair { name, value: value.get(1..)?.strip_suffix(b"\0")?, both })
+        Some(Pair { name, value: value.get(1..)?.strip_suffix(b"\0")? })
     }))
 }
 

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::pairs::{self, Pair};
+use crate::recent::Told;
 use crate::reply::Refusal;
 
 /// Method, target and headers of a request, as far as the filter looks at them.
@@ -49,12 +50,11 @@ pub enum HeaderError {
 }
 
 impl Request {
-    /// A request of which the gateway has told the headers, with `:method` and `:path` among them. `target`
-    /// is the raw one where the gateway's `:path` is not.
-    pub fn read<'a>(pairs: impl Iterator<Item = Pair<'a>>, target: Option<String>) -> Self {
+    /// A request of which the gateway has told.
+    pub fn read(told: &Told) -> Self {
         let mut request = Self::default();
         let (mut method, mut path) = (None, None);
-        for Pair { name, value, .. } in pairs {
+        for Pair { name, value } in pairs::read(told.headers()) {
             match name {
                 b":method" if method.is_none() => method = Some(value),
                 b":path" if path.is_none() => path = Some(value),
@@ -64,15 +64,15 @@ impl Request {
         let text =
             |value: Option<&[u8]>| String::from_utf8(value.unwrap_or_default().to_vec()).unwrap_or_default();
         request.method = text(method);
-        request.target = target.unwrap_or_else(|| text(path));
+        request.target = told.target().map(str::to_owned).unwrap_or_else(|| text(path));
         request
     }
 
-    /// The request as a gateway tells it ([`crate::pairs`]), with `:method` and `:path` first.
-    pub fn written(&self) -> Vec<u8> {
+    /// The request as a gateway tells of it, with `:method` and `:path` first.
+    pub fn told(&self) -> Told {
         let own = [(&b":method"[..], self.method.as_bytes()), (b":path", self.target.as_bytes())];
         let headers = self.headers.iter().map(|(name, value)| (name.as_bytes(), value.as_slice()));
-        pairs::write(own.into_iter().chain(headers))
+        Told::new(pairs::write(own.into_iter().chain(headers)), None)
     }
 
     /// All values of a header that the filter reads ([`is_read`]), and of no other; the name in lower case.
