@@ -46,6 +46,8 @@ setting() {
 
 [ ! -e "$env_file" ] || [ -f "$env_file" ] || die "$env_file is there, and is no file"
 setting PUBLIC_URL http://localhost:8000
+# The organisations' own hosts: HOST=ORGANISATION, with commas between them.
+setting ORGANISATION_HOSTS org-1.localhost=org-1,org-2.localhost=org-2
 setting ASGARD_SUBNET 172.30.77.0/24
 setting ASGARD_PUSHPIN_IP 172.30.77.7
 setting KEYCLOAK_ADMIN_USER admin
@@ -63,7 +65,7 @@ setting MCP_INSPECTOR_API_TOKEN "$(random | url_safe)"
 ASGARD_GRIP_KEY_BASE64=$(printf '%s' "$ASGARD_GRIP_KEY" | standard)
 export ASGARD_GRIP_KEY_BASE64
 
-names='PUBLIC_URL ASGARD_SUBNET ASGARD_PUSHPIN_IP KEYCLOAK_ADMIN_USER KEYCLOAK_ADMIN_PASSWORD ASGARD_ASSERTION_KEYS
+names='PUBLIC_URL ORGANISATION_HOSTS ASGARD_SUBNET ASGARD_PUSHPIN_IP KEYCLOAK_ADMIN_USER KEYCLOAK_ADMIN_PASSWORD ASGARD_ASSERTION_KEYS
     ASGARD_SESSION_KEY ASGARD_STATE_KEY ASGARD_BROADCAST_KEY ASGARD_ADMIN_TOKEN ASGARD_GRIP_KEY ASGARD_GRIP_KEY_BASE64 GATEWAY_CLIENT_SECRET
     TESTS_CLIENT_SECRET MCP_INSPECTOR_API_TOKEN'
 {
@@ -119,11 +121,49 @@ GATEWAY_LISTEN=0.0.0.0:8000
 KONG_STATUS_LISTEN=127.0.0.1:8007
 KONG_TRUSTED_IPS=$ASGARD_PUSHPIN_IP
 INSPECTOR_PORT=6274
-# The sample organisations' own hosts: the scheme and the port of the public address.
+# An organisation's own host has the scheme and the port of the public address.
 own_host() { printf '%s' "$PUBLIC_URL" | sed -E "s#^([a-z]+://)[^:/]+#\\1$1#"; }
 ORG_1_URL=$(own_host org-1.localhost)
 ORG_2_URL=$(own_host org-2.localhost)
 export ORG_1_URL ORG_2_URL
+public_host=$(printf '%s' "$PUBLIC_URL" | sed -E 's#^[a-z]+://([^:/]+).*#\1#')
+
+# Names of hosts as Kong takes them (lower case, no address), names of organisations as crates/identity does.
+is_host() {
+    case .$1. in
+        *[!a-z0-9._-]* | *..* | *.-* | *-.*) return 1 ;;
+    esac
+    case $1 in
+        *[!0-9.]*) [ ${#1} -le 253 ] ;;
+        *) return 1 ;;
+    esac
+}
+is_organisation() {
+    case $1 in
+        *[!A-Za-z0-9._-]* | *..* | [._-]* | *[._-] | '') return 1 ;;
+        [Mm][Cc][Pp] | [Ss][Ss][Ee] | [Mm][Ee][Ss][Ss][Aa][Gg][Ee][Ss] | [Ss][Ee][Rr][Vv][Ee][Rr][Ss]) return 1 ;;
+    esac
+    [ ${#1} -le 64 ]
+}
+
+# The filter's list of them, and a route of Kong for each. ORGANISATION_HOSTS=, has none.
+hosts_json=
+route_pairs=
+set -f
+for pair in $(printf '%s' "$ORGANISATION_HOSTS" | tr ',' ' '); do
+    host=${pair%%=*}
+    organisation=${pair#*=}
+    case $pair in *=*) is_host "$host" && is_organisation "$organisation" ;; *) false ;; esac ||
+        die "$env_file: ORGANISATION_HOSTS: $pair is not HOST=ORGANISATION (a name in lower case, and an organisation's)"
+    [ "$host" != "$public_host" ] || die "$env_file: ORGANISATION_HOSTS: $host is the public name"
+    case " $route_pairs" in
+        *" $host="*) die "$env_file: ORGANISATION_HOSTS: $host is there twice" ;;
+    esac
+    route_pairs="$route_pairs$pair "
+    hosts_json="$hosts_json,{\"url\":\"$(own_host "$host")\",\"organisation\":\"$organisation\",\"path\":\"/mcp\"}"
+done
+set +f
+hosts_json=${hosts_json#,}
 FILTER_CONFIG=$(cat <<END | tr -d '\n'
 {"public_url":"$PUBLIC_URL",
 "issuers":[{"issuer":"$PUBLIC_URL/heimdall/realms/asgard",
@@ -131,7 +171,7 @@ FILTER_CONFIG=$(cat <<END | tr -d '\n'
 "path":"/heimdall/realms/asgard/protocol/openid-connect/certs"}}],
 "scopes":{"advertised":["mcp:tools","organization"],"required":[],
 "implied":{"mcp:tools":["mcp:tools:read","mcp:tools:write"]}},
-"hosts":[{"url":"$ORG_1_URL","organisation":"org-1"},{"url":"$ORG_2_URL","organisation":"org-2"}],
+"hosts":[$hosts_json],
 "origins":["http://localhost:6274","http://127.0.0.1:6274"],
 "assertion":{"keys":"$ASGARD_ASSERTION_KEYS"},
 "grip":{"issuer":"pushpin","key":"$ASGARD_GRIP_KEY"},
@@ -142,6 +182,18 @@ export CORS_ORIGINS BACKEND_TARGETS KEYCLOAK_ADDRESS HERMOD_SERVERS KONG_CONF_DI
     KONG_WORKERS KONG_ERROR_LOG GATEWAY_LISTEN KONG_STATUS_LISTEN KONG_TRUSTED_IPS INSPECTOR_PORT FILTER_CONFIG
 
 mkdir -p .asgard "$out" "$out/kong" "$out/keycloak" "$out/inspector"
+routes=$out/host-routes
+: > "$routes"
+for pair in $route_pairs; do
+    ORGANISATION_HOST=${pair%%=*}
+    ORGANISATION=${pair#*=}
+    export ORGANISATION_HOST ORGANISATION
+    render kong/host-route.yml.in "$routes.one"
+    cat "$routes.one" >> "$routes"
+done
+HOST_ROUTES=$(cat "$routes")
+export HOST_ROUTES
+rm -f "$routes" "$routes.one"
 for file in kong.yml nginx-http.conf nginx-proxy.conf; do
     render "kong/$file.in" "$out/kong/$file"
 done

@@ -16,7 +16,13 @@ pub const SHORT_PATH: &str = "/mcp";
 const SAMPLE: [(&str, &str); 2] = [("org-1.localhost", "org-1"), ("org-2.localhost", "org-2")];
 const HEAD: &str = "# Hosts of organisations, written by `asgard org`.\n\n";
 
-/// Organisations by host.
+/// Most hosts that there may be.
+const MAX_HOSTS: usize = 1024;
+/// Longest name of a host, in bytes.
+const MAX_NAME: usize = 253;
+
+/// Organisations by host. Each name is one ([`url`]), and each organisation's can stand in a path: they go into the
+/// gateways' files as they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hosts(BTreeMap<String, String>);
 
@@ -27,11 +33,26 @@ impl Hosts {
     /// A file that is not as it should be.
     pub fn load(paths: &Paths) -> Result<Self> {
         let file = paths.hosts_file();
+        let wrong = |why: &str| {
+            Problem::new(format!("{}: {}", paths.shown(&file), why.replace('\n', " ")))
+                .mend("correct it: each line is \"host\" = \"organisation\"")
+        };
         match std::fs::read_to_string(&file) {
-            Ok(text) => toml::from_str(&text).map(Self).map_err(|e| {
-                Problem::new(format!("{}: {}", paths.shown(&file), e.message().replace('\n', " ")))
-                    .mend("correct it: each line is \"host\" = \"organisation\"")
-            }),
+            Ok(text) => {
+                let hosts = toml::from_str(&text).map(Self).map_err(|e| wrong(e.message()))?;
+                for (host, organisation) in hosts.iter() {
+                    if !is_name(host) {
+                        return Err(wrong(&format!("{host:?} is no name of a host")));
+                    }
+                    if !identity::path::is_alias(organisation) {
+                        return Err(wrong(&format!("{organisation:?} cannot be an organisation's name")));
+                    }
+                }
+                if hosts.0.len() > MAX_HOSTS {
+                    return Err(wrong(&format!("there are more than {MAX_HOSTS} hosts")));
+                }
+                Ok(hosts)
+            }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 Ok(Self(SAMPLE.map(|(host, organisation)| (host.to_owned(), organisation.to_owned())).into()))
             }
@@ -62,8 +83,12 @@ impl Hosts {
     /// Gives a host to an organisation. True: that is a change.
     ///
     /// # Errors
-    /// When another organisation has it.
+    /// When another organisation has it, or there are too many.
     pub fn give(&mut self, host: &str, organisation: &str) -> Result<bool> {
+        if self.0.len() >= MAX_HOSTS && !self.0.contains_key(host) {
+            return Err(Problem::new(format!("there are {MAX_HOSTS} hosts already"))
+                .mend("take one away first: ./asgard org remove NAME --domain HOST"));
+        }
         match self.0.insert(host.to_owned(), organisation.to_owned()) {
             None => Ok(true),
             Some(owner) if owner == organisation => Ok(false),
@@ -82,6 +107,36 @@ impl Hosts {
     }
 }
 
+/// The address of an organisation's host: the public one with this name.
+///
+/// # Errors
+/// What is no name (in lower case; no address, for Kong takes none), and the public name, where all organisations are.
+pub fn url(state: &State, host: &str) -> Result<String> {
+    let url = state.host_url(host)?;
+    if !is_name(host) {
+        return Err(Problem::new(format!("{host:?} is no name of a host"))
+            .mend("write a name such as acme.example: of a-z, 0-9, -, _ and dots between them"));
+    }
+    let public = reqwest::Url::parse(&state.public_url).ok();
+    if public.is_some_and(|public| public.host_str() == Some(host)) {
+        return Err(Problem::new(format!("{host} is the public name, where all organisations are"))
+            .mend("give the organisation another name"));
+    }
+    Ok(url)
+}
+
+fn is_name(host: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b))
+    };
+    host.len() <= MAX_NAME
+        && host.split('.').all(label)
+        && !host.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+}
+
 /// The addresses of an organisation's MCP endpoints: at the public address, and two at each of the hosts.
 ///
 /// # Errors
@@ -89,7 +144,7 @@ impl Hosts {
 pub fn resources(state: &State, organisation: &str, hosts: &[String]) -> Result<Vec<String>> {
     let mut all = vec![state.resource(organisation)];
     for host in hosts {
-        let url = state.host_url(host)?;
+        let url = url(state, host)?;
         all.extend([format!("{url}/api/v1/mcp/{organisation}"), format!("{url}{SHORT_PATH}")]);
     }
     Ok(all)
@@ -112,9 +167,50 @@ mod tests {
         assert!(hosts.take("org-2.localhost"));
         hosts.save(&paths).unwrap();
         assert_eq!(Hosts::load(&paths).unwrap(), hosts);
-        std::fs::write(paths.hosts_file(), "x = 1").unwrap();
-        assert!(Hosts::load(&paths).unwrap_err().what.contains("hosts.toml"));
+        for bad in [
+            "x = 1",
+            r#""A.example" = "org-1""#,
+            r#""*.example" = "org-1""#,
+            r#""127.0.0.1" = "org-1""#,
+            r#""a.example" = "org-1$(x)""#,
+            r#""a.example" = "mcp""#,
+        ] {
+            std::fs::write(paths.hosts_file(), bad).unwrap();
+            assert!(Hosts::load(&paths).unwrap_err().what.contains("hosts.toml"), "{bad}");
+        }
+        let many: String = (0..=MAX_HOSTS).map(|i| format!("\"h{i}.example\" = \"org-1\"\n")).collect();
+        std::fs::write(paths.hosts_file(), many).unwrap();
+        assert!(Hosts::load(&paths).is_err());
         std::fs::remove_dir_all(home).unwrap();
+    }
+
+    #[test]
+    fn a_host_is_a_name_and_not_the_public_one() {
+        let mut state = State::new(Ports::default());
+        for good in ["acme.localhost", "a_b.example", "xn--bcher-kva.example", "acme", "1.example"] {
+            assert_eq!(url(&state, good).unwrap(), format!("http://{good}:8000"));
+        }
+        let long = format!("{}.example", "a".repeat(64));
+        for bad in [
+            "",
+            "A.example",
+            "a.example:1",
+            "127.0.0.1",
+            "[::1]",
+            "*.example",
+            "a.example.",
+            "a..example",
+            "-a.example",
+            "a-.example",
+            "a\"b",
+            "$(a)",
+            "localhost",
+            &long,
+        ] {
+            assert!(url(&state, bad).is_err(), "{bad}");
+        }
+        state.public_url = "https://mcp.example".into();
+        assert!(url(&state, "mcp.example").unwrap_err().what.contains("public name"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::reload;
 use crate::args::{HostCommand, OrgCommand, UserCommand};
-use crate::hosts::{Hosts, resources};
+use crate::hosts::{self, Hosts, resources};
 use crate::keycloak::{Admin, NewUser, Wanted};
 use crate::paths::Paths;
 use crate::problem::{Problem, Result};
@@ -33,7 +33,7 @@ pub async fn organisations(paths: &Paths, command: OrgCommand) -> Result<ExitCod
             let mut hosts = Hosts::load(paths)?;
             let mut new_host = false;
             for domain in &domains {
-                state.host_url(domain)?;
+                hosts::url(&state, domain)?;
                 new_host |= hosts.give(domain, &name)?;
             }
             let wanted = Wanted {

@@ -35,7 +35,7 @@ pub async fn gateway(paths: &Paths, state: &State) -> Result<()> {
     let Some(reply) = control::ask(paths, &Request::Status).await? else {
         if crate::compose::is_up(paths) {
             say(
-                "  the gateway in the containers: add the host to its filter's configuration (docs/organisations.md)",
+                "  the gateway in the containers: ORGANISATION_HOSTS in .env, ./setup.sh, docker compose restart gateway (docs/organisations.md)",
             );
         }
         return Ok(());

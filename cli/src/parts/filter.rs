@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Gateway, Plan};
-use crate::hosts::{Hosts, SHORT_PATH};
+use crate::hosts::{self, Hosts, SHORT_PATH};
 use crate::policy;
 use crate::problem::Result;
 use crate::state::TokenCheck;
@@ -65,12 +65,8 @@ pub(super) fn config(plan: &Plan) -> Result<String> {
 fn hosts(plan: &Plan) -> Result<Vec<Value>> {
     let hosts = Hosts::load(&plan.paths)?;
     let one = |(host, organisation): (&str, &str)| {
-        let mut one = json!({"url": plan.state.host_url(host)?, "organisation": organisation});
-        // Kong has decided where a request goes before the filter runs: the short path needs a route for each host there.
-        if let (Gateway::Envoy, Some(object)) = (plan.gateway, one.as_object_mut()) {
-            object.insert("path".to_owned(), json!(SHORT_PATH));
-        }
-        Ok(one)
+        let url = hosts::url(&plan.state, host)?;
+        Ok(json!({"url": url, "organisation": organisation, "path": SHORT_PATH}))
     };
     hosts.iter().map(one).collect()
 }

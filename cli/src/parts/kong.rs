@@ -3,12 +3,14 @@
 //! The files are those of the compose setup (`kong/`), rendered for loopback; its README explains the names.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::{Plan, envoy, filter};
+use crate::hosts::Hosts;
 use crate::paths::{private_dir, write_private};
 use crate::problem::{Problem, Result};
 use crate::render::{Values, render, render_file};
@@ -31,6 +33,7 @@ pub(super) fn part(plan: &Plan) -> Result<PartSpec> {
     }
     let templates = plan.paths.root.join("kong");
     let mut values = values(plan)?;
+    values.insert("HOST_ROUTES".to_owned(), host_routes(&templates, &Hosts::load(&plan.paths)?)?);
     for (name, path) in [("KONG_CONF_DIR", &folder), ("KONG_PREFIX", &prefix), ("KONG_FILTERS_DIR", &filters)]
     {
         values.insert(name.to_owned(), path.display().to_string());
@@ -58,12 +61,27 @@ pub(super) fn part(plan: &Plan) -> Result<PartSpec> {
     })
 }
 
+/// The routes of the hosts' short paths: `host-route.yml.in`, filled in for each.
+fn host_routes(templates: &Path, hosts: &Hosts) -> Result<String> {
+    let file = templates.join("host-route.yml.in");
+    let text = std::fs::read_to_string(&file).map_err(|e| Problem::io("read", &file, &e))?;
+    let one = |(host, organisation): (&str, &str)| {
+        let values = [("ORGANISATION_HOST", host), ("ORGANISATION", organisation)]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        filled(&file, &text, &values.into())
+    };
+    hosts.iter().map(one).collect()
+}
+
+fn filled(file: &Path, text: &str, values: &Values) -> Result<String> {
+    render(text, values).map_err(|p| Problem { what: format!("{}: {}", file.display(), p.what), ..p })
+}
+
 /// `kong.env.in`, filled in: lines of NAME=value.
-fn environment(templates: &std::path::Path, values: &Values) -> Result<BTreeMap<String, String>> {
+fn environment(templates: &Path, values: &Values) -> Result<BTreeMap<String, String>> {
     let file = templates.join("kong.env.in");
     let text = std::fs::read_to_string(&file).map_err(|e| Problem::io("read", &file, &e))?;
-    let text = render(&text, values)
-        .map_err(|p| Problem { what: format!("{}: {}", file.display(), p.what), ..p })?;
+    let text = filled(&file, &text, values)?;
     text.lines()
         .map(str::trim)
         .filter(|line| !line.is_empty() && !line.starts_with('#'))

@@ -166,7 +166,7 @@ fn the_filter_s_configuration_is_in_both_gateways_files() {
 #[test]
 fn the_filter_is_told_of_hosts_and_of_how_tokens_are_checked() {
     use crate::state::TokenCheck;
-    for (gateway, path) in [(Gateway::Envoy, Some("/mcp")), (Gateway::Kong, None)] {
+    for gateway in [Gateway::Envoy, Gateway::Kong] {
         let mut plan = fill(gateway).plan.clone();
         let mut config = |check| {
             plan.state.tokens.check = check;
@@ -175,7 +175,7 @@ fn the_filter_is_told_of_hosts_and_of_how_tokens_are_checked() {
         let keys = config(TokenCheck::Keys);
         assert_eq!(keys["hosts"][0]["url"], "http://org-1.localhost:30000");
         assert_eq!(keys["hosts"][0]["organisation"], "org-1");
-        assert_eq!(keys["hosts"][0].get("path").and_then(serde_json::Value::as_str), path);
+        assert_eq!(keys["hosts"][0]["path"], "/mcp");
         let has = |config: &serde_json::Value, what: &str| config["issuers"][0].get(what).is_some();
         assert!(has(&keys, "jwks") && !has(&keys, "introspection"));
         let asked = config(TokenCheck::Introspection);
@@ -184,6 +184,35 @@ fn the_filter_is_told_of_hosts_and_of_how_tokens_are_checked() {
         assert!(has(&both, "jwks") && has(&both, "introspection"));
         assert_eq!(both["issuers"][0]["introspection"]["client_id"], "bifrost");
     }
+}
+
+#[test]
+fn kong_has_a_route_for_each_host() {
+    let filled = fill(Gateway::Kong);
+    let plan = &filled.plan;
+    let routes = || {
+        plan.parts().unwrap();
+        let text = std::fs::read_to_string(plan.paths.run().join("gateway/kong.yml")).unwrap();
+        let lines = text.lines().map(str::trim);
+        let of = |start: &str| -> Vec<String> {
+            lines.clone().filter_map(|line| line.strip_prefix(start)).map(str::to_owned).collect()
+        };
+        // Each removes what the Service's plugin removes, which it takes the place of.
+        let (hosts, uris) = (of("hosts: "), of("uri: /api/v1/mcp/"));
+        assert_eq!(of("remove: *forged").len(), hosts.len());
+        hosts.into_iter().zip(uris).collect::<Vec<_>>()
+    };
+    let pair = |host: &str, organisation: &str| (format!("[{host:?}]"), organisation.to_owned());
+    assert_eq!(routes(), [pair("org-1.localhost", "org-1"), pair("org-2.localhost", "org-2")]);
+    let mut hosts = crate::hosts::Hosts::load(&plan.paths).unwrap();
+    hosts.give("acme.localhost", "acme").unwrap();
+    hosts.take("org-2.localhost");
+    hosts.save(&plan.paths).unwrap();
+    assert_eq!(routes(), [pair("acme.localhost", "acme"), pair("org-1.localhost", "org-1")]);
+    std::fs::write(plan.paths.hosts_file(), "").unwrap();
+    assert_eq!(routes(), []);
+    std::fs::write(plan.paths.hosts_file(), "\"localhost\" = \"org-1\"").unwrap();
+    assert!(plan.parts().unwrap_err().what.contains("public name"));
 }
 
 #[test]

@@ -127,6 +127,9 @@ pub struct Route {
     pub name: String,
     /// Prefixes, or with `~` regular expressions.
     pub paths: Vec<String>,
+    /// Names without ports. Empty: all.
+    #[serde(default)]
+    pub hosts: Vec<String>,
     /// Empty: all.
     #[serde(default)]
     pub methods: BTreeSet<String>,
@@ -227,6 +230,12 @@ impl Config {
             return refuse(format!("_format_version {:?}", config.format));
         }
         config.upstreams.iter().try_for_each(check_upstream)?;
+        let mut names = BTreeSet::new();
+        if let Some(twice) =
+            config.services.iter().flat_map(|s| &s.routes).find(|r| !names.insert(r.name.as_str()))
+        {
+            return refuse(format!("uniqueness violation: two routes have the name {}", twice.name));
+        }
         for service in &config.services {
             check_service(service, filters)?;
         }
@@ -268,6 +277,14 @@ fn check_service(service: &Service, filters: &BTreeMap<String, bool>) -> Result<
     if !["http", "https"].contains(&service.protocol()) {
         return refuse(format!("service {name}: a route of protocol http can't have such a service"));
     }
+    for route in &service.routes {
+        if !route.name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b)) {
+            return refuse(format!("route {:?}: invalid name", route.name));
+        }
+        if let Some(host) = route.hosts.iter().find(|h| !is_host(h)) {
+            return refuse(format!("route {}: host {host:?}", route.name));
+        }
+    }
     let timeouts = [service.connect_timeout, service.write_timeout, service.read_timeout];
     if timeouts.contains(&0) || service.filter_chains.len() > 1 {
         return refuse(format!("service {name}: timeouts, or more than one filter chain"));
@@ -285,6 +302,16 @@ fn check_service(service: &Service, filters: &BTreeMap<String, bool>) -> Result<
         return refuse(format!("service {name}: a filter chain without filters"));
     }
     Ok(())
+}
+
+/// What Kong takes in `hosts` of a route: a name, no address, no port. (It takes `*` at an end too; not played here.)
+fn is_host(text: &str) -> bool {
+    let labels: Vec<&str> = text.split('.').collect();
+    let last = labels.len().saturating_sub(1);
+    !text.is_empty()
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+        && !text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+        && labels.iter().enumerate().all(|(i, l)| !l.ends_with('-') && (!l.is_empty() || i == last))
 }
 
 fn is_address(text: &str) -> bool {
@@ -331,6 +358,21 @@ impl Environment {
         match self.get(name) {
             Some(text) => text.parse().map_err(|_| ConfigError(format!("environment: {name}={text}"))),
             None => Ok(default),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_names() {
+        for good in ["acme.localhost", "a_b.example", "xn--bcher-kva.example", "a.example.", "A.example"] {
+            assert!(is_host(good), "{good}");
+        }
+        for bad in ["", "127.0.0.1", "::1", "[::1]", "a:80", "a b", "a..b", ".a", "a-.b", "a/b", "\"", "ä"] {
+            assert!(!is_host(bad), "{bad}");
         }
     }
 }

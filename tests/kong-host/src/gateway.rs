@@ -57,22 +57,44 @@ pub enum SetupError {
 }
 
 impl Setup {
-    /// The shipped `kong.yml.in` and `kong.env.in` under `root`, filled in. No filter is there yet.
+    /// The shipped `kong.yml.in` and `kong.env.in` under `root`, filled in; with a route for each host of an organisation
+    /// that `FILTER_CONFIG` gives a short path, as `./asgard` and `./setup.sh` make them. No filter is there yet.
     ///
     /// # Errors
     /// [`SetupError`].
     pub fn shipped(root: &Path, values: &BTreeMap<&str, String>) -> Result<Self, SetupError> {
-        let file = |name: &str| {
+        let file = |name: &str, values: &BTreeMap<&str, String>| {
             let text =
                 std::fs::read_to_string(root.join(name)).map_err(|e| SetupError::Read(name.into(), e))?;
             template::render(&text, values).map_err(|e| SetupError::Render(name.into(), e))
         };
+        let mut values = values.clone();
+        let routes = short_hosts(values.get("FILTER_CONFIG").map_or("", String::as_str))
+            .into_iter()
+            .map(|(host, organisation)| {
+                let own = BTreeMap::from([("ORGANISATION_HOST", host), ("ORGANISATION", organisation)]);
+                file("kong/host-route.yml.in", &own)
+            })
+            .collect::<Result<String, _>>()?;
+        values.insert("HOST_ROUTES", routes);
         Ok(Self {
-            config: file("kong/kong.yml.in")?,
-            environment: file("kong/kong.env.in")?,
+            config: file("kong/kong.yml.in", &values)?,
+            environment: file("kong/kong.env.in", &values)?,
             ..Self::default()
         })
     }
+}
+
+/// Host and organisation of each host with the short path `/mcp` in a filter's configuration.
+fn short_hosts(filter_config: &str) -> Vec<(String, String)> {
+    let config: serde_json::Value = serde_json::from_str(filter_config).unwrap_or_default();
+    let one = |host: &serde_json::Value| {
+        let text = |name: &str| host.get(name).and_then(serde_json::Value::as_str);
+        let name = text("url")?.split("://").nth(1)?.split(':').next()?;
+        let organisation = text("organisation").filter(|_| text("path") == Some("/mcp"))?;
+        Some((name.to_owned(), organisation.to_owned()))
+    };
+    config.get("hosts").and_then(serde_json::Value::as_array).into_iter().flatten().filter_map(one).collect()
 }
 
 /// A running gateway; it ends with the value.
@@ -267,7 +289,8 @@ impl Inner {
         let id = format!("{:032x}", self.requests.fetch_add(1, Ordering::Relaxed));
         let asked = request.headers().clone();
         let path = normalise(request.uri().path());
-        let found = self.router.find(&self.config, request.method().as_str(), &path);
+        let host = asked.get("host").and_then(|h| h.to_str().ok()).unwrap_or_default();
+        let found = self.router.find(&self.config, request.method().as_str(), host, &path);
         let mut response = match found {
             None => early(Early::error(StatusCode::NOT_FOUND, "no Route matched with those values", &id)),
             Some(found) => {

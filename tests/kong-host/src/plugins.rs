@@ -180,7 +180,8 @@ fn put(headers: &mut HeaderMap, name: &'static str, value: &str) {
 }
 
 impl Transformer {
-    /// The path to ask the upstream for, where it is another than the client's.
+    /// The path to ask the upstream for, where it is another than the client's. It is written to nginx's
+    /// `$upstream_uri` alone: the request's own path, which a filter sees, stays as it is.
     pub fn path(&self, captures: &[(String, String)]) -> Option<String> {
         let mut path = self.replace.uri.clone()?;
         for (name, value) in captures {

@@ -23,8 +23,9 @@ enum Pattern {
 }
 
 struct Entry {
-    /// Number of criteria, whether a regular expression, its priority, length: the greater is asked first.
-    rank: (usize, bool, u32, usize),
+    /// Number of criteria, whether it has hosts, whether a regular expression, its priority, length: the greater is
+    /// asked first.
+    rank: (usize, bool, bool, u32, usize),
     pattern: Pattern,
     service: usize,
     route: usize,
@@ -55,11 +56,15 @@ impl Router {
         Ok(Self { entries })
     }
 
-    /// The route of a request. `path` is normalised, without the query.
-    pub fn find(&self, config: &Config, method: &str, path: &str) -> Option<Match> {
+    /// The route of a request. `host` is its header; `path` is normalised, without the query.
+    pub fn find(&self, config: &Config, method: &str, host: &str, path: &str) -> Option<Match> {
         self.entries.iter().find_map(|entry| {
             let route = config.services.get(entry.service)?.routes.get(entry.route)?;
             if !route.methods.is_empty() && !route.methods.contains(method) {
+                return None;
+            }
+            // To the letter: Kong does not make it lower case.
+            if !route.hosts.is_empty() && !route.hosts.iter().any(|h| h == without_port(host)) {
                 return None;
             }
             let captures = match &entry.pattern {
@@ -86,11 +91,20 @@ fn pattern(path: &str) -> Result<Pattern, String> {
     }
 }
 
-fn rank(route: &Route, pattern: &Pattern) -> (usize, bool, u32, usize) {
-    let criteria = 1 + usize::from(!route.methods.is_empty());
+fn rank(route: &Route, pattern: &Pattern) -> (usize, bool, bool, u32, usize) {
+    let hosts = !route.hosts.is_empty();
+    let criteria = 1 + usize::from(!route.methods.is_empty()) + usize::from(hosts);
     match pattern {
-        Pattern::Prefix(prefix) => (criteria, false, 0, prefix.len()),
-        Pattern::Regex(_) => (criteria, true, route.regex_priority, 0),
+        Pattern::Prefix(prefix) => (criteria, hosts, false, 0, prefix.len()),
+        Pattern::Regex(_) => (criteria, hosts, true, route.regex_priority, 0),
+    }
+}
+
+/// Kong takes off what stands behind the first colon, if it is a number.
+fn without_port(host: &str) -> &str {
+    match host.split_once(':') {
+        Some((name, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
     }
 }
 
@@ -141,6 +155,42 @@ fn decode_unreserved(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_route_with_a_host_is_for_that_host() {
+        let text = r#"
+            _format_version: "3.0"
+            services:
+            - name: s
+              url: http://127.0.0.1:1
+              routes:
+              - { name: all, paths: ["/a", "/b"] }
+              - { name: own, paths: ["~/a$"], hosts: [one.example, two.example] }
+              - { name: regex, paths: ["~/b$"], hosts: [one.example] }
+              - { name: method, paths: ["/b"], methods: [GET], hosts: [one.example] }
+        "#;
+        let config = Config::parse(text, &std::collections::BTreeMap::new()).unwrap();
+        let router = Router::new(&config).unwrap();
+        for (method, host, path, route) in [
+            ("GET", "one.example", "/a", Some("own")),
+            ("GET", "one.example:8000", "/a", Some("own")),
+            ("GET", "two.example", "/a", Some("own")),
+            ("GET", "one.example", "/a/", Some("all")),
+            ("GET", "One.example", "/a", Some("all")),
+            ("GET", "one.example:x", "/a", Some("all")),
+            ("GET", "one.example.", "/a", Some("all")),
+            ("GET", "evil-one.example", "/a", Some("all")),
+            ("GET", "", "/a", Some("all")),
+            ("POST", "one.example", "/b", Some("regex")),
+            ("GET", "one.example", "/b", Some("method")),
+            ("GET", "two.example", "/b", Some("all")),
+            ("GET", "one.example", "/c", None),
+        ] {
+            let found = router.find(&config, method, host, path);
+            let name = found.map(|f| config.services[f.service].routes[f.route].name.as_str());
+            assert_eq!(name, route, "{method} {host} {path}");
+        }
+    }
 
     #[test]
     fn paths_are_normalised() {

@@ -23,7 +23,7 @@ use std::process::{Command, Output};
 use common::root;
 use kong_host::config::{Config, Environment};
 use kong_host::router::Router;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// What a user's folder has that setup and compose read.
@@ -182,6 +182,101 @@ fn a_second_run_keeps_secrets_and_settings() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("PUBLIC_URL"));
 }
 
+/// Host and organisation of each route of a short path, and of the same in the filter's configuration.
+fn own_hosts(config: &Config) -> Vec<(String, String)> {
+    let service = &config.services[0];
+    let removed = |plugins: &[kong_host::config::Plugin]| {
+        let plugin = plugins.iter().find(|p| p.name == "request-transformer").unwrap();
+        (plugin.config["remove"].clone(), plugin.config["replace"]["uri"].clone())
+    };
+    let routes = service.routes.iter().filter(|r| !r.hosts.is_empty());
+    let routes: Vec<(String, String)> = routes
+        .map(|route| {
+            assert_eq!((&route.paths[..], route.strip_path), (&["~/mcp$".to_owned()][..], false));
+            let (remove, uri) = removed(&route.plugins);
+            assert_eq!(
+                remove,
+                removed(&service.plugins).0,
+                "a route's plugin takes the place of the Service's"
+            );
+            let organisation = uri.as_str().unwrap().strip_prefix("/api/v1/mcp/").unwrap().to_owned();
+            (route.hosts[0].clone(), organisation)
+        })
+        .collect();
+    let filter = service.filter_chains[0].filters[0].config.as_ref().unwrap();
+    let told: Vec<(String, String)> = filter["hosts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|host| {
+            let name = host["url"].as_str().unwrap().split("://").nth(1).unwrap().split(':').next().unwrap();
+            assert_eq!(host["path"], "/mcp");
+            (name.to_owned(), host["organisation"].as_str().unwrap().to_owned())
+        })
+        .collect();
+    assert_eq!(routes, told);
+    routes
+}
+
+fn pair((host, organisation): (&str, &str)) -> (String, String) {
+    (host.to_owned(), organisation.to_owned())
+}
+
+#[test]
+fn hosts_of_organisations_are_a_setting() {
+    let folder = checkout();
+    setup(&folder);
+    let path = folder.path().join(".env");
+    let text = fs::read_to_string(&path).unwrap();
+    let line = "ORGANISATION_HOSTS=org-1.localhost=org-1,org-2.localhost=org-2";
+    assert!(text.lines().any(|l| l == line), "{text}");
+    let with = |value: &str| {
+        fs::write(&path, text.replace(line, &format!("ORGANISATION_HOSTS={value}"))).unwrap();
+        run(&folder, "sh", &["./setup.sh"])
+    };
+    let known = BTreeMap::from([("kong_filter".to_owned(), true)]);
+    for (value, expected) in [
+        ("acme.localhost=acme", vec![("acme.localhost", "acme")]),
+        (
+            "acme.example=Org.1_x,b-c.example=org-2,d=org-2",
+            vec![("acme.example", "Org.1_x"), ("b-c.example", "org-2"), ("d", "org-2")],
+        ),
+        (",", vec![]),
+    ] {
+        let output = with(value);
+        assert!(output.status.success(), "{value}: {}", String::from_utf8_lossy(&output.stderr));
+        let kong = fs::read_to_string(folder.path().join(".asgard/compose/kong/kong.yml")).unwrap();
+        let config = Config::parse(&kong, &known).unwrap();
+        assert_eq!(own_hosts(&config), expected.into_iter().map(pair).collect::<Vec<_>>(), "{value}");
+        let files = fs::read_dir(folder.path().join(".asgard/compose")).unwrap().flatten();
+        assert!(!files.into_iter().any(|f| f.file_name().to_string_lossy().contains("host-route")));
+    }
+    for bad in [
+        "acme.localhost",
+        "acme.localhost=",
+        "=acme",
+        "A.example=acme",
+        "a.example:80=acme",
+        "a.example/x=acme",
+        "*.example=acme",
+        "127.0.0.1=acme",
+        "a..b=acme",
+        ".a=acme",
+        "a-.b=acme",
+        "a.example=mcp",
+        "a.example=Servers",
+        "a.example=-a",
+        "a.example=a..b",
+        "a.example=a=b",
+        "localhost=acme",
+        "a.example=acme,a.example=org-1",
+    ] {
+        let output = with(bad);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains("ORGANISATION_HOSTS"), "{bad}: {said}");
+    }
+}
+
 #[tokio::test]
 async fn the_rendered_gateway_is_whole() {
     let folder = checkout();
@@ -203,7 +298,11 @@ async fn the_rendered_gateway_is_whole() {
     // And the sample organisations' own hosts.
     let hosts = BTreeSet::from(["hosts".to_owned()]);
     assert_eq!(keys(&filter), &keys(&expected) | &hosts);
-    assert_eq!(filter["hosts"][0]["organisation"], "org-1");
+    assert_eq!(own_hosts(&config), [("org-1.localhost", "org-1"), ("org-2.localhost", "org-2")].map(pair));
+    assert_eq!(
+        filter["hosts"][0],
+        json!({"url": "http://org-1.localhost:8000", "organisation": "org-1", "path": "/mcp"})
+    );
     assert_eq!(
         (&filter["kong_scheme"], &filter["issuers"]),
         (&expected["kong_scheme"], &expected["issuers"])

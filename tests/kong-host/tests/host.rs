@@ -232,6 +232,68 @@ async fn nginx_refuses_doubles_and_the_next_target_is_tried() {
 }
 
 #[tokio::test]
+async fn another_uri_is_for_the_upstream_alone_and_a_routes_plugin_takes_the_place_of_the_services() {
+    let backend = Server::fixed(OK).await;
+    // Tells the upstream the request's path as it sees it: raw, and its pseudo-header.
+    let imports = format!(
+        r#"{HEADER} (import "env" "proxy_get_property" (func $read (param i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_get_header_map_value" (func $header (param i32 i32 i32 i32 i32) (result i32)))"#
+    );
+    let body = r#"(data (i32.const 0) "request\00path") (data (i32.const 32) ":path")
+        (data (i32.const 48) "x-raw") (data (i32.const 64) "x-pseudo")
+        (func $tell (param i32 i32)
+            (drop (call $replace (i32.const 0) (local.get 0) (local.get 1)
+                (i32.load (i32.const 128)) (i32.load (i32.const 132)))))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+            (drop (call $read (i32.const 0) (i32.const 12) (i32.const 128) (i32.const 132)))
+            (call $tell (i32.const 48) (i32.const 5))
+            (drop (call $header (i32.const 0) (i32.const 32) (i32.const 5) (i32.const 128) (i32.const 132)))
+            (call $tell (i32.const 64) (i32.const 8))
+            (i32.const 0))"#;
+    let config = format!(
+        r#"
+        _format_version: "3.0"
+        services:
+        - name: s
+          url: http://{}
+          plugins: [ {{ name: request-transformer, config: {{ remove: &both {{ headers: [x-mine] }} }} }} ]
+          routes:
+          - {{ name: all, paths: ["/"] }}
+          - name: only-uri
+            paths: ['~/short$']
+            hosts: [one.example]
+            plugins: [ {{ name: request-transformer, config: {{ replace: {{ uri: /a/long/one }} }} }} ]
+          - name: both
+            paths: ['~/short$']
+            hosts: [two.example]
+            plugins: [ {{ name: request-transformer, config: {{ remove: *both, replace: {{ uri: /another }} }} }} ]
+          filter_chains: [ {{ name: c, filters: [ {{ name: f }} ] }} ]
+        "#,
+        backend.address
+    );
+    let gateway = Gateway::start(Setup {
+        config,
+        environment: "KONG_WASM=on\nKONG_PROXY_LISTEN=127.0.0.1:0".into(),
+        filters: BTreeMap::from([("f".to_owned(), module(&imports, body))]),
+        ..Setup::default()
+    })
+    .await
+    .unwrap();
+    for (host, target, upstream, pseudo, kept) in [
+        ("other.example", "/short?q", "/short?q", "/short?q", 0),
+        ("one.example", "/short?q", "/a/long/one?q", "/short?q", 1),
+        ("two.example:80", "/x/../%73hort", "/another", "/short", 0),
+    ] {
+        let asks = request("GET", target, &[("Host", host), ("X-Mine", "forged")], b"");
+        assert_eq!(send(gateway.address(), asks).await.status, 200, "{host}{target}");
+        let seen = backend.seen().pop().unwrap();
+        assert_eq!(seen.target, upstream);
+        assert_eq!((seen.all("x-raw"), seen.all("x-pseudo")), (vec![target], vec![pseudo]), "{upstream}");
+        assert_eq!(seen.all("x-mine").len(), kept, "{upstream}");
+    }
+}
+
+#[tokio::test]
 async fn what_kong_would_not_start_with() {
     let start = |config: &str, environment: &str, filters: &[&str]| {
         let filters = filters.iter().map(|f| ((*f).to_owned(), module("", ""))).collect();
@@ -251,6 +313,18 @@ async fn what_kong_would_not_start_with() {
     assert!(why(start(&chain("text"), on, &[]).await).contains("no such filter"));
     assert!(why(start(&chain("text"), "", &["f"]).await).contains("wasm support is not enabled"));
     assert!(why(start(&chain("{ a: 1 }"), on, &["f"]).await).contains("expected a string"));
+    for (name, hosts, wrong) in [
+        ("r", "10.0.0.1", "host"),
+        ("r", "a.example:80", "host"),
+        ("r/", "a.example", "invalid name"),
+        ("twice", "a.example", "uniqueness"),
+    ] {
+        let routes = format!(
+            r#"{{ _format_version: "3.0", services: [ {{ name: s, url: "http://127.0.0.1:1", routes: [
+                {{ name: twice, paths: ["/"] }}, {{ name: {name}, paths: ["/"], hosts: ["{hosts}"] }} ] }} ] }}"#
+        );
+        assert!(why(start(&routes, "", &[]).await).contains(wrong), "{wrong}");
+    }
     let unknown = r#"{ _format_version: "3.0", services: [], consumers: [] }"#;
     assert!(why(start(unknown, on, &[]).await).contains("unknown field"));
 }

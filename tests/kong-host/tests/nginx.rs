@@ -111,8 +111,11 @@ impl Drop for Nginx {
 /// The chunks of Lua that kong.yml gives to pre-function at the MCP routes.
 fn pre_function() -> Vec<String> {
     let values = ["BACKEND_TARGETS", "CORS_ORIGINS", "FILTER_CONFIG", "KEYCLOAK_ADDRESS"]
-        .map(|n| (n, "[]".to_owned()));
-    let text = render(&read("kong/kong.yml.in"), &values.into()).unwrap();
+        .map(|n| (n, "[]".to_owned()))
+        .into_iter()
+        .chain([("HOST_ROUTES", String::new())])
+        .collect();
+    let text = render(&read("kong/kong.yml.in"), &values).unwrap();
     let config: serde_json::Value = serde_yaml_ng::from_str(&text).unwrap();
     let services = config["services"].as_array().unwrap();
     let plugins = services.iter().find(|s| s["name"] == "mcp").unwrap()["plugins"].as_array().unwrap();

@@ -252,9 +252,12 @@ pub async fn send(address: SocketAddr, request: impl AsRef<[u8]>) -> Answer {
     timeout(PATIENCE, work).await.expect("the head of an answer in time")
 }
 
-/// A request with a body, its length given.
+/// A request with a body, its length given. Its host is `localhost` if the headers name no other.
 pub fn request(method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
-    let mut out = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n");
+    let mut out = format!("{method} {target} HTTP/1.1\r\n");
+    if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+        out.push_str("Host: localhost\r\n");
+    }
     for (name, value) in headers {
         out.push_str(&format!("{name}: {value}\r\n"));
     }
