@@ -48,6 +48,8 @@ const NGINX_LUA: Need =
     Need::Package("/usr/share/nginx/modules-available/mod-http-lua.conf", "libnginx-mod-http-lua");
 const COMPOSE: Need = Need::Package("docker-compose", "docker-compose");
 
+const CXX: Need = Need::Package("c++", "g++");
+
 /// Minutes, in seconds.
 const fn minutes(minutes: u64) -> u64 {
     minutes * 60
@@ -135,6 +137,13 @@ pub const SUITES: &[Suite] = &[
         command: cargo_test!("--test", "native", "--test", "fuzz", "--test", "schema", "--test", "envoy"),
         needs: &[Need::Filter, Need::Programs],
         limit_s: minutes(20),
+    },
+    Suite {
+        name: "fuzz",
+        shows: "tokens, headers, paths, configurations and issuers' answers that a fuzzer makes up: none gets through",
+        command: &["scripts/fuzz"],
+        needs: &[CXX],
+        limit_s: minutes(10),
     },
     Suite {
         name: "corpus",
