@@ -33,6 +33,8 @@ pub enum Need {
     Browser,
     /// The MCP conformance suite, and Node.js.
     Conformance,
+    /// Node.js.
+    Node,
     /// The released SDKs of Python and TypeScript, and the Inspector.
     Sdks,
     /// A running stack of its own, named by `ASGARD_HOME`; the tests may kill its parts.
@@ -137,6 +139,13 @@ pub const SUITES: &[Suite] = &[
         command: cargo_test!("--test", "native", "--test", "fuzz", "--test", "schema", "--test", "envoy"),
         needs: &[Need::Filter, Need::Programs],
         limit_s: minutes(20),
+    },
+    Suite {
+        name: "wasm",
+        shows: "the unit tests of what the filter is made of, compiled to WebAssembly, in Node.js",
+        command: &["scripts/test-wasm"],
+        needs: &[Need::Node],
+        limit_s: minutes(15),
     },
     Suite {
         name: "fuzz",

@@ -191,6 +191,8 @@ impl<V> Cache<V> {
 mod tests {
     use super::*;
     use identity::ClaimNames;
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn verified(subject: &str) -> Verified {
         let claims = serde_json::json!({"iss": "i", "sub": subject, "exp": 1});

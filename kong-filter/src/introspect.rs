@@ -186,6 +186,8 @@ fn form(text: &str) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn config() -> Introspection {
         serde_json::from_value(serde_json::json!({

@@ -140,6 +140,8 @@ impl GripKey {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn token(header: &str) -> String {
         let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);

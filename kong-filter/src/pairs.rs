@@ -60,6 +60,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     proptest! {
         #[test]
@@ -82,6 +84,20 @@ mod tests {
             let mut likely = vec![count, 0, 0, 0];
             likely.extend(&bytes);
             let _ = read(&likely).count();
+        }
+    }
+
+    #[test]
+    fn numbers_that_do_not_fit_32_bits_together_are_no_list() {
+        // In WebAssembly a count times eight, and a sum of lengths, may go around.
+        let list = |numbers: &[u32]| -> Vec<u8> {
+            numbers.iter().flat_map(|number| number.to_le_bytes()).chain([0, 0]).collect()
+        };
+        assert_eq!(read(&list(&[1, 0, 0])).count(), 1);
+        for numbers in
+            [&[(1 << 29) + 1, 0, 0][..], &[1, u32::MAX - 1, 0], &[1, u32::MAX, u32::MAX], &[1, 0, u32::MAX]]
+        {
+            assert_eq!(read(&list(numbers)).count(), 0, "{numbers:?}");
         }
     }
 }

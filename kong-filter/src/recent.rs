@@ -134,6 +134,8 @@ fn equal(one: &[u8], other: &[u8]) -> bool {
 mod tests {
     use super::*;
     use crate::request::Request;
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn forward(identity: &str) -> Forward {
         Forward { identity: identity.into(), userinfo: None, target: None, scheme: None, would_refuse: None }

@@ -229,6 +229,8 @@ pub fn decode_name(value: &str) -> Option<Cow<'_, str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn request(headers: &[(&str, &str)]) -> Request {
         let headers =

@@ -121,6 +121,8 @@ pub fn fill_all(texts: &[String], organisation: Option<&str>) -> Vec<String> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn sites(public: &str, accepted: &[&str]) -> Sites {
         let site = |url: &str, organisation: Option<&str>, path: Option<&str>| Site {

@@ -297,6 +297,8 @@ mod tests {
     use super::*;
     use serde::Deserialize;
     use serde_json::json;
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[derive(Debug, PartialEq, Deserialize)]
     #[serde(deny_unknown_fields)]

@@ -50,6 +50,8 @@ fn encode<'a>(members: impl Iterator<Item = (&'a String, &'a Value)>, claims: &M
 mod tests {
     use super::*;
     use serde_json::json;
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn decoded(claims: &Value) -> Value {
         let header = header(claims.as_object().unwrap());

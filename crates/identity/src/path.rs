@@ -172,6 +172,8 @@ pub fn without_query(target: &str) -> &str {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn endpoint(organisation: &str, kind: EndpointKind) -> Result<Endpoint, PathError> {
         Ok(Endpoint { organisation: organisation.into(), kind })

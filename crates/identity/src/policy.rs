@@ -374,6 +374,8 @@ impl Rule {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn caller() -> Principal {
         Principal {

@@ -50,6 +50,8 @@ impl Hierarchy {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn hierarchy(pairs: &[(&str, &[&str])]) -> Hierarchy {
         let direct = pairs.iter().map(|(scope, contained)| {
