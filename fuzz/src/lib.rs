@@ -75,8 +75,11 @@ static CHECKED: LazyLock<()> = LazyLock::new(|| {
     for token in TOKENS {
         assert!(judge(&mut site(), &call(token), KEYS.as_bytes(), b"").is_some(), "a good token passes");
     }
-    let signed = sign(include_bytes!("../seeds/token/signed")).unwrap();
-    assert!(judge(&mut site(), &call(&signed), KEYS.as_bytes(), b"").is_some(), "what we sign passes");
+    for lines in [include_bytes!("../seeds/claims/list").as_slice(), include_bytes!("../seeds/claims/object")]
+    {
+        let signed = sign(lines).unwrap();
+        assert!(judge(&mut site(), &call(&signed), KEYS.as_bytes(), b"").is_some(), "what we sign passes");
+    }
     for token in [OPAQUE, UNSIGNED] {
         let answer = include_bytes!("../seeds/answer/active");
         assert!(judge(&mut site(), &call(token), b"", answer).is_some(), "what the issuer knows passes");
@@ -133,6 +136,11 @@ fn is_clean(text: &str) -> bool {
 fn check_reply(reply: &Reply) {
     assert!((200..600).contains(&reply.status), "{}", reply.status);
     assert!(reply.headers.iter().all(|(_, value)| is_clean(value)), "{:?}", reply.headers);
+    let allowed = reply.headers.iter().find(|(name, _)| *name == "access-control-allow-origin");
+    assert!(
+        allowed.is_none_or(|(_, origin)| origin == "*" || ORIGINS.contains(&origin.as_str())),
+        "{reply:?}"
+    );
     let mut names = HashSet::new();
     assert!(reply.headers.iter().all(|(name, _)| names.insert(name)), "{:?}", reply.headers);
     assert!(reply.body.is_empty() || serde_json::from_str::<Value>(&reply.body).is_ok(), "{}", reply.body);
@@ -222,8 +230,7 @@ fn objection(claims: &Map<String, Value>) -> Option<&'static str> {
     wrong.into_iter().find_map(|(wrong, what)| wrong.then_some(what))
 }
 
-/// A bearer token; with a line break in it, a token's header and payload, to be signed first. The same bytes as what
-/// else is signed: an assertion, its keys, and Pushpin's signature.
+/// A bearer token. The same bytes as what else is signed: an assertion, its keys, and Pushpin's signature.
 pub fn token(data: &[u8]) {
     LazyLock::force(&CHECKED);
     let text = String::from_utf8_lossy(data);
@@ -235,9 +242,14 @@ pub fn token(data: &[u8]) {
     if judge(&mut site(), &call(data), KEYS.as_bytes(), br#"{"active":false}"#).is_some() {
         assert!(TOKENS.contains(&text.trim_matches(' ')), "nobody signed {text:?}");
     }
+}
+
+/// What an issuer signs: a token's header, and in the next line its payload.
+pub fn claims(data: &[u8]) {
+    LazyLock::force(&CHECKED);
     let Some(signed) = sign(data) else { return };
     if judge(&mut site(), &call(&signed), ONE_KEY.as_bytes(), br#"{"active":true}"#).is_some() {
-        let (header, payload) = text.split_once('\n').unwrap();
+        let (header, payload) = std::str::from_utf8(data).unwrap().split_once('\n').unwrap();
         let header = identity::json::read(header.as_bytes()).expect("no member comes twice");
         let payload = identity::json::read(payload.as_bytes()).expect("no member comes twice");
         assert_eq!(header["alg"], "EdDSA");
