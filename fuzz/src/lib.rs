@@ -15,6 +15,7 @@ use kong_filter::config::Config;
 use kong_filter::filter::{Filter, Forward, Service, Step};
 use kong_filter::jwt::{self, GripKey};
 use kong_filter::pairs;
+use kong_filter::recent::Told;
 use kong_filter::reply::Reply;
 use kong_filter::request::Request;
 use kong_filter::tokens::{Awaited, Progress};
@@ -301,11 +302,13 @@ pub fn headers(data: &[u8]) {
     let mut service = site();
     assert!(judge(&mut service, &call(TOKENS[0]), ONE_KEY.as_bytes(), b"").is_some());
     for bytes in [told(data).as_slice(), data] {
-        let request = Request::read(pairs::read(bytes), None);
+        let told = Told::new(bytes.to_vec(), None);
+        let request = Request::read(&told);
         let mut again = || judge(&mut service, &request, ONE_KEY.as_bytes(), br#"{"active":false}"#);
         let (first, second) = (again(), again());
         assert_eq!(first.is_some(), second.is_some(), "the same request is judged otherwise: {request:?}");
-        if first.is_some() {
+        // As it lies there, it may be the same as one a moment ago.
+        if first.is_some() || service.recent(&told, NOW).is_some() {
             assert_eq!(refusable(&request), None, "{request:?}");
         }
     }
