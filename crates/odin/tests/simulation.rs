@@ -69,6 +69,22 @@ fn the_broker_loses_its_memory() {
 }
 
 #[test]
+fn replies_are_lost() {
+    explore("replies", Faults { reply: true, ..Faults::default() }, 3);
+}
+
+#[test]
+fn replies_are_lost_and_workers_crash() {
+    explore("replies and workers", Faults { reply: true, worker_crash: true, ..Faults::default() }, 3);
+}
+
+#[test]
+fn clients_cancel_and_repeat_their_requests() {
+    let faults = Faults { client: true, reply: true, worker_crash: true, ..Faults::default() };
+    explore("repeated and cancelled", faults, 4);
+}
+
+#[test]
 fn everything_at_once() {
     explore("everything", Faults::all(), 4);
 }

@@ -11,11 +11,12 @@ use tokio::sync::{Notify, mpsc};
 
 use super::bus::Followers;
 use super::{
-    Beat, Beaten, Broker, BrokerLimits, Cast, Claimed, Entry, Held, NodeNudge, Result, Stray, Taken,
+    Beat, Beaten, Broker, BrokerLimits, Cast, Claimed, Entry, Held, Inbox, NodeNudge, Result, Stray, Taken,
     WorkerNudge,
 };
 use crate::call::{
-    Enqueue, Gone, Join, Message, Offer, Order, Reach, Read, Record, Resume, Run, Snapshot, State, Timing,
+    Enqueue, Fence, Gone, Join, Message, Offer, Order, Reach, Read, Record, Resume, Run, Snapshot, State,
+    Timing, Withdraw,
 };
 use crate::id::{CallChannel, CallId, Ticket};
 use crate::runner::Rerun;
@@ -50,7 +51,8 @@ struct Memory {
     tickets: HashMap<Ticket, (CallId, u64)>,
     parked: HashMap<Ticket, (String, u64)>,
     by_retry: HashMap<String, CallId>,
-    nodes: HashMap<String, u64>,
+    /// Calls that are refused if they still come, and until when.
+    withdrawn: HashMap<CallId, u64>,
     /// Stored fields of sessions, and when they expire.
     sessions: HashMap<String, (BTreeMap<String, String>, u64)>,
     by_request: HashMap<(String, String), Vec<CallId>>,
@@ -67,8 +69,16 @@ struct Memory {
 struct Kept {
     record: Record,
     inbox: VecDeque<Message>,
+    /// How many messages were taken out of the inbox before.
+    fetched: u64,
     /// When a closed record is forgotten.
     expires: Option<u64>,
+}
+
+impl Kept {
+    fn new(record: Record) -> Self {
+        Self { record, inbox: VecDeque::new(), fetched: 0, expires: None }
+    }
 }
 
 #[derive(Default)]
@@ -134,29 +144,21 @@ impl MemoryBroker {
 
     /// Runs a transition of the call's owner, then forgets the record if nothing can ask for it, and tells
     /// the backend that waits.
-    fn owner<T>(&self, call: CallId, missing: T, transition: impl FnOnce(&mut Record, bool, u64) -> T) -> T {
+    fn owner<T>(&self, call: CallId, missing: T, transition: impl FnOnce(&mut Record, u64) -> T) -> T {
         let now = self.now();
         let mut memory = self.memory();
         memory.sweep(now);
-        let alive = memory.waits_alive(call, now);
         let Some(kept) = memory.records.get_mut(&call) else { return missing };
-        let reply = transition(&mut kept.record, alive, now);
+        let reply = transition(&mut kept.record, now);
         memory.settle(call, now, &self.timing);
         reply
     }
 }
 
 impl Memory {
-    /// Whether the backend that waits for the call still lives.
-    fn waits_alive(&self, call: CallId, now: u64) -> bool {
-        match self.records.get(&call).map(|kept| &kept.record.reach) {
-            Some(Reach::Node { node, .. }) => self.nodes.get(node).is_some_and(|until| now < *until),
-            _ => true,
-        }
-    }
-
     fn nudge_waiting(&mut self, call: CallId) {
-        if let Some(Reach::Node { node, request }) = self.records.get(&call).map(|kept| &kept.record.reach)
+        if let Some(Reach::Node { node, request, .. }) =
+            self.records.get(&call).map(|kept| &kept.record.reach)
             && let Some(nudges) = self.node_nudges.get_mut(node)
         {
             nudges.nudge(NodeNudge::Request(*request), NodeNudge::All);
@@ -181,20 +183,17 @@ impl Memory {
         if kept.record.is_forgettable() {
             self.forget_record(call);
         } else if kept.expires.is_none() {
-            let time = if kept.record.run == Run::Cancelled { timing.tombstone } else { timing.keep };
-            kept.expires = Some(now + u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+            let kept_long = kept.record.run != Run::Cancelled && kept.record.is_kept();
+            kept.expires = Some(now + millis(if kept_long { timing.keep } else { timing.tombstone }));
+            self.forget_request(call);
         }
     }
 
-    fn forget_record(&mut self, call: CallId) {
-        let Some(kept) = self.records.remove(&call) else { return };
-        if let Some(retry) = &kept.record.order.retry
-            && self.by_retry.get(&retry.name) == Some(&call)
-        {
-            self.by_retry.remove(&retry.name);
-        }
-        if let (Some(session), Some(id)) = (kept.record.order.session, kept.record.order.request_id) {
-            let key = (session, id);
+    /// Nothing can cancel a call that is over.
+    fn forget_request(&mut self, call: CallId) {
+        let Some(kept) = self.records.get(&call) else { return };
+        if let (Some(session), Some(id)) = (&kept.record.order.session, &kept.record.order.request_id) {
+            let key = (session.clone(), id.clone());
             if let Some(calls) = self.by_request.get_mut(&key) {
                 calls.retain(|other| *other != call);
                 if calls.is_empty() {
@@ -202,6 +201,22 @@ impl Memory {
                 }
             }
         }
+    }
+
+    /// A repetition of the call's request is a call of its own from now on.
+    fn forget_retry(&mut self, call: CallId) {
+        let retry = self.records.get(&call).and_then(|kept| kept.record.order.retry.as_ref());
+        if let Some(name) = retry.map(|retry| retry.name.clone())
+            && self.by_retry.get(&name) == Some(&call)
+        {
+            self.by_retry.remove(&name);
+        }
+    }
+
+    fn forget_record(&mut self, call: CallId) {
+        self.forget_retry(call);
+        self.forget_request(call);
+        self.records.remove(&call);
     }
 
     /// Once a second, what expired goes.
@@ -223,7 +238,7 @@ impl Memory {
         self.parked.retain(|_, (_, until)| now < *until);
         self.cancelled_ahead.retain(|_, until| now < *until);
         self.sessions.retain(|_, (_, until)| now < *until);
-        self.nodes.retain(|_, until| now < *until);
+        self.withdrawn.retain(|_, until| now < *until);
         self.tasks.retain(|_, task| now < task.expires);
         self.node_nudges.retain(|_, nudges| !nudges.sender.is_closed());
         self.worker_nudges.retain(|_, nudges| !nudges.sender.is_closed());
@@ -249,9 +264,7 @@ impl Broker for MemoryBroker {
         0
     }
 
-    async fn announce(&self, node: &str) -> Result<()> {
-        let until = self.now() + millis(self.timing.silence);
-        self.memory().nodes.insert(node.to_owned(), until);
+    async fn ping(&self) -> Result<()> {
         Ok(())
     }
 
@@ -271,6 +284,9 @@ impl Broker for MemoryBroker {
         let now = self.now();
         let mut memory = self.memory();
         memory.sweep(now);
+        if memory.withdrawn.get(&call).is_some_and(|until| now < *until) {
+            return Ok(Enqueue::Cancelled);
+        }
         if memory.records.contains_key(&call) {
             return Ok(Enqueue::Accepted);
         }
@@ -298,7 +314,7 @@ impl Broker for MemoryBroker {
         if let Some(retry) = &order.retry {
             memory.by_retry.insert(retry.name.clone(), call);
         }
-        let kept = Kept { record: Record::new(order, now), inbox: VecDeque::new(), expires: None };
+        let kept = Kept::new(Record::new(order, now));
         memory.records.insert(call, kept);
         drop(memory);
         self.arrived.notify_waiters();
@@ -324,6 +340,23 @@ impl Broker for MemoryBroker {
         Ok(reply)
     }
 
+    async fn withdraw(&self, call: CallId, node: &str, request: u64) -> Result<Withdraw> {
+        let now = self.now();
+        let mut memory = self.memory();
+        memory.sweep(now);
+        let Some(kept) = memory.records.get_mut(&call) else {
+            memory.withdrawn.insert(call, now + millis(self.timing.tombstone));
+            return Ok(Withdraw::Missing);
+        };
+        let reply = kept.record.withdraw(node, request);
+        if reply == Withdraw::Withdrawn {
+            // Its client may send it again, also under the same key.
+            memory.forget_retry(call);
+        }
+        memory.settle(call, now, &self.timing);
+        Ok(reply)
+    }
+
     async fn hold(&self, ticket: Ticket, assertion: &str) -> Result<Option<Held>> {
         let now = self.now();
         let mut memory = self.memory();
@@ -336,12 +369,11 @@ impl Broker for MemoryBroker {
     }
 
     async fn read(&self, call: CallId, node: &str, request: u64, from: u32) -> Result<Read> {
-        let over = Read { over: true, ..Read::default() };
-        Ok(self.owner(call, over, |record, _, _| record.read(node, request, from)))
+        Ok(self.owner(call, Read::Missing, |record, now| record.read(node, request, from, now)))
     }
 
     async fn abandon(&self, call: CallId, node: &str, request: u64) -> Result<()> {
-        if self.owner(call, false, |record, _, _| record.abandon(node, request)) {
+        if self.owner(call, false, |record, _| record.abandon(node, request)) {
             self.memory().nudge_owner(call);
         }
         Ok(())
@@ -354,13 +386,13 @@ impl Broker for MemoryBroker {
         last: u32,
         at: Option<(&str, u64)>,
     ) -> Result<Resume> {
-        let reply = self.owner(call, Resume::Unknown, |record, _, now| record.resume(session, last, at, now));
+        let reply = self.owner(call, Resume::Unknown, |record, now| record.resume(session, last, at, now));
         self.memory().nudge_owner(call);
         Ok(reply)
     }
 
     async fn join(&self, call: CallId, name: &str, node: &str, request: u64) -> Result<Join> {
-        let reply = self.owner(call, Join::Unknown, |record, _, _| record.join(name, node, request));
+        let reply = self.owner(call, Join::Unknown, |record, now| record.join(name, node, request, now));
         self.memory().nudge_owner(call);
         Ok(reply)
     }
@@ -382,16 +414,15 @@ impl Broker for MemoryBroker {
         let mut memory = self.memory();
         let key = (session.to_owned(), request_id.to_owned());
         let calls = memory.by_request.get(&key).cloned().unwrap_or_default();
-        if calls.is_empty() {
-            memory.cancelled_ahead.insert(key, now + millis(CANCEL_AHEAD));
-        }
+        // Always: the cancelled request may be still to come, behind an older one with the same id.
+        memory.cancelled_ahead.insert(key, now + millis(CANCEL_AHEAD));
         for call in calls {
             let Some(kept) = memory.records.get_mut(&call) else { continue };
             // The backend that waits must learn of it too, and a closed record no longer says which.
             let reach = kept.record.reach.clone();
             if kept.record.cancel() {
                 memory.nudge_owner(call);
-                if let Reach::Node { node, request } = reach
+                if let Reach::Node { node, request, .. } = reach
                     && let Some(nudges) = memory.node_nudges.get_mut(&node)
                 {
                     nudges.nudge(NodeNudge::Request(request), NodeNudge::All);
@@ -469,7 +500,14 @@ impl Broker for MemoryBroker {
             .collect())
     }
 
-    async fn take(&self, server: &str, worker: &str, entry: &Entry, rerun: Rerun) -> Result<Option<Taken>> {
+    async fn take(
+        &self,
+        server: &str,
+        worker: &str,
+        entry: &Entry,
+        attempt: &str,
+        rerun: Rerun,
+    ) -> Result<Option<Taken>> {
         let now = self.now();
         let mut memory = self.memory();
         if let Some(queue) = memory.queues.get_mut(server) {
@@ -477,29 +515,34 @@ impl Broker for MemoryBroker {
         }
         let generation = memory.generation.to_string();
         let Some(kept) = memory.records.get_mut(&entry.call) else { return Ok(None) };
-        let taken = kept.record.take(worker, rerun, now, &self.timing);
+        let taken = kept.record.take(worker, attempt, rerun, now, &self.timing);
         let reply = taken.then(|| Taken { snapshot: kept.record.snapshot(), generation });
         memory.settle(entry.call, now, &self.timing);
         Ok(reply)
     }
 
-    async fn inbox(&self, call: CallId, epoch: u32) -> Result<Vec<Message>> {
+    async fn inbox(&self, call: CallId, fence: Fence<'_>, after: u64) -> Result<Inbox> {
         let mut memory = self.memory();
-        Ok(match memory.records.get_mut(&call) {
-            Some(kept) if kept.record.epoch == epoch => kept.inbox.drain(..).collect(),
-            _ => Vec::new(),
-        })
+        let Some(kept) = memory.records.get_mut(&call).filter(|kept| kept.record.is_owned(fence)) else {
+            return Ok(Inbox { last: after, messages: Vec::new() });
+        };
+        while kept.fetched < after && kept.inbox.pop_front().is_some() {
+            kept.fetched += 1;
+        }
+        let messages: Vec<Message> = kept.inbox.iter().cloned().collect();
+        Ok(Inbox { last: kept.fetched + messages.len() as u64, messages })
     }
 
     async fn emit(
         &self,
         call: CallId,
-        epoch: u32,
+        fence: Fence<'_>,
         first: u32,
         events: &[Message],
     ) -> Result<std::result::Result<State, Gone>> {
-        let reply =
-            self.owner(call, Err(Gone::Missing), |record, alive, _| record.emit(epoch, first, events, alive));
+        let reply = self.owner(call, Err(Gone::Missing), |record, now| {
+            record.emit(fence, first, events, now, &self.timing)
+        });
         self.memory().nudge_waiting(call);
         Ok(reply)
     }
@@ -507,31 +550,45 @@ impl Broker for MemoryBroker {
     async fn finish(
         &self,
         call: CallId,
-        epoch: u32,
+        fence: Fence<'_>,
         out: &Message,
     ) -> Result<std::result::Result<State, Gone>> {
         let reply = self
-            .owner(call, Err(Gone::Missing), |record, alive, now| record.finish_run(epoch, out, alive, now));
+            .owner(call, Err(Gone::Missing), |record, now| record.finish_run(fence, out, now, &self.timing));
         self.memory().nudge_waiting(call);
         Ok(reply)
     }
 
-    async fn gate(&self, call: CallId, epoch: u32, channel: u32) -> Result<std::result::Result<State, Gone>> {
-        Ok(self.owner(call, Err(Gone::Missing), |record, _, _| record.gate(epoch, channel)))
+    async fn gate(
+        &self,
+        call: CallId,
+        fence: Fence<'_>,
+        channel: u32,
+    ) -> Result<std::result::Result<State, Gone>> {
+        Ok(self.owner(call, Err(Gone::Missing), |record, _| record.gate(fence, channel)))
     }
 
-    async fn lost(&self, call: CallId, epoch: u32, channel: u32) -> Result<std::result::Result<State, Gone>> {
-        Ok(self.owner(call, Err(Gone::Missing), |record, _, _| record.lost(epoch, channel)))
+    async fn lost(
+        &self,
+        call: CallId,
+        fence: Fence<'_>,
+        channel: u32,
+    ) -> Result<std::result::Result<State, Gone>> {
+        Ok(self.owner(call, Err(Gone::Missing), |record, _| record.lost(fence, channel)))
     }
 
-    async fn published(&self, call: CallId, epoch: u32) -> Result<std::result::Result<(), Gone>> {
-        Ok(self.owner(call, Err(Gone::Missing), |record, _, _| record.published(epoch)))
+    async fn published(&self, call: CallId, fence: Fence<'_>) -> Result<std::result::Result<(), Gone>> {
+        Ok(self.owner(call, Err(Gone::Missing), |record, _| record.published(fence)))
     }
 
-    async fn drop_work(&self, call: CallId, epoch: u32) -> Result<std::result::Result<Option<State>, Gone>> {
+    async fn drop_work(
+        &self,
+        call: CallId,
+        fence: Fence<'_>,
+    ) -> Result<std::result::Result<Option<State>, Gone>> {
         let waiting = self.peek(call).map(|record| record.reach);
-        let reply = self.owner(call, Err(Gone::Missing), |record, _, _| record.drop_work(epoch));
-        if let (Ok(None), Some(Reach::Node { node, request })) = (&reply, waiting)
+        let reply = self.owner(call, Err(Gone::Missing), |record, _| record.drop_work(fence));
+        if let (Ok(None), Some(Reach::Node { node, request, .. })) = (&reply, waiting)
             && let Some(nudges) = self.memory().node_nudges.get_mut(&node)
         {
             nudges.nudge(NodeNudge::Request(request), NodeNudge::All);
@@ -543,8 +600,9 @@ impl Broker for MemoryBroker {
         let views = beats
             .iter()
             .map(|beat| {
-                self.owner(beat.call, Err(Gone::Missing), |record, alive, now| {
-                    record.beat(worker, beat.epoch, beat.subscribed, alive, now, &self.timing)
+                let fence = Fence { worker, epoch: beat.epoch };
+                self.owner(beat.call, Err(Gone::Missing), |record, now| {
+                    record.beat(fence, beat.subscribed, now, &self.timing)
                 })
             })
             .collect();
@@ -582,20 +640,24 @@ impl Broker for MemoryBroker {
     ) -> Result<std::result::Result<State, Gone>> {
         let now = self.now();
         let mut memory = self.memory();
-        if memory.records.get(&call).is_some_and(|kept| kept.record.epoch >= snapshot.epoch) {
-            return Ok(Err(Gone::Fenced));
-        }
-        // A backend that lives announces itself again soon; until then it has the benefit of doubt.
-        if let Reach::Node { node, .. } = &snapshot.state.reach {
-            memory.nodes.entry(node.clone()).or_insert(now + millis(self.timing.silence));
+        match memory.records.get(&call).map(|kept| &kept.record) {
+            // Registered already; the reply was lost.
+            Some(known) if known.is_owned(Fence { worker, epoch: snapshot.epoch }) => {
+                return Ok(Ok(known.state()));
+            }
+            Some(known) if known.epoch >= snapshot.epoch => return Ok(Err(Gone::Fenced)),
+            _ => {}
         }
         let key = snapshot.order.session.clone().zip(snapshot.order.request_id.clone());
         if let Some(retry) = &snapshot.order.retry {
             memory.by_retry.insert(retry.name.clone(), call);
         }
-        let record = Record::restored(snapshot, worker, now, &self.timing);
+        let mut record = Record::restored(snapshot, worker, now, &self.timing);
+        // The cancellation came while nobody knew the call.
+        record.cancel |=
+            key.as_ref().and_then(|key| memory.cancelled_ahead.get(key)).is_some_and(|until| now < *until);
         let state = record.state();
-        memory.records.insert(call, Kept { record, inbox: VecDeque::new(), expires: None });
+        memory.records.insert(call, Kept::new(record));
         if let Some(key) = key {
             memory.by_request.entry(key).or_default().push(call);
         }

@@ -20,7 +20,9 @@ pub use bus::Cast;
 pub use memory::{Clock, MemoryBroker};
 pub use tasks::{Begun, TaskBroker, TaskReply};
 
-use crate::call::{Claim, Enqueue, Gone, Join, Message, Offer, Order, Read, Resume, Snapshot, State};
+use crate::call::{
+    Claim, Enqueue, Fence, Gone, Join, Message, Offer, Order, Read, Resume, Snapshot, State, Withdraw,
+};
 use crate::id::{CallChannel, CallId, Ticket};
 use crate::runner::Rerun;
 
@@ -87,6 +89,16 @@ pub struct Claimed {
     pub close: Option<CallChannel>,
 }
 
+/// Messages of the client for a running call.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Inbox {
+    /// Number of the last of them, counted from 1 over the whole call. Shown to [`Broker::inbox`] again, it says
+    /// which ones have arrived.
+    pub last: u64,
+    /// The messages, in the order in which they came.
+    pub messages: Vec<Message>,
+}
+
 /// A beat for one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Beat {
@@ -146,23 +158,25 @@ pub enum WorkerNudge {
 
 /// The shared memory of backends and workers.
 ///
-/// Every method is one atomic step. [`Unavailable`] says nothing about whether the step was made: all of
-/// them may be repeated.
+/// Every method is one atomic step. [`Unavailable`] says nothing about whether the step was made. A command may be
+/// repeated until it is answered: the second time it says the same and changes nothing more. Three may not, and
+/// are sent once: [`enqueue`](Broker::enqueue) (after a loss of memory a repetition would start a tool twice),
+/// [`post`](Broker::post) and [`cast`](Broker::cast) (their message would arrive twice).
 #[async_trait]
 pub trait Broker: TaskBroker {
     /// Shard for a new call: by session, so that all calls of a session are found in one slot; else random.
     fn shard(&self, session: Option<&str>) -> u8;
 
-    /// Announces a backend for [`crate::call::Timing::silence`]; to be repeated. Its requests are given up
-    /// when it falls silent.
-    async fn announce(&self, node: &str) -> Result<()>;
+    /// Whether it answers.
+    async fn ping(&self) -> Result<()>;
     /// Nudges for a backend. One receiver for each backend. Bounded: hints that don't fit become
     /// [`NodeNudge::All`].
     async fn node_nudges(&self, node: &str) -> Result<mpsc::Receiver<NodeNudge>>;
     /// Nudges for a worker.
     async fn worker_nudges(&self, worker: &str) -> Result<mpsc::Receiver<WorkerNudge>>;
 
-    /// ENQ.
+    /// ENQ, sent once. [`Unavailable`]: the call is not in the queue and will not be.
+    /// [`Enqueue::Unanswered`]: nobody knows.
     async fn enqueue(&self, call: CallId, order: Order) -> Result<Enqueue>;
     /// OFFER.
     async fn offer(
@@ -173,6 +187,8 @@ pub trait Broker: TaskBroker {
         ticket: Ticket,
         may_hold: bool,
     ) -> Result<Offer>;
+    /// WITHDRAW. Without a record, one that is still to come (an ENQ under way) is refused.
+    async fn withdraw(&self, call: CallId, node: &str, request: u64) -> Result<Withdraw>;
     /// HOLD; none when the ticket opens nothing.
     async fn hold(&self, ticket: Ticket, assertion: &str) -> Result<Option<Held>>;
     /// READ.
@@ -189,9 +205,9 @@ pub trait Broker: TaskBroker {
     /// What was kept under the ticket.
     async fn parked(&self, ticket: Ticket) -> Result<Option<String>>;
     /// CANCEL of all calls of the session with this request id; one that comes later, within 10 s, is
-    /// cancelled as well.
+    /// cancelled as well. Ids are used once in a session (MCP, Requests).
     async fn cancel(&self, session: &str, request_id: &str) -> Result<()>;
-    /// Hands a message of the client to a running call of the same session. False when there is none.
+    /// Hands a message of the client to a running call of the same session, sent once. False when there is none.
     async fn post(&self, call: CallId, session: &str, message: Message) -> Result<bool>;
 
     /// Stores a field of a session (log level, its end) for as long as the session can live. At most
@@ -204,15 +220,24 @@ pub trait Broker: TaskBroker {
     async fn next(&self, server: &str, worker: &str, most: usize) -> Result<Vec<Entry>>;
     /// Lines that a worker read and did not take, this one's own included.
     async fn undelivered(&self, server: &str, worker: &str, most: usize) -> Result<Vec<Entry>>;
-    /// TAKE; acknowledges the line in any case. None: nothing to do.
-    async fn take(&self, server: &str, worker: &str, entry: &Entry, rerun: Rerun) -> Result<Option<Taken>>;
-    /// Messages of the client for a running call.
-    async fn inbox(&self, call: CallId, epoch: u32) -> Result<Vec<Message>>;
+    /// TAKE; acknowledges the line in any case. None: nothing to do. `attempt` is a new name for each taking of a
+    /// line, and the same when the command is repeated.
+    async fn take(
+        &self,
+        server: &str,
+        worker: &str,
+        entry: &Entry,
+        attempt: &str,
+        rerun: Rerun,
+    ) -> Result<Option<Taken>>;
+    /// Messages of the client for a running call, after number `after`: [`Inbox::last`] of those that arrived, 0 at
+    /// first. They stay until then.
+    async fn inbox(&self, call: CallId, fence: Fence<'_>, after: u64) -> Result<Inbox>;
     /// EMIT / APPEND.
     async fn emit(
         &self,
         call: CallId,
-        epoch: u32,
+        fence: Fence<'_>,
         first: u32,
         events: &[Message],
     ) -> Result<std::result::Result<State, Gone>>;
@@ -220,17 +245,31 @@ pub trait Broker: TaskBroker {
     async fn finish(
         &self,
         call: CallId,
-        epoch: u32,
+        fence: Fence<'_>,
         out: &Message,
     ) -> Result<std::result::Result<State, Gone>>;
     /// GATE.
-    async fn gate(&self, call: CallId, epoch: u32, channel: u32) -> Result<std::result::Result<State, Gone>>;
+    async fn gate(
+        &self,
+        call: CallId,
+        fence: Fence<'_>,
+        channel: u32,
+    ) -> Result<std::result::Result<State, Gone>>;
     /// LOST.
-    async fn lost(&self, call: CallId, epoch: u32, channel: u32) -> Result<std::result::Result<State, Gone>>;
+    async fn lost(
+        &self,
+        call: CallId,
+        fence: Fence<'_>,
+        channel: u32,
+    ) -> Result<std::result::Result<State, Gone>>;
     /// PUBLISHED.
-    async fn published(&self, call: CallId, epoch: u32) -> Result<std::result::Result<(), Gone>>;
+    async fn published(&self, call: CallId, fence: Fence<'_>) -> Result<std::result::Result<(), Gone>>;
     /// Gives the work up; the view when it may not be.
-    async fn drop_work(&self, call: CallId, epoch: u32) -> Result<std::result::Result<Option<State>, Gone>>;
+    async fn drop_work(
+        &self,
+        call: CallId,
+        fence: Fence<'_>,
+    ) -> Result<std::result::Result<Option<State>, Gone>>;
     /// BEAT for all calls of a worker.
     async fn beat(&self, worker: &str, beats: &[Beat]) -> Result<Beaten>;
     /// CLAIM: calls of the server whose lease ran out.
@@ -246,7 +285,7 @@ pub trait Broker: TaskBroker {
     /// it is.
     async fn stray(&self, channel: CallChannel) -> Result<Option<Stray>>;
 
-    /// Passes a message to all followers of a topic, in every process that shares this broker. Nothing is kept:
+    /// Passes a message to all followers of a topic, in every process that shares this broker; sent once. Nothing is kept:
     /// who does not follow at this moment never gets it.
     async fn cast(&self, topic: &str, message: Message) -> Result<()>;
     /// Follows topics of the bus, in the order of the casts. What is cast after this has returned arrives, or

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::Result;
-use crate::call::{Gone, Message, State};
+use crate::call::{Fence, Gone, Message, State};
 use crate::id::CallId;
 use crate::tasks::{NewTask, TaskEnd, TaskView, TaskWork};
 
@@ -39,7 +39,7 @@ pub trait TaskBroker: Send + Sync + 'static {
     async fn begin_task(
         &self,
         call: CallId,
-        epoch: u32,
+        fence: Fence<'_>,
         task: &NewTask,
         out: &Message,
     ) -> Result<std::result::Result<Begun, Gone>>;
@@ -50,7 +50,7 @@ pub trait TaskBroker: Send + Sync + 'static {
         &self,
         task: CallId,
         run: CallId,
-        epoch: u32,
+        fence: Fence<'_>,
         note: &str,
         at: u64,
     ) -> Result<Option<TaskView>>;
@@ -59,7 +59,7 @@ pub trait TaskBroker: Send + Sync + 'static {
     async fn end_run(
         &self,
         run: CallId,
-        epoch: u32,
+        fence: Fence<'_>,
         end: &TaskEnd,
         next: CallId,
         at: u64,

@@ -184,6 +184,8 @@ pub struct Delivery {
     era: Era,
     /// The stream is the session's, and outlives the call.
     shared: bool,
+    /// The record keeps the events.
+    logged: bool,
     /// The client may come back with the key of a retry.
     retried: bool,
     limits: DeliveryLimits,
@@ -225,6 +227,7 @@ impl Delivery {
         Self {
             era: order.era,
             shared: order.stream.is_some(),
+            logged: order.keeps_log(),
             retried: order.retry.is_some(),
             limits,
             suppressed: state.hi,
@@ -251,12 +254,11 @@ impl Delivery {
     /// For a call that another worker lost.
     pub fn claimed(snapshot: &Snapshot, limits: DeliveryLimits) -> Self {
         let mut delivery = Self::taken(&snapshot.order, snapshot.state.clone(), limits);
-        delivery.items = match snapshot.order.era {
+        delivery.items = if delivery.logged {
+            (1..).zip(&snapshot.log).map(|(n, event)| Send::Event(n, event.clone())).collect()
+        } else {
             // What the lost worker wrote may still be on its way: its ids are used up first.
-            Era::Modern => (1..=snapshot.state.hi).map(Send::Burn).collect(),
-            Era::Session => {
-                (1..).zip(&snapshot.log).map(|(n, event)| Send::Event(n, event.clone())).collect()
-            }
+            (1..=snapshot.state.hi).map(Send::Burn).collect()
         };
         delivery.out.clone_from(&snapshot.out);
         delivery
@@ -437,17 +439,11 @@ impl Delivery {
     /// what does not change.
     pub fn remembered(&self) -> (Run, State, Option<Message>, Vec<Message>) {
         let run = if self.out.is_some() { Run::Done } else { Run::Running };
-        let log = match self.era {
-            Era::Modern => Vec::new(),
-            Era::Session => self
-                .items
-                .iter()
-                .filter_map(|item| match item {
-                    Send::Event(_, event) => Some(event.clone()),
-                    _ => None,
-                })
-                .collect(),
+        let event = |item: &Send| match item {
+            Send::Event(_, event) if self.logged => Some(event.clone()),
+            _ => None,
         };
+        let log = self.items.iter().filter_map(event).collect();
         (run, self.state.clone(), self.out.clone(), log)
     }
 

@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use super::types::{
-    Claim, Gone, Join, Message, Offer, Order, Reach, Read, Resume, Run, Snapshot, State, Timing, Via,
+    Claim, Fence, Gone, Join, Message, Offer, Order, Reach, Read, Resume, Run, Snapshot, State, Timing, Via,
+    Withdraw,
 };
 use crate::broker::Stray;
 use crate::id::Ticket;
@@ -28,6 +29,8 @@ pub struct Record {
     pub owner: String,
     /// When the owner's lease ends, in milliseconds of the broker's clock; 0 when nobody owns it.
     pub lease: u64,
+    /// Names the TAKE by which the owner has it, so that the same TAKE can be repeated; empty after CLAIM.
+    pub attempt: String,
     /// Whether it may run again.
     pub rerun: Rerun,
     /// Where the client is.
@@ -36,8 +39,6 @@ pub struct Record {
     pub channels: u32,
     /// How many events were accepted.
     pub hi: u32,
-    /// When the answer came, in milliseconds of the broker's clock.
-    pub finished: u64,
     /// The answer.
     pub out: Option<Message>,
     /// The events, where they are kept: session eras, and streams of the backend's own.
@@ -54,7 +55,7 @@ impl Record {
         let (reach, channels) = match &order.stream {
             // The stream stands already.
             Some(_) => (Reach::Held { channel: 1, from: 0, gate: false, since: now, ticket: None }, 1),
-            None => (Reach::Node { node: order.node.clone(), request: order.request }, 0),
+            None => (Reach::Node { node: order.node.clone(), request: order.request, asked: now }, 0),
         };
         Self {
             order,
@@ -63,11 +64,11 @@ impl Record {
             epoch: 0,
             owner: String::new(),
             lease: 0,
+            attempt: String::new(),
             rerun: Rerun::Unsafe,
             reach,
             channels,
             hi: 0,
-            finished: 0,
             out: None,
             log: Vec::new(),
             cancel: false,
@@ -77,13 +78,18 @@ impl Record {
 
     /// Whether events are kept in the record.
     pub fn keeps_log(&self) -> bool {
-        self.order.era == Era::Session || self.order.via == Via::Backend
+        self.order.keeps_log()
     }
 
     /// Whether somebody may ask for it again, so that it goes on without a client: in the session eras by
     /// `Last-Event-ID`, else by the key of a retry.
     pub(crate) fn is_kept(&self) -> bool {
         self.order.era == Era::Session || self.order.retry.is_some()
+    }
+
+    /// Whether the worker owns the call.
+    pub(crate) fn is_owned(&self, fence: Fence<'_>) -> bool {
+        self.owned(fence).is_ok()
     }
 
     /// The owner's view.
@@ -106,11 +112,20 @@ impl Record {
     }
 
     /// TAKE: only queued → running. A modern call whose client is gone, and one that was cancelled, is not
-    /// begun.
-    pub fn take(&mut self, worker: &str, rerun: Rerun, now: u64, timing: &Timing) -> bool {
-        if self.closed || self.run != Run::Queued {
+    /// begun. `attempt` names this TAKE: repeated under the same name, because its reply was lost, it succeeds
+    /// again; else nobody would run the call.
+    pub fn take(&mut self, worker: &str, attempt: &str, rerun: Rerun, now: u64, timing: &Timing) -> bool {
+        if self.closed {
             return false;
         }
+        if self.run == Run::Running && self.owner == worker && self.attempt == attempt {
+            self.own(worker, now, timing);
+            return true;
+        }
+        if self.run != Run::Queued {
+            return false;
+        }
+        self.drop_silent_node(now, timing);
         let nobody = self.reach == Reach::None && !self.is_kept();
         if self.cancel || nobody {
             self.close_cancelled();
@@ -119,6 +134,7 @@ impl Record {
         self.run = Run::Running;
         self.epoch += 1;
         self.rerun = rerun;
+        attempt.clone_into(&mut self.attempt);
         self.own(worker, now, timing);
         true
     }
@@ -133,18 +149,24 @@ impl Record {
         now: u64,
         timing: &Timing,
     ) -> Offer {
+        if !self.is_of(node, request) {
+            return Offer::Missing;
+        }
         if self.run == Run::Cancelled {
             return Offer::Cancelled;
         }
-        let own = self.order.node == node && self.order.request == request;
-        match &self.out {
-            // The backend was taken for dead while the call was finished, and is not.
-            Some(out) if own && self.closed => return Offer::Done(out.clone()),
-            _ if own && !self.closed && self.reach == Reach::None => {
-                self.reach = Reach::Node { node: node.to_owned(), request };
+        // Asked again, because the reply was lost: no answer after an offer, and no offer after an answer.
+        match (&self.reach, &self.out) {
+            (Reach::Offered { ticket: known, .. } | Reach::Held { ticket: Some(known), .. }, _)
+                if *known == ticket =>
+            {
+                return Offer::Offered;
             }
-            _ if self.closed || !self.is_at(node, request) => return Offer::Missing,
+            (_, Some(out)) if self.closed => return Offer::Done(out.clone()),
             _ => {}
+        }
+        if !self.ask(node, request, now) {
+            return Offer::Missing;
         }
         match (self.run, &self.out) {
             // Progress is a courtesy: with no way to hold, the answer alone is better than none.
@@ -154,12 +176,28 @@ impl Record {
                 Offer::Done(out)
             }
             // A long queue must not turn quick calls into holds.
-            (Run::Queued, _) if now < self.enqueued + millis(timing.start) => Offer::Wait,
+            (Run::Queued, _) if now < self.enqueued + millis(timing.start) => Offer::Queued,
             _ if may_hold && self.order.via == Via::Pushpin => {
                 self.reach = Reach::Offered { ticket, since: now };
                 Offer::Offered
             }
+            (Run::Queued, _) => Offer::Queued,
             _ => Offer::Wait,
+        }
+    }
+
+    /// WITHDRAW by the backend that waits: its client is about to be told that the call will not run, and that
+    /// has to be true.
+    pub fn withdraw(&mut self, node: &str, request: u64) -> Withdraw {
+        match self.run {
+            _ if !self.is_of(node, request) => Withdraw::Missing,
+            // A call that was cancelled while it ran has run.
+            Run::Cancelled if self.epoch == 0 => Withdraw::Withdrawn,
+            Run::Queued => {
+                self.close_cancelled();
+                Withdraw::Withdrawn
+            }
+            Run::Running | Run::Done | Run::Cancelled => Withdraw::Begun,
         }
     }
 
@@ -181,8 +219,8 @@ impl Record {
     }
 
     /// GATE: the owner saw the subscription and is about to write.
-    pub fn gate(&mut self, epoch: u32, seen: u32) -> Result<State, Gone> {
-        self.owned(epoch)?;
+    pub fn gate(&mut self, fence: Fence<'_>, seen: u32) -> Result<State, Gone> {
+        self.owned(fence)?;
         if let Reach::Held { channel, gate, .. } = &mut self.reach
             && *channel == seen
         {
@@ -194,16 +232,17 @@ impl Record {
     /// EMIT (and APPEND): the owner accepted events. `first` is the number of the first of them.
     pub fn emit(
         &mut self,
-        epoch: u32,
+        fence: Fence<'_>,
         first: u32,
         events: &[Message],
-        node_alive: bool,
+        now: u64,
+        timing: &Timing,
     ) -> Result<State, Gone> {
-        self.owned(epoch)?;
+        self.owned(fence)?;
         if self.run != Run::Running {
             return Err(Gone::Fenced);
         }
-        self.drop_dead_node(node_alive);
+        self.drop_silent_node(now, timing);
         for (number, event) in (first..).zip(events) {
             // A repeated command, after a reply was lost, changes nothing.
             if number > self.hi {
@@ -219,28 +258,27 @@ impl Record {
     /// FINISH: the answer is stored before anybody may see it.
     pub fn finish_run(
         &mut self,
-        epoch: u32,
+        fence: Fence<'_>,
         out: &Message,
-        node_alive: bool,
         now: u64,
+        timing: &Timing,
     ) -> Result<State, Gone> {
-        self.owned(epoch)?;
+        self.owned(fence)?;
         match self.run {
             Run::Running => {
                 self.run = Run::Done;
                 self.out = Some(out.clone());
-                self.finished = now;
             }
             Run::Done if self.out.as_ref() == Some(out) => {}
             _ => return Err(Gone::Fenced),
         }
-        self.drop_dead_node(node_alive);
+        self.drop_silent_node(now, timing);
         Ok(self.state())
     }
 
     /// PUBLISHED: everything went out on the channel and it was closed; or nobody is there to send it to.
-    pub fn published(&mut self, epoch: u32) -> Result<(), Gone> {
-        self.owned(epoch)?;
+    pub fn published(&mut self, fence: Fence<'_>) -> Result<(), Gone> {
+        self.owned(fence)?;
         if self.cancel && self.run != Run::Done {
             self.close_cancelled();
         } else {
@@ -250,8 +288,8 @@ impl Record {
     }
 
     /// The subscription of the channel went away: the client is gone.
-    pub fn lost(&mut self, epoch: u32, unsubscribed: u32) -> Result<State, Gone> {
-        self.owned(epoch)?;
+    pub fn lost(&mut self, fence: Fence<'_>, unsubscribed: u32) -> Result<State, Gone> {
+        self.owned(fence)?;
         if let Reach::Held { channel, .. } = self.reach
             && channel == unsubscribed
         {
@@ -262,8 +300,8 @@ impl Record {
 
     /// Gives the work up because nobody is there (modern era) or because the client asked. A compare-and-set:
     /// a client that is there again keeps its call.
-    pub fn drop_work(&mut self, epoch: u32) -> Result<Option<State>, Gone> {
-        self.owned(epoch)?;
+    pub fn drop_work(&mut self, fence: Fence<'_>) -> Result<Option<State>, Gone> {
+        self.owned(fence)?;
         let nobody = self.order.era == Era::Modern && self.reach == Reach::None;
         if nobody || self.cancel {
             self.close_cancelled();
@@ -297,22 +335,18 @@ impl Record {
     /// channel's subscription, or can't know because a link of its own is down.
     pub fn beat(
         &mut self,
-        worker: &str,
-        epoch: u32,
+        fence: Fence<'_>,
         subscribed: bool,
-        node_alive: bool,
         now: u64,
         timing: &Timing,
     ) -> Result<State, Gone> {
-        self.owned(epoch)?;
-        self.own(worker, now, timing);
-        self.drop_dead_node(node_alive);
+        self.owned(fence)?;
+        self.own(fence.worker, now, timing);
+        self.drop_silent_node(now, timing);
         let late = match self.reach {
             Reach::Offered { since, .. } => now >= since + millis(timing.offer),
             Reach::Held { since, .. } => !subscribed && now >= since + millis(timing.gate),
-            // A backend asks again within a second. This one has its answer, and the broker forgot that.
-            Reach::Node { .. } => self.run == Run::Done && now >= self.finished + millis(timing.offer),
-            Reach::None => false,
+            Reach::Node { .. } | Reach::None => false,
         };
         if late {
             self.reach = Reach::None;
@@ -331,7 +365,9 @@ impl Record {
             return None;
         }
         self.epoch += 1;
+        self.attempt.clear();
         self.own(worker, now, timing);
+        self.drop_silent_node(now, timing);
         let mut close = None;
         match &mut self.reach {
             Reach::Offered { since, .. } => *since = now,
@@ -353,24 +389,34 @@ impl Record {
             (None, ..) => {
                 self.run = Run::Done;
                 self.out = Some(self.order.lost.clone());
-                self.finished = now;
                 Claim::Publish { out: self.order.lost.clone() }
             }
         };
         Some((claim, close))
     }
 
-    /// READ by a backend that streams by itself: events after `from`, and the answer.
-    pub fn read(&mut self, node: &str, request: u64, from: u32) -> Read {
-        if self.closed || !self.is_at(node, request) {
-            return Read { over: true, ..Read::default() };
+    /// READ by a backend that streams by itself: events after `from`, and the answer. Repeated, because the reply
+    /// was lost, it says the same again.
+    pub fn read(&mut self, node: &str, request: u64, from: u32, now: u64) -> Read {
+        if !self.is_of(node, request) {
+            return Read::Missing;
+        }
+        if self.run == Run::Cancelled {
+            return Read::Cancelled;
+        }
+        let fetched = self.closed && self.out.is_some();
+        if !fetched && !self.ask(node, request, now) {
+            return Read::Missing;
+        }
+        if self.run == Run::Queued {
+            return Read::Queued;
         }
         let events = self.log.iter().skip(from as usize).cloned().collect();
         let out = self.out.clone();
-        if out.is_some() {
+        if out.is_some() && !self.closed {
             self.finish();
         }
-        Read { events, out, over: false }
+        Read::Events { events, out }
     }
 
     /// RESUME in a session era. The caller has checked that the session is the asking principal's own. With
@@ -394,7 +440,7 @@ impl Record {
             return Resume::Unknown;
         }
         if let Some((node, request)) = at {
-            self.reach = Reach::Node { node: node.to_owned(), request };
+            self.wait_at(node, request, now);
             return Resume::Joined;
         }
         self.channels += 1;
@@ -404,7 +450,7 @@ impl Record {
     }
 
     /// JOIN of a repeated request: the answer comes to it, and no longer to the one before it.
-    pub fn join(&mut self, name: &str, node: &str, request: u64) -> Join {
+    pub fn join(&mut self, name: &str, node: &str, request: u64, now: u64) -> Join {
         if self.order.retry.as_ref().is_none_or(|retry| retry.name != name) {
             return Join::Unknown;
         }
@@ -413,10 +459,8 @@ impl Record {
             (None, Run::Cancelled) => Join::Cancelled,
             (None, _) if self.closed => Join::Unknown,
             _ => {
-                node.clone_into(&mut self.order.node);
-                self.order.request = request;
                 self.order.via = Via::Backend;
-                self.reach = Reach::Node { node: node.to_owned(), request };
+                self.wait_at(node, request, now);
                 Join::Waits
             }
         }
@@ -431,13 +475,14 @@ impl Record {
         record.reach = snapshot.state.reach;
         record.hi = snapshot.state.hi;
         record.cancel = snapshot.state.cancel;
-        record.finished = now;
         record.out = snapshot.out;
         record.log = snapshot.log;
         record.channels = snapshot.channels;
         match &mut record.reach {
             Reach::Offered { since, .. } | Reach::Held { since, .. } => *since = now,
-            _ => {}
+            // A backend that lives asks again soon; until then it has the benefit of the doubt.
+            Reach::Node { asked, .. } => *asked = now,
+            Reach::None => {}
         }
         record.own(worker, now, timing);
         record
@@ -455,7 +500,7 @@ impl Record {
 
     /// Whether the record is to be deleted rather than kept until it expires: nothing could ask for it.
     pub fn is_forgettable(&self) -> bool {
-        self.closed && self.run != Run::Cancelled && (!self.is_kept() || self.out.is_none())
+        self.closed && self.run != Run::Cancelled && self.out.is_none()
     }
 
     fn own(&mut self, worker: &str, now: u64, timing: &Timing) {
@@ -463,10 +508,10 @@ impl Record {
         self.lease = now + millis(timing.lease);
     }
 
-    fn owned(&self, epoch: u32) -> Result<(), Gone> {
+    fn owned(&self, fence: Fence<'_>) -> Result<(), Gone> {
         if self.closed {
             Err(Gone::Missing)
-        } else if self.epoch != epoch {
+        } else if self.epoch != fence.epoch || self.owner != fence.worker {
             Err(Gone::Fenced)
         } else {
             Ok(())
@@ -474,11 +519,35 @@ impl Record {
     }
 
     fn is_at(&self, at: &str, number: u64) -> bool {
-        matches!(&self.reach, Reach::Node { node, request } if node == at && *request == number)
+        matches!(&self.reach, Reach::Node { node, request, .. } if node == at && *request == number)
     }
 
-    fn drop_dead_node(&mut self, alive: bool) {
-        if !alive && matches!(self.reach, Reach::Node { .. }) {
+    /// Whether the call is this request's: it came with it, or joined or resumed it last.
+    fn is_of(&self, node: &str, request: u64) -> bool {
+        self.order.node == node && self.order.request == request
+    }
+
+    /// The client is at this request from now on.
+    fn wait_at(&mut self, node: &str, request: u64, now: u64) {
+        node.clone_into(&mut self.order.node);
+        self.order.request = request;
+        self.reach = Reach::Node { node: node.to_owned(), request, asked: now };
+    }
+
+    /// The call's own request asks for it. One that was taken for dead, and is not, has it again. False when the
+    /// call is over, or the client went on to Pushpin.
+    fn ask(&mut self, node: &str, request: u64, now: u64) -> bool {
+        match &mut self.reach {
+            _ if self.closed => return false,
+            Reach::Node { asked, .. } => *asked = now,
+            Reach::None => self.reach = Reach::Node { node: node.to_owned(), request, asked: now },
+            Reach::Offered { .. } | Reach::Held { .. } => return false,
+        }
+        true
+    }
+
+    fn drop_silent_node(&mut self, now: u64, timing: &Timing) {
+        if matches!(self.reach, Reach::Node { asked, .. } if now >= asked + millis(timing.silence)) {
             self.reach = Reach::None;
         }
     }
@@ -488,10 +557,8 @@ impl Record {
         self.lease = 0;
         self.owner.clear();
         self.reach = Reach::None;
+        self.attempt.clear();
         self.order.job = Message::from("");
-        if self.order.era == Era::Modern {
-            self.log.clear();
-        }
     }
 
     fn close_cancelled(&mut self) {

@@ -17,8 +17,8 @@ pub type Message = Arc<str>;
 pub struct Timing {
     /// How long a worker owns a call after its last beat.
     pub lease: Duration,
-    /// How long a backend may be silent before its clients count as gone. Longer than a restart of Redis
-    /// takes: a living backend can't announce itself meanwhile.
+    /// How long a backend may not ask for a call (OFFER, READ) before its client counts as gone. Longer than a
+    /// restart of Redis takes: a living backend can't ask meanwhile.
     pub silence: Duration,
     /// How long a ticket may be used after it was offered.
     pub offer: Duration,
@@ -28,7 +28,8 @@ pub struct Timing {
     pub start: Duration,
     /// How long a finished call of a session era can be resumed.
     pub keep: Duration,
-    /// How long a cancelled call is remembered.
+    /// How long a call that is over is remembered with its answer, so that a command whose reply was lost can be
+    /// repeated.
     pub tombstone: Duration,
     /// How long an undelivered queue entry may lie with a worker that has not taken it.
     pub undelivered: Duration,
@@ -83,6 +84,9 @@ pub enum Reach {
         node: String,
         /// Number of the request within that backend.
         request: u64,
+        /// When that request last asked for the call, in milliseconds of the broker's clock. A backend may live
+        /// and have given this request up: only asking counts.
+        asked: u64,
     },
     /// The client's connection is on its way to Pushpin.
     Offered {
@@ -145,6 +149,13 @@ pub struct Order {
     pub task: Option<CallId>,
 }
 
+impl Order {
+    /// Whether the record keeps the events: for a client that resumes, or for a backend that streams by itself.
+    pub fn keeps_log(&self) -> bool {
+        self.era == Era::Session || self.via == Via::Backend
+    }
+}
+
 /// What a repeated request is recognised by (header `Idempotency-Key`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retry {
@@ -165,6 +176,16 @@ pub struct State {
     pub cancel: bool,
 }
 
+/// Who speaks for a call. Both must be those of the record: a worker that lost the call has an old epoch, and after
+/// the broker lost its memory the epochs begin anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fence<'a> {
+    /// The worker's name.
+    pub worker: &'a str,
+    /// The epoch in which it took the call.
+    pub epoch: u32,
+}
+
 /// Why a worker's word no longer counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gone {
@@ -183,6 +204,9 @@ pub enum Enqueue {
     Full,
     /// The client cancelled it before it came; nothing was kept.
     Cancelled,
+    /// The command was sent and not answered: the call may be in the queue, or come into it late. WITHDRAW
+    /// ([`crate::broker::Broker::withdraw`]) settles it.
+    Unanswered,
     /// It is the repetition of a call that is known, by its [`Retry`]; nothing was kept.
     Known {
         /// The call.
@@ -208,7 +232,9 @@ pub enum Join {
 /// What a waiting backend may do with its client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Offer {
-    /// Go on waiting.
+    /// Go on waiting: no worker has begun.
+    Queued,
+    /// Go on waiting: the call runs.
     Wait,
     /// The answer.
     Done(Message),
@@ -220,15 +246,33 @@ pub enum Offer {
     Missing,
 }
 
-/// Events for a backend that streams by itself.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Read {
-    /// Events after the number that was asked for.
-    pub events: Vec<Message>,
-    /// The answer, if it is there.
-    pub out: Option<Message>,
-    /// The call is over without an answer.
-    pub over: bool,
+/// What a backend that streams by itself finds in the record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Read {
+    /// No worker has begun.
+    Queued,
+    /// What there is after the number that was asked for.
+    Events {
+        /// The events.
+        events: Vec<Message>,
+        /// The answer, if it is there.
+        out: Option<Message>,
+    },
+    /// The client cancelled the call.
+    Cancelled,
+    /// The record is lost, or this request no longer has the call.
+    Missing,
+}
+
+/// What a backend may tell a client that does not want to wait any longer (WITHDRAW).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Withdraw {
+    /// The call has not begun, and never will.
+    Withdrawn,
+    /// A worker has begun.
+    Begun,
+    /// The record is lost, or this request no longer has the call. If it is still to come, it is refused then.
+    Missing,
 }
 
 /// How a stream is taken up again in a session era.

@@ -1,7 +1,6 @@
 //! From a request to its answer.
 
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -12,20 +11,17 @@ use tokio::time::Instant;
 
 use super::access::Caller;
 use super::cache::Cache;
-use super::waiting::Waiting;
-use super::{Counters, Front, Handover, hold, into_axum, policy, refuse, retry, stream};
-use crate::call::{Enqueue, Join, Message, Offer, Order, Retry, Via};
+use super::waiting::{AGAIN, Look, Waiting, not_taken, silent};
+use super::{Counters, Front, Handover, hold, into_axum, policy, refuse, retry, standing, stream};
+use crate::call::{Enqueue, Join, Message, Offer, Order, Retry, Via, Withdraw};
 use crate::id::{CallId, Ticket};
 use crate::job::{Era, Job};
 use crate::protocol::{self, Refusal, Request, Revision, sse};
 
-/// How long to wait before the broker is asked again without a hint.
-const AGAIN: Duration = Duration::from_millis(250);
-/// How long a record may be missing before its call is given up: its worker registers it again after the
-/// broker lost its memory.
-const MISSING: Duration = Duration::from_secs(3);
-/// How long the broker may be silent before a request is given up.
-const SILENT: Duration = Duration::from_secs(4);
+/// In place of a request's number: nobody waits.
+const NOBODY: u64 = u64::MAX;
+/// How often a call that was not taken is withdrawn while the broker does not answer.
+const WATCH_TRIES: u32 = 240;
 
 /// What a call needs beside the client's message.
 #[derive(Clone)]
@@ -176,11 +172,42 @@ pub(super) async fn submit(
     }
     let call = CallId::random(front.broker.shard(session_key(context)));
     let via = via(front, context.caller.road, context.body);
-    let order = order(front, context, call, message, request, via, u64::MAX);
+    let order = order(front, context, call, message, request, via, NOBODY);
     match front.broker.enqueue(call, order?).await {
-        Ok(Enqueue::Accepted | Enqueue::Cancelled | Enqueue::Known { .. }) => Ok(()),
+        Ok(Enqueue::Accepted) => {
+            if let (Some(request), Some(stream)) = (request, &context.stream) {
+                tokio::spawn(watch(front.clone(), call, stream.clone(), request.id.raw().to_owned()));
+            }
+            Ok(())
+        }
+        Ok(Enqueue::Cancelled | Enqueue::Known { .. }) => Ok(()),
         Ok(Enqueue::Full) => Err(full()),
-        Err(_) => Err(silent()),
+        Ok(Enqueue::Unanswered) if request.is_some() => {
+            let mut waiting = Waiting::register(front, call, Vec::new());
+            waiting.request = NOBODY;
+            let settled = waiting.settle_unanswered().await;
+            waiting.settle();
+            settled
+        }
+        Ok(Enqueue::Unanswered) | Err(_) => Err(silent()),
+    }
+}
+
+/// Withdraws a call of HTTP+SSE that no worker took in time. Nobody waits for such a call: what is said of it goes to
+/// the session's stream.
+async fn watch(front: Arc<Front>, call: CallId, stream: String, id: Box<RawValue>) {
+    tokio::time::sleep(front.config.limits.queue_patience).await;
+    for _ in 0..WATCH_TRIES {
+        match front.broker.withdraw(call, &front.config.node, NOBODY).await {
+            Ok(Withdraw::Begun) => return,
+            Ok(said) => {
+                let refusal = if said == Withdraw::Withdrawn { not_taken() } else { super::waiting::lost() };
+                let text = refusal.for_raw_id(&id).body();
+                let text = String::from_utf8_lossy(&text).into_owned();
+                return standing::say(&front, &stream, text.into()).await;
+            }
+            Err(_) => tokio::time::sleep(AGAIN).await,
+        }
     }
 }
 
@@ -247,8 +274,9 @@ async fn begin(
                 }
             }
         }
-        // It may have been accepted all the same: `waiting` gives it up when it is dropped.
+        Ok(Enqueue::Unanswered) => waiting.settle_unanswered().await.map(|()| Begun::Waiting(waiting)),
         Err(error) => {
+            waiting.settle();
             tracing::warn!(%error, "a call can't be enqueued");
             Err(silent())
         }
@@ -278,10 +306,6 @@ async fn join(
 
 fn full() -> Refusal {
     Refusal::unavailable("The queue is full. Try again in a few seconds.", 5)
-}
-
-fn silent() -> Refusal {
-    Refusal::unavailable("The server's memory does not answer. Try again in a few seconds.", 2)
 }
 
 /// Counts a call for its principal and organisation.
@@ -367,22 +391,16 @@ enum Waited {
 
 /// Waits until the call is answered, or, with a ticket, until the client is to be handed over.
 async fn wait(front: &Arc<Front>, waiting: &mut Waiting, ticket: Option<Ticket>) -> Waited {
-    let begun = Instant::now();
-    let mut look = begun + if ticket.is_some() { front.config.hold_after } else { AGAIN };
-    let mut heard = begun;
-    let mut missing: Option<Instant> = None;
+    let mut look = Instant::now() + if ticket.is_some() { front.config.hold_after } else { AGAIN };
+    // One for the whole wait: an offer whose reply was lost is asked for again under it.
+    let shown = ticket.unwrap_or_else(|| Ticket::random(waiting.call.shard()));
     loop {
-        tokio::select! {
-            () = waiting.hint() => {}
-            () = tokio::time::sleep_until(look) => {}
-        }
+        waiting.hint_until(look).await;
         let may_hold = ticket.is_some() && front.can_hold();
-        let shown = ticket.unwrap_or_else(|| Ticket::random(waiting.call.shard()));
         let reply =
             front.broker.offer(waiting.call, &front.config.node, waiting.request, shown, may_hold).await;
-        let now = Instant::now();
-        look = now + AGAIN;
-        match reply {
+        look = Instant::now() + AGAIN;
+        let seen = match reply {
             Ok(Offer::Done(out)) => {
                 waiting.settle();
                 return Waited::Answer(out);
@@ -396,33 +414,16 @@ async fn wait(front: &Arc<Front>, waiting: &mut Waiting, ticket: Option<Ticket>)
                 waiting.settle();
                 return Waited::Cancelled;
             }
-            Ok(Offer::Wait) => {
-                heard = now;
-                missing = None;
-                // A call that has begun would have been offered: this one still waits in the queue.
-                if may_hold && now > begun + front.config.limits.queue_patience {
-                    return Waited::Refused(Refusal::unavailable(
-                        "No worker took the call in time. Try again; if it stays so, see whether workers run.",
-                        5,
-                    ));
-                }
-            }
-            Ok(Offer::Missing) => {
-                heard = now;
-                if now > *missing.get_or_insert(now) + MISSING {
-                    return Waited::Refused(Refusal::unavailable(
-                        "The call was lost, and its outcome is unknown. Check whether it took effect before \
-                         you ask again.",
-                        1,
-                    ));
-                }
-            }
+            Ok(Offer::Queued) => Look::Queued,
+            Ok(Offer::Wait) => Look::Running,
+            Ok(Offer::Missing) => Look::Missing,
             Err(error) => {
                 tracing::warn!(%error, "the broker is silent");
-                if now > heard + SILENT {
-                    return Waited::Refused(silent());
-                }
+                Look::Silent
             }
+        };
+        if let Some(refusal) = waiting.weigh(seen).await {
+            return Waited::Refused(refusal);
         }
     }
 }

@@ -3,17 +3,17 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::StatusCode;
+use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::answer::{json, no_answer};
 use super::cache::Names;
-use super::waiting::Waiting;
+use super::waiting::{AGAIN, Look, Waiting};
 use super::{Counters, Front, hold, refuse, retry};
 use crate::call::{HANG_UP, Message, Read};
 use crate::id::CallId;
@@ -25,10 +25,6 @@ use crate::worker::event;
 const RETRY: u32 = 500;
 /// A number beyond all events: what is read from there on is the answer alone.
 const ANSWER_ALONE: u32 = u32::MAX;
-/// How long to wait before the record is read again without a hint.
-const AGAIN: Duration = Duration::from_millis(500);
-/// How long the broker may be silent, or the record missing, before a stream is given up.
-const SILENT: Duration = Duration::from_secs(5);
 
 /// Waits for the answer alone for a while, then streams.
 pub(super) async fn answer(
@@ -39,42 +35,43 @@ pub(super) async fn answer(
     request: &Request<'_>,
     names: Option<&Names>,
 ) -> Response {
-    let begun = Instant::now();
-    let deadline = begun + front.config.hold_after;
+    let deadline = Instant::now() + front.config.hold_after;
+    let mut look = deadline;
     loop {
-        tokio::select! {
-            () = waiting.hint() => {}
-            () = tokio::time::sleep_until(deadline) => {}
-        }
-        let read = front.broker.read(waiting.call, &front.config.node, waiting.request, 0).await;
-        match read {
-            Ok(read) if read.over => {
+        waiting.hint_until(look).await;
+        look = Instant::now() + AGAIN;
+        let seen = match front.broker.read(waiting.call, &front.config.node, waiting.request, 0).await {
+            Ok(Read::Cancelled) => {
                 waiting.settle();
                 return no_answer();
             }
-            Ok(read) => match read.out {
-                Some(out) if read.events.is_empty() => {
-                    waiting.settle();
-                    if let Some(names) = names {
-                        front.cache.put(names, &request.method, &out);
-                    }
-                    return json(front, revision, out);
+            Ok(Read::Events { events, out: Some(out) }) if events.is_empty() => {
+                waiting.settle();
+                if let Some(names) = names {
+                    front.cache.put(names, &request.method, &out);
                 }
-                out if out.is_some() || !read.events.is_empty() || Instant::now() >= deadline => {
-                    Counters::count(&front.counters.streamed);
-                    let mut streaming = Streaming::new(front.clone(), era, waiting);
-                    let prime = prime(revision, streaming.waiting.call);
-                    streaming.chunks.extend(prime.map(Bytes::from));
-                    streaming.take(read.events, out);
-                    return streaming.into_response();
-                }
-                _ => {}
-            },
-            Err(_) if Instant::now() < begun + SILENT => tokio::time::sleep(AGAIN).await,
-            Err(_) => {
-                let refusal = Refusal::unavailable("The server's memory does not answer. Try again.", 2);
-                return refuse(front, refusal.for_id(request.id));
+                return json(front, revision, out);
             }
+            Ok(Read::Events { events, out })
+                if out.is_some() || !events.is_empty() || Instant::now() >= deadline =>
+            {
+                Counters::count(&front.counters.streamed);
+                let mut streaming = Streaming::new(front.clone(), era, waiting, Some(request.id.raw()));
+                let prime = prime(revision, streaming.waiting.call);
+                streaming.chunks.extend(prime.map(Bytes::from));
+                streaming.take(events, out);
+                return streaming.into_response();
+            }
+            Ok(Read::Events { .. }) => {
+                look = deadline;
+                Look::Running
+            }
+            Ok(Read::Queued) => Look::Queued,
+            Ok(Read::Missing) => Look::Missing,
+            Err(_) => Look::Silent,
+        };
+        if let Some(refusal) = waiting.weigh(seen).await {
+            return refuse(front, refusal.for_id(request.id));
         }
     }
 }
@@ -86,30 +83,37 @@ pub(super) async fn joined(
     mut waiting: Waiting,
     request: &Request<'_>,
 ) -> Response {
-    let id: Arc<str> = request.id.as_json().into();
     let deadline = Instant::now() + front.config.hold_after;
+    let mut look = deadline;
     loop {
-        tokio::select! {
-            () = waiting.hint() => {}
-            () = tokio::time::sleep_until(deadline) => {}
-        }
+        waiting.hint_until(look).await;
+        look = Instant::now() + AGAIN;
         let read = front.broker.read(waiting.call, &front.config.node, waiting.request, ANSWER_ALONE).await;
-        match read {
-            Ok(Read { over: true, .. }) => {
+        let seen = match read {
+            Ok(Read::Cancelled) => {
                 waiting.settle();
                 return refuse(front, retry::cancelled().for_id(request.id));
             }
-            Ok(Read { out: Some(out), .. }) => {
+            Ok(Read::Events { out: Some(out), .. }) => {
                 waiting.settle();
-                return json(front, revision, retry::under_id(&out, &id));
+                return json(front, revision, retry::under_id(&out, request.id.as_json()));
             }
-            _ if Instant::now() >= deadline => {
+            Ok(Read::Events { .. }) if Instant::now() >= deadline => {
                 Counters::count(&front.counters.streamed);
                 let era = if revision.is_modern() { Era::Modern } else { Era::Session };
-                let streaming = Streaming::new(front.clone(), era, waiting);
-                return Streaming { taken: ANSWER_ALONE, under: Some(id), ..streaming }.into_response();
+                let streaming = Streaming::new(front.clone(), era, waiting, Some(request.id.raw()));
+                return Streaming { taken: ANSWER_ALONE, joined: true, ..streaming }.into_response();
             }
-            _ => {}
+            Ok(Read::Events { .. }) => {
+                look = deadline;
+                Look::Running
+            }
+            Ok(Read::Queued) => Look::Queued,
+            Ok(Read::Missing) => Look::Missing,
+            Err(_) => Look::Silent,
+        };
+        if let Some(refusal) = waiting.weigh(seen).await {
+            return refuse(front, refusal.for_id(request.id));
         }
     }
 }
@@ -117,7 +121,7 @@ pub(super) async fn joined(
 /// Goes on with the stream of a call after event `last`; the call knows already that this request reads it.
 pub(super) fn resumed(front: &Arc<Front>, waiting: Waiting, last: u32) -> Response {
     Counters::count(&front.counters.streamed);
-    let streaming = Streaming::new(front.clone(), Era::Session, waiting);
+    let streaming = Streaming::new(front.clone(), Era::Session, waiting, None);
     // It looks at once: there may be events already.
     streaming.waiting.wake();
     Streaming { taken: last, behind: true, ..streaming }.into_response()
@@ -156,15 +160,15 @@ struct Streaming {
     taken: u32,
     /// Nothing was read yet of a stream that was taken up again: what comes first was there before.
     behind: bool,
-    /// The id that the answer goes out under, if it is not the call's own.
-    under: Option<Arc<str>>,
+    /// Id of the request. None: the stream is resumed, and the client asks again by itself when it ends.
+    id: Option<Box<RawValue>>,
+    /// The answer is that of another request: it goes out under this one's id.
+    joined: bool,
     over: bool,
-    heard: Instant,
 }
 
 impl Streaming {
-    fn new(front: Arc<Front>, era: Era, waiting: Waiting) -> Self {
-        let heard = Instant::now();
+    fn new(front: Arc<Front>, era: Era, waiting: Waiting, id: Option<&RawValue>) -> Self {
         Self {
             front,
             era,
@@ -172,16 +176,16 @@ impl Streaming {
             chunks: VecDeque::new(),
             taken: 0,
             behind: false,
-            under: None,
+            id: id.map(ToOwned::to_owned),
+            joined: false,
             over: false,
-            heard,
         }
     }
 
     fn take(&mut self, events: Vec<Message>, out: Option<Message>) {
         let ended = out.is_some();
-        let out = match (out, &self.under) {
-            (Some(out), Some(id)) => Some(retry::under_id(&out, id)),
+        let out = match (out, &self.id) {
+            (Some(out), Some(id)) if self.joined => Some(retry::under_id(&out, id.get())),
             (out, _) => out,
         };
         let behind = std::mem::take(&mut self.behind);
@@ -209,6 +213,16 @@ impl Streaming {
         self.waiting.settle();
     }
 
+    /// The stream's last event is an error.
+    fn refuse(&mut self, refusal: Refusal) {
+        Counters::count(&self.front.counters.errors);
+        self.over = true;
+        if let Some(id) = &self.id {
+            let body = refusal.for_raw_id(id).body();
+            self.chunks.push_back(format!("data: {}\n\n", String::from_utf8_lossy(&body)).into());
+        }
+    }
+
     async fn next(&mut self) -> Option<Bytes> {
         let keep_alive = Instant::now() + hold::KEEP_ALIVE;
         loop {
@@ -218,20 +232,24 @@ impl Streaming {
             if self.over {
                 return None;
             }
-            tokio::select! {
-                () = self.waiting.hint() => {}
-                () = tokio::time::sleep(AGAIN) => {}
-            }
+            self.waiting.hint_until(Instant::now() + AGAIN).await;
             let (front, waiting) = (&self.front, &self.waiting);
-            match front.broker.read(waiting.call, &front.config.node, waiting.request, self.taken).await {
-                Ok(read) if read.over => self.end(),
-                Ok(read) => {
-                    self.heard = Instant::now();
-                    self.take(read.events, read.out);
+            let read = front.broker.read(waiting.call, &front.config.node, waiting.request, self.taken).await;
+            let seen = match read {
+                Ok(Read::Cancelled) => {
+                    self.end();
+                    continue;
                 }
-                // The stream ends without an answer: the client knows that it has to ask again.
-                Err(_) if self.heard.elapsed() > SILENT => self.over = true,
-                Err(_) => {}
+                Ok(Read::Events { events, out }) => {
+                    self.take(events, out);
+                    Look::Running
+                }
+                Ok(Read::Queued) => Look::Queued,
+                Ok(Read::Missing) => Look::Missing,
+                Err(_) => Look::Silent,
+            };
+            if let Some(refusal) = self.waiting.weigh(seen).await {
+                self.refuse(refusal);
             }
             if self.chunks.is_empty() && Instant::now() > keep_alive {
                 return Some(Bytes::from_static(sse::KEEP_ALIVE));

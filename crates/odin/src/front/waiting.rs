@@ -9,7 +9,17 @@ use tokio::sync::Notify;
 
 use super::Front;
 use crate::broker::NodeNudge;
+use crate::call::Withdraw;
 use crate::id::CallId;
+use crate::protocol::Refusal;
+
+/// How long to wait before the broker is asked again without a hint.
+pub(super) const AGAIN: Duration = Duration::from_millis(250);
+/// How long a record may be missing before its call is given up: its worker registers it again after the
+/// broker lost its memory.
+const MISSING: Duration = Duration::from_secs(3);
+/// How long the broker may be silent before a request is given up.
+const SILENT: Duration = Duration::from_secs(4);
 
 /// Requests of this node that wait.
 #[derive(Default)]
@@ -35,6 +45,11 @@ pub(super) struct Waiting {
     pub(super) request: u64,
     notify: Arc<Notify>,
     settled: bool,
+    begun: Instant,
+    /// When the broker last answered.
+    heard: Instant,
+    /// Since when the record has been missing.
+    missing: Option<Instant>,
     /// What it counts for in the limits of calls in flight.
     counted: Vec<String>,
 }
@@ -45,7 +60,9 @@ impl Waiting {
         let request = front.waiters.next.fetch_add(1, Ordering::Relaxed);
         let notify = Arc::new(Notify::new());
         front.waiters.lock().insert(request, notify.clone());
-        Self { front: front.clone(), call, request, notify, settled: false, counted }
+        let now = Instant::now();
+        let front = front.clone();
+        Self { front, call, request, notify, settled: false, begun: now, heard: now, missing: None, counted }
     }
 
     /// Waits for a hint.
@@ -62,6 +79,63 @@ impl Waiting {
     /// Makes the next [`hint`](Self::hint) come at once.
     pub(super) fn wake(&self) {
         self.notify.notify_one();
+    }
+
+    /// Waits for a hint, at most until `look`.
+    pub(super) async fn hint_until(&self, look: tokio::time::Instant) {
+        tokio::select! {
+            () = self.hint() => {}
+            () = tokio::time::sleep_until(look) => {}
+        }
+    }
+
+    /// What a look at the record that brought neither answer nor event means for the client: an error, once its
+    /// patience is over. However a request waits, this is the one patience.
+    pub(super) async fn weigh(&mut self, look: Look) -> Option<Refusal> {
+        let now = Instant::now();
+        if look != Look::Silent {
+            self.heard = now;
+        }
+        if look != Look::Missing {
+            self.missing = None;
+        }
+        match look {
+            Look::Running => None,
+            Look::Queued if now < self.begun + self.front.config.limits.queue_patience => None,
+            // Not before it is certain that the call never begins. If it has begun, or the broker does not
+            // answer, the next look tells.
+            Look::Queued => match self.withdraw().await {
+                Ok(Withdraw::Withdrawn) => {
+                    self.settle();
+                    Some(not_taken())
+                }
+                Ok(Withdraw::Begun | Withdraw::Missing) | Err(_) => None,
+            },
+            Look::Missing if now > *self.missing.get_or_insert(now) + MISSING => Some(lost()),
+            Look::Silent if now > self.heard + SILENT => Some(unknown()),
+            Look::Missing | Look::Silent => None,
+        }
+    }
+
+    /// Settles what became of an ENQ that was not answered: true when a worker has begun, else why there is
+    /// nothing to wait for.
+    pub(super) async fn settle_unanswered(&mut self) -> Result<(), Refusal> {
+        loop {
+            match self.withdraw().await {
+                Ok(Withdraw::Begun) => return Ok(()),
+                Ok(Withdraw::Withdrawn) => {
+                    self.settle();
+                    return Err(silent());
+                }
+                Ok(Withdraw::Missing) => return Err(unknown()),
+                Err(_) if Instant::now() > self.heard + SILENT => return Err(unknown()),
+                Err(_) => tokio::time::sleep(AGAIN).await,
+            }
+        }
+    }
+
+    async fn withdraw(&self) -> crate::broker::Result<Withdraw> {
+        self.front.broker.withdraw(self.call, &self.front.config.node, self.request).await
     }
 
     /// The call needs this request no more.
@@ -96,17 +170,63 @@ impl Drop for Waiting {
     }
 }
 
-/// Says regularly that this node lives.
+/// What a look at a call's record brought, when it is neither an answer nor an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// No worker has begun.
+    Queued,
+    /// A worker runs it.
+    Running,
+    /// There is no record.
+    Missing,
+    /// The broker does not answer.
+    Silent,
+}
+
+/// The call waited too long for a worker.
+pub(super) fn not_taken() -> Refusal {
+    Refusal::unavailable(
+        "No worker took the call in time, and it will not run. Try again; if it stays so, see whether workers run.",
+        5,
+    )
+}
+
+/// The call's record is gone.
+pub(super) fn lost() -> Refusal {
+    Refusal::unavailable(
+        "The call was lost, and its outcome is unknown. Check whether it took effect before you ask again.",
+        1,
+    )
+}
+
+/// The broker did not answer in the middle of a call.
+fn unknown() -> Refusal {
+    Refusal::unavailable(
+        "The server's memory does not answer, so what became of the call is unknown. Check whether it took \
+         effect before you ask again.",
+        2,
+    )
+}
+
+/// The broker does not answer, and nothing was begun.
+pub(super) fn silent() -> Refusal {
+    Refusal::unavailable(
+        "The server's memory does not answer; the call was not begun. Try again in a few seconds.",
+        2,
+    )
+}
+
+/// Asks the broker regularly whether it is there, for the node's readiness.
 pub(super) async fn announce(front: Arc<Front>) {
     let every = front.config.lease / 3;
     loop {
-        match tokio::time::timeout(every, front.broker.announce(&front.config.node)).await {
+        match tokio::time::timeout(every, front.broker.ping()).await {
             Ok(Ok(())) => {
                 let mut announced = front.announced.lock().unwrap_or_else(PoisonError::into_inner);
                 *announced = Some(Instant::now());
             }
-            Ok(Err(error)) => tracing::warn!(%error, "this node can't be announced"),
-            Err(_) => tracing::warn!("an announcement took too long"),
+            Ok(Err(error)) => tracing::warn!(%error, "the broker does not answer"),
+            Err(_) => tracing::warn!("the broker takes too long to answer"),
         }
         tokio::time::sleep(every).await;
     }

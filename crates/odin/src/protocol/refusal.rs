@@ -175,8 +175,13 @@ impl Refusal {
     }
 
     /// Echoes the id of the request. Without it the answer has no `id`: it could not be read.
-    pub fn for_id(mut self, id: Id<'_>) -> Self {
-        self.id = Some(id.raw().to_owned());
+    pub fn for_id(self, id: Id<'_>) -> Self {
+        self.for_raw_id(id.raw())
+    }
+
+    /// The same with the id as it was sent.
+    pub fn for_raw_id(mut self, id: &RawValue) -> Self {
+        self.id = Some(id.to_owned());
         self
     }
 

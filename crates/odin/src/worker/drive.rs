@@ -14,7 +14,7 @@ use super::encode::Stream;
 use super::outbox::JobOutbox;
 use super::task::{Role, Stored};
 use crate::broker::Beat;
-use crate::call::{Action, Delivery, Exit, Gone, Input, Message, SendOutcome, Snapshot, State, Via};
+use crate::call::{Action, Delivery, Exit, Fence, Gone, Input, Message, SendOutcome, Snapshot, State, Via};
 use crate::id::{CallChannel, CallId};
 use crate::job::Era;
 use crate::runner::Inbound;
@@ -89,6 +89,8 @@ struct Driver {
     seen: Arc<AtomicBool>,
     /// The way to the tool; `None` when it does not run.
     inbox: Option<mpsc::Sender<Inbound>>,
+    /// Number of the last message of the client that went to the tool.
+    received: u64,
     abort: CancellationToken,
     /// The record is missing from a broker that lost its memory.
     missing: bool,
@@ -139,6 +141,7 @@ pub(super) async fn drive(
         subscribed,
         seen,
         inbox,
+        received: 0,
         abort,
         missing: false,
         role,
@@ -223,8 +226,7 @@ impl Driver {
                     }
                 }
                 Action::DropWork => {
-                    let reply =
-                        self.shared.broker.drop_work(self.start.call, self.start.snapshot.epoch).await;
+                    let reply = self.shared.broker.drop_work(self.start.call, self.fence()).await;
                     match reply {
                         Ok(reply) => {
                             if let Some(reply) = self.or_restored(reply).await {
@@ -239,8 +241,7 @@ impl Driver {
                 }
                 Action::Published if self.role.has_ended() => self.delivery.published(Ok(())),
                 Action::Published => {
-                    let reply =
-                        self.shared.broker.published(self.start.call, self.start.snapshot.epoch).await;
+                    let reply = self.shared.broker.published(self.start.call, self.fence()).await;
                     match reply {
                         Ok(reply) => {
                             if let Some(reply) = self.or_restored(reply).await {
@@ -268,12 +269,16 @@ impl Driver {
         }
     }
 
+    fn fence(&self) -> Fence<'_> {
+        self.shared.fence(self.start.snapshot.epoch)
+    }
+
     async fn command(&self, action: &Action) -> crate::broker::Result<Result<State, Gone>> {
-        let (broker, call, epoch) = (&self.shared.broker, self.start.call, self.start.snapshot.epoch);
+        let (broker, call, fence) = (&self.shared.broker, self.start.call, self.fence());
         match action {
-            Action::Emit { first, events } => broker.emit(call, epoch, *first, events).await,
-            Action::Gate { channel } => broker.gate(call, epoch, *channel).await,
-            Action::Lost { channel } => broker.lost(call, epoch, *channel).await,
+            Action::Emit { first, events } => broker.emit(call, fence, *first, events).await,
+            Action::Gate { channel } => broker.gate(call, fence, *channel).await,
+            Action::Lost { channel } => broker.lost(call, fence, *channel).await,
             _ => Ok(Err(Gone::Missing)),
         }
     }
@@ -312,6 +317,8 @@ impl Driver {
             Ok(view) => {
                 tracing::warn!(call = %self.start.call, "registered again after the broker lost its memory");
                 self.start.generation = beaten.generation;
+                // The new record counts from the beginning.
+                self.received = 0;
                 self.delivery.input(Input::Seen(view));
             }
             Err(_) => self.pause().await,
@@ -410,9 +417,10 @@ impl Driver {
         }
         if self.start.snapshot.order.era == Era::Session
             && let Some(inbox) = &self.inbox
-            && let Ok(messages) = self.shared.broker.inbox(call, epoch).await
+            && let Ok(waiting) = self.shared.broker.inbox(call, self.fence(), self.received).await
         {
-            for message in messages {
+            self.received = waiting.last;
+            for message in waiting.messages {
                 let Some(inbound) = inbound(&message) else { continue };
                 if inbox.send(inbound).await.is_err() {
                     break;

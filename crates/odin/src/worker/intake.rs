@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use super::drive::{self, Start};
 use super::encode::Stream;
 use super::{Shared, task};
-use crate::broker::{Claimed, Entry, WorkerNudge};
+use crate::broker::{Claimed, Entry, Taken, WorkerNudge};
 use crate::call::{Claim, Delivery, DeliveryLimits, Send};
 use crate::runner::Rerun;
 use crate::tasks;
@@ -69,20 +69,29 @@ fn spawn_take(shared: &Arc<Shared>, lane: &Lane, entry: Entry) {
             Some(tool) => shared.runner.rerun(tool),
             None => Rerun::Safe,
         };
-        let taken = shared.broker.take(&lane.queue, &shared.config.name, &entry, rerun).await;
-        match taken {
-            Ok(Some(taken)) => {
-                let snapshot = taken.snapshot;
-                let delivery =
-                    Delivery::taken(&snapshot.order, snapshot.state.clone(), DeliveryLimits::default());
-                let start = Start { call: entry.call, snapshot, generation: taken.generation, run: true };
-                drive::drive(shared, start, delivery, Some(slot)).await;
-            }
-            Ok(None) => {}
-            // The line stays undelivered: it is taken up again when the broker answers.
+        let Some(taken) = take_one(&shared, &lane, &entry, rerun).await else { return };
+        let snapshot = taken.snapshot;
+        let delivery = Delivery::taken(&snapshot.order, snapshot.state.clone(), DeliveryLimits::default());
+        let start = Start { call: entry.call, snapshot, generation: taken.generation, run: true };
+        drive::drive(shared, start, delivery, Some(slot)).await;
+    });
+}
+
+/// Takes the call of a line. Repeated until it is answered: a TAKE whose reply was lost would leave a call that
+/// nobody runs.
+async fn take_one(shared: &Shared, lane: &Lane, entry: &Entry, rerun: Rerun) -> Option<Taken> {
+    let attempt = format!("{:016x}", rand::random::<u64>());
+    loop {
+        match shared.broker.take(&lane.queue, &shared.config.name, entry, &attempt, rerun).await {
+            Ok(taken) => return taken,
             Err(error) => tracing::warn!(%error, call = %entry.call, "a call can't be taken"),
         }
-    });
+        tokio::select! {
+            // The line, or the lease, tells the other workers.
+            () = shared.stop.cancelled() => return None,
+            () = tokio::time::sleep(PAUSE) => {}
+        }
+    }
 }
 
 /// Takes over the calls of lost workers, and lines that were read and never taken.

@@ -21,7 +21,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::Broker;
-use crate::call::Timing;
+use crate::call::{Fence, Timing};
 use crate::id::CallId;
 use crate::runner::Runner;
 
@@ -205,6 +205,11 @@ impl Shared {
         let now = self.now();
         let lease = millis(self.config.timing.lease);
         !self.is_out_of_touch(now) && state.settled > 0 && now >= state.settled + lease
+    }
+
+    /// What this worker shows the broker for a call that it took in that epoch.
+    fn fence(&self, epoch: u32) -> Fence<'_> {
+        Fence { worker: &self.config.name, epoch }
     }
 
     fn links_replayed(&self) -> bool {

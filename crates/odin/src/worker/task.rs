@@ -156,11 +156,11 @@ impl Role {
 
     /// Stores the end of the call: as its answer, as the birth of a task, or as the end of a task's round.
     pub(super) async fn store(&self, shared: &Shared, out: &Message) -> crate::broker::Result<Stored> {
-        let (call, epoch) = (self.call, self.epoch);
+        let (call, fence) = (self.call, shared.fence(self.epoch));
         if self.task.is_some() {
             let end = end_of(out, self.round.get().copied().unwrap_or(1));
             let next = CallId::random(call.shard());
-            let ended = shared.broker.end_run(call, epoch, &end, next, unix_millis()).await?;
+            let ended = shared.broker.end_run(call, fence, &end, next, unix_millis()).await?;
             return Ok(Stored::Reply(ended.map(|view| {
                 self.ended.store(true, Ordering::Release);
                 view.iter().for_each(|view| tell(shared, view));
@@ -168,9 +168,9 @@ impl Role {
             })));
         }
         let Some(task) = self.birth.get() else {
-            return Ok(Stored::Reply(shared.broker.finish(call, epoch, out).await?));
+            return Ok(Stored::Reply(shared.broker.finish(call, fence, out).await?));
         };
-        Ok(match shared.broker.begin_task(call, epoch, task, out).await? {
+        Ok(match shared.broker.begin_task(call, fence, task, out).await? {
             Ok(Begun::Created(state)) => Stored::Reply(Ok(state)),
             Ok(Begun::Nobody(state)) => Stored::Not(state),
             Ok(Begun::Full) => {
@@ -178,7 +178,7 @@ impl Role {
                     Ok(job) => refusal(&job, code::INTERNAL_ERROR, TOO_MANY),
                     Err(_) => wrap(&task.lost),
                 };
-                let reply = shared.broker.finish(call, epoch, &full).await?;
+                let reply = shared.broker.finish(call, fence, &full).await?;
                 Stored::Other(full, reply)
             }
             Err(gone) => Stored::Reply(Err(gone)),
@@ -289,7 +289,8 @@ pub(super) async fn end_lost(shared: &Shared, claimed: &Claimed) {
     let end = end_of(&wrap(error), 1);
     let next = CallId::random(claimed.call.shard());
     for _ in 0..30 {
-        match shared.broker.end_run(claimed.call, claimed.snapshot.epoch, &end, next, unix_millis()).await {
+        let fence = shared.fence(claimed.snapshot.epoch);
+        match shared.broker.end_run(claimed.call, fence, &end, next, unix_millis()).await {
             Ok(Ok(view)) => return view.iter().for_each(|view| tell(shared, view)),
             Ok(Err(_)) => return,
             Err(_) => tokio::time::sleep(AGAIN).await,
@@ -420,7 +421,8 @@ async fn pass_on(
         }
         let note = said.borrow_and_update().clone();
         if let Some(note) = note
-            && let Ok(Some(view)) = shared.broker.note_task(task, run, epoch, &note, unix_millis()).await
+            && let Ok(Some(view)) =
+                shared.broker.note_task(task, run, shared.fence(epoch), &note, unix_millis()).await
         {
             tell(shared, &view);
         }

@@ -31,18 +31,22 @@ impl Phase {
 /// One client.
 #[derive(Debug)]
 pub struct Client {
-    era: Era,
     pub phase: Phase,
     pub last: u32,
     /// The run of the tool that the last event came from.
     run: u32,
     pub resuming: bool,
     pub wrong: Option<String>,
+    /// Events may be missing: what a lost worker had not yet sent.
+    gaps: bool,
+    /// Number of the event that stands for the end of the stream on the tool's own wish.
+    hang_up: Option<u32>,
 }
 
 impl Client {
-    pub fn new(era: Era) -> Self {
-        Self { era, phase: Phase::Direct, last: 0, run: 0, resuming: false, wrong: None }
+    pub fn new(era: Era, stream: bool, hang_up: Option<u32>) -> Self {
+        let gaps = era == Era::Modern || stream;
+        Self { phase: Phase::Direct, last: 0, run: 0, resuming: false, wrong: None, gaps, hang_up }
     }
 
     /// One JSON answer.
@@ -98,9 +102,11 @@ impl Client {
             Send::Final(number, _) => (*number, true),
             Send::Burn(_) | Send::Close => return,
         };
+        let hung_up = self.hang_up == Some(self.last + 1) && number == self.last + 2;
+        let is_next = number == self.last + 1 || hung_up;
         if number <= self.last {
             self.wrong = Some(format!("{item:?} after number {}", self.last));
-        } else if self.era == Era::Session && number != self.last + 1 {
+        } else if !self.gaps && !is_next {
             self.wrong = Some(format!("{item:?} after number {}: a gap", self.last));
         }
         self.last = number;

@@ -1,15 +1,17 @@
 //! The world of the simulation.
 
 mod client;
+mod front;
+mod pushpin;
 mod worker;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::FutureExt;
-use odin::broker::{Broker, BrokerLimits, MemoryBroker};
-use odin::call::{Enqueue, Message, Offer, Order, Resume, Send, Timing, Via};
+use odin::broker::{BrokerLimits, MemoryBroker};
+use odin::call::{Order, Retry, Send, Timing, Via};
 use odin::id::{CallChannel, CallId, Ticket};
 use odin::job::Era;
 use odin::runner::Rerun;
@@ -31,6 +33,10 @@ pub struct Faults {
     pub link: bool,
     pub pushpin: bool,
     pub broker: bool,
+    /// A command of the broker is carried out, and its reply is lost.
+    pub reply: bool,
+    /// A client cancels, or loses its connection and sends its request again under the same key.
+    pub client: bool,
 }
 
 impl Faults {
@@ -45,6 +51,8 @@ impl Faults {
             link: true,
             pushpin: true,
             broker: true,
+            reply: true,
+            client: true,
         }
     }
 }
@@ -56,27 +64,58 @@ pub struct Call {
     pub id: CallId,
     pub era: Era,
     pub rerun: Rerun,
+    pub via: Via,
+    /// It is one of HTTP+SSE: its messages go to a stream that stands already.
+    pub stream: bool,
+    /// The client may send it again.
+    pub retried: bool,
     pub events: u32,
+    /// The number of the event in whose place the tool ends the stream.
+    pub hang_up: Option<u32>,
+    /// How often the tool was begun, under each of the call's names.
     pub bodies: u32,
+    /// The client was told that the tool will not run.
+    pub promised: bool,
+    /// The client cancelled it.
+    pub cancelled: bool,
     pub node: usize,
     pub request: u64,
     pub front: Front,
     pub client: Client,
     /// A fault that may end this call's stream early struck.
     pub excused: bool,
+    /// How often its client sent it again.
+    pub again: u8,
+    /// Its backend died while it watched the call.
+    pub unwatched: bool,
+    /// Since when the backend knows that it is queued.
+    pub queued: Option<u64>,
+    /// Since when its record is missing.
+    pub missing: Option<u64>,
+    /// Names it among all calls.
+    pub key: u8,
     /// The broker lost its memory.
     pub forgotten: bool,
     pub gets: Vec<Get>,
-    pub ticket: Option<Ticket>,
+    /// What the backend offers; one for the whole wait.
+    pub ticket: Ticket,
+    /// When the backend last asked for the call.
+    pub asked: u64,
+    /// How many events a backend that streams by itself has passed on.
+    pub passed: u32,
 }
 
 /// What the backend does with the client's request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Front {
     New,
+    /// ENQ was sent and not answered; it may still come, if it is true.
+    Unanswered(bool),
     Waiting,
-    /// For how long the record has been missing.
-    Missing(u64),
+    /// Another request has the call as well; this one waits for the answer alone.
+    Joined,
+    /// Nobody waits, as the answer goes to a stream that stands already; the backend looks once whether a worker came.
+    Watched,
     Over,
 }
 
@@ -105,6 +144,8 @@ pub struct Pushpin {
     pub holds: Vec<Hold>,
     pub seen: BTreeSet<(CallChannel, String)>,
 }
+
+pub const SESSION: &str = "session";
 
 pub struct World {
     pub rng: SmallRng,
@@ -141,25 +182,43 @@ impl World {
         let calls = (0..count)
             .map(|number| {
                 let era = if rng.random() { Era::Modern } else { Era::Session };
+                let stream = faults.client && era == Era::Session && rng.random_range(0..5) == 0;
+                let via = if rng.random_range(0..4) == 0 && !stream { Via::Backend } else { Via::Pushpin };
+                let events = rng.random_range(0..=6);
+                let hang_up = (faults.client && era == Era::Session && !stream && events > 1 && rng.random())
+                    .then(|| rng.random_range(1..=events));
                 Call {
                     id: CallId::from_parts(0, [number; 16]),
                     era,
                     rerun: if rng.random() { Rerun::Safe } else { Rerun::Unsafe },
-                    events: rng.random_range(0..=6),
+                    via,
+                    stream,
+                    retried: faults.client && !stream && rng.random_range(0..3) == 0,
+                    events,
+                    hang_up,
                     bodies: 0,
+                    promised: false,
+                    cancelled: false,
                     node: rng.random_range(0..2),
                     request: u64::from(number),
                     front: Front::New,
-                    client: Client::new(era),
+                    client: Client::new(era, stream, hang_up),
                     excused: false,
+                    again: 0,
+                    unwatched: false,
+                    queued: None,
+                    missing: None,
+                    key: number,
                     forgotten: false,
                     gets: Vec::new(),
-                    ticket: None,
+                    ticket: Ticket::from_parts(0, rng.random()),
+                    asked: 0,
+                    passed: 0,
                 }
             })
             .collect();
         let left = if most == 0 { 0 } else { rng.random_range(0..=most) };
-        let world = Self {
+        let mut world = Self {
             rng,
             now,
             broker,
@@ -173,8 +232,23 @@ impl World {
             trace: Vec::new(),
             runtime: tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap(),
         };
-        world.announce();
+        world.open_streams();
         world
+    }
+
+    /// Gives the broker a command. None: it was carried out, and nobody hears of it.
+    pub fn ask<T>(
+        &mut self,
+        what: &str,
+        command: impl AsyncFnOnce(&MemoryBroker) -> odin::broker::Result<T>,
+    ) -> Option<T> {
+        let reply = done(command(&self.broker));
+        if self.faults.reply && self.left > 0 && self.rng.random_range(0..60) == 0 {
+            self.left -= 1;
+            self.say(format!("FAULT the reply to {what} is lost"));
+            return None;
+        }
+        Some(reply)
     }
 
     pub fn answered(&self) -> u64 {
@@ -239,6 +313,9 @@ impl World {
             if let Some(wrong) = &call.client.wrong {
                 return Err(format!("call {number} ({:?}): {wrong}", call.era));
             }
+            if call.promised && call.bodies > 0 {
+                return Err(format!("call {number}: it ran, though its client was told that it won't"));
+            }
             if call.rerun == Rerun::Unsafe && call.bodies > 1 {
                 return Err(format!("call {number}: an unsafe tool ran {} times", call.bodies));
             }
@@ -257,7 +334,8 @@ impl World {
         let worker = self.rng.random_range(0..self.workers.len());
         match self.rng.random_range(0..100) {
             0..20 => self.front(call),
-            20..26 => self.worker_next(worker),
+            20..25 => self.worker_next(worker),
+            25 => self.worker_takes(worker),
             26..28 => self.worker_undelivered(worker),
             28..40 => self.worker_beat(worker),
             40..42 => self.worker_claim(worker),
@@ -267,13 +345,13 @@ impl World {
             72..80 => self.deliver(worker),
             80..88 => self.hold_request(call),
             88..90 => self.resume(call),
-            90..93 => self.announce(),
+            90..93 => self.ask_all(),
             93..95 => self.worker_strays(worker),
             95..98 => {
                 let step = self.rng.random_range(1..250);
                 self.now.fetch_add(step, Ordering::Relaxed);
                 // Only a fault keeps a part from its regular work.
-                self.announce();
+                self.ask_all();
                 for worker in 0..self.workers.len() {
                     if self.workers[worker].paused && self.rng.random_range(0..8) == 0 {
                         self.workers[worker].paused = false;
@@ -289,7 +367,7 @@ impl World {
     fn fair_round(&mut self) {
         self.backend_link = true;
         self.now.fetch_add(100, Ordering::Relaxed);
-        self.announce();
+        self.ask_all();
         for worker in 0..self.workers.len() {
             self.workers[worker].paused = false;
             self.workers[worker].link = true;
@@ -300,6 +378,7 @@ impl World {
             self.worker_claim(worker);
             self.worker_next(worker);
             self.worker_undelivered(worker);
+            self.worker_takes(worker);
             for _ in 0..6 {
                 self.worker_tool(worker);
                 self.worker_jobs(worker);
@@ -314,12 +393,7 @@ impl World {
             }
             self.resume(call);
         }
-    }
-
-    fn announce(&self) {
-        for node in &self.nodes {
-            done(self.broker.announce(node));
-        }
+        self.close_streams();
     }
 
     fn order(&self, call: usize) -> Order {
@@ -328,150 +402,18 @@ impl World {
             server: SERVER.into(),
             job: "{}".into(),
             era: call.era,
-            via: Via::Pushpin,
+            via: call.via,
             tool: Some(format!("{:?}", call.rerun)),
             assertion: "proof".into(),
             principal: "somebody".into(),
-            session: (call.era == Era::Session).then(|| "session".into()),
-            request_id: Some(call.request.to_string()),
+            session: (call.era == Era::Session).then(|| SESSION.into()),
+            request_id: Some(call.key.to_string()),
             lost: "lost".into(),
             node: self.nodes[call.node].clone(),
             request: call.request,
-            stream: None,
-            retry: None,
+            stream: call.stream.then(|| "stream".into()),
+            retry: call.retried.then(|| Retry { name: format!("key {}", call.key), print: "same".into() }),
             task: None,
-        }
-    }
-
-    /// One step of the backend that has the client's request.
-    fn front(&mut self, number: usize) {
-        let id = self.calls[number].id;
-        let now = self.time();
-        match self.calls[number].front {
-            Front::New => {
-                assert_eq!(done(self.broker.enqueue(id, self.order(number))), Enqueue::Accepted);
-                self.calls[number].front = Front::Waiting;
-                self.say(format!("call {number}: enqueued {:?}", self.calls[number].rerun));
-            }
-            Front::Waiting | Front::Missing(_) => {
-                let node = self.nodes[self.calls[number].node].clone();
-                let ticket = Ticket::from_parts(0, self.rng.random());
-                let may_hold = self.backend_link && self.rng.random();
-                let reply = done(self.broker.offer(id, &node, self.calls[number].request, ticket, may_hold));
-                self.say(format!("call {number}: offer → {reply:?}"));
-                let call = &mut self.calls[number];
-                match reply {
-                    Offer::Wait => call.front = Front::Waiting,
-                    Offer::Done(out) => {
-                        call.front = Front::Over;
-                        call.client.answer(&out);
-                    }
-                    Offer::Offered => {
-                        call.front = Front::Over;
-                        call.ticket = Some(ticket);
-                        if call.client.phase == Phase::Direct {
-                            call.client.phase = Phase::Holding;
-                            call.gets.push(Get { abandoned: false, stage: Stage::Asked });
-                        }
-                    }
-                    // Its worker registers the call again, if the broker lost its memory and not the call.
-                    Offer::Missing => match call.front {
-                        Front::Missing(since) if now > since + 3_000 => {
-                            call.front = Front::Over;
-                            call.client.refuse();
-                        }
-                        Front::Missing(_) => {}
-                        _ => call.front = Front::Missing(now),
-                    },
-                    Offer::Cancelled => {
-                        call.front = Front::Over;
-                        call.client.refuse();
-                    }
-                }
-            }
-            Front::Over => {}
-        }
-    }
-
-    /// One step of a hold request: to a backend, or its answer to Pushpin.
-    fn hold_request(&mut self, number: usize) {
-        if self.calls[number].gets.is_empty() {
-            return;
-        }
-        let index = self.rng.random_range(0..self.calls[number].gets.len());
-        let resuming = self.calls[number].client.resuming;
-        let call = &mut self.calls[number];
-        let id = call.id;
-        match &call.gets[index].stage {
-            Stage::Asked if resuming => {
-                let last = call.client.last;
-                match done(self.broker.resume(id, "session", last, None)) {
-                    Resume::Unknown => {
-                        call.gets.remove(index);
-                        call.client.phase = Phase::Gone;
-                        if !call.forgotten {
-                            call.client.wrong = Some("it can't be resumed".into());
-                        }
-                    }
-                    Resume::Replay { events } => {
-                        call.gets[index].stage = Stage::Answered(None, numbered(last, &events));
-                    }
-                    Resume::Held { events, channel } => {
-                        call.gets[index].stage = Stage::Answered(Some(channel), numbered(last, &events));
-                    }
-                    Resume::Joined => unreachable!("no backend asked to stream by itself"),
-                }
-            }
-            Stage::Asked => match done(self.broker.hold(call.ticket.unwrap(), "proof")) {
-                Some(held) => {
-                    // A repeated request, even one that was long under way, must not take the stream away from
-                    // a client that has received some of it.
-                    if call.client.phase == Phase::Streaming && call.client.last > 0 {
-                        call.client.wrong =
-                            Some(format!("its stream moved to channel {}", held.channel.number));
-                    }
-                    call.gets[index].stage = Stage::Answered(Some(held.channel.number), Vec::new());
-                    self.say(format!("call {number}: held on {}", held.channel.number));
-                }
-                None => {
-                    let abandoned = call.gets.remove(index).abandoned;
-                    if !abandoned {
-                        call.client.refuse();
-                    }
-                    self.say(format!("call {number}: hold refused (abandoned {abandoned})"));
-                }
-            },
-            Stage::Answered(..) => {
-                let get = call.gets.remove(index);
-                let Stage::Answered(channel, first) = get.stage else { unreachable!() };
-                if !get.abandoned {
-                    for item in &first {
-                        call.client.receive(item);
-                    }
-                    call.client.phase = match channel {
-                        _ if call.client.phase.is_final() => call.client.phase,
-                        Some(_) => Phase::Streaming,
-                        None => Phase::Broken,
-                    };
-                }
-                if let Some(channel) = channel {
-                    let channel = CallChannel { call: id, number: channel };
-                    self.pushpin.holds.push(Hold { call: number, channel, attached: !get.abandoned });
-                }
-                self.say(format!("call {number}: pushpin opens {channel:?} with {} items", first.len()));
-            }
-        }
-    }
-
-    /// The client of a session era comes back with its last event id.
-    fn resume(&mut self, number: usize) {
-        let call = &mut self.calls[number];
-        if call.era == Era::Session && call.client.phase == Phase::Broken && call.gets.is_empty() {
-            call.client.resuming = true;
-            call.client.phase = Phase::Holding;
-            call.gets.push(Get { abandoned: false, stage: Stage::Asked });
-            let last = call.client.last;
-            self.say(format!("call {number}: client resumes after {last}"));
         }
     }
 
@@ -482,7 +424,7 @@ impl World {
         let faults = self.faults;
         let before = self.left;
         self.left -= 1;
-        match self.rng.random_range(0..9) {
+        match self.rng.random_range(0..11) {
             0 if faults.worker_crash => self.worker_crash(worker),
             1 if faults.worker_pause => {
                 self.say(format!("FAULT worker {worker} paused"));
@@ -512,121 +454,13 @@ impl World {
                 for call in &mut self.calls {
                     call.excused = true;
                     call.forgotten = true;
+                    // A cancellation that came before its call is forgotten as well.
+                    call.promised &= !call.cancelled;
                 }
             }
+            9 if faults.client => self.cancel(number),
+            10 if faults.client && self.calls[number].retried => self.repeat_request(number),
             _ => self.left = before,
         }
     }
-
-    fn backend_crash(&mut self, node: usize) {
-        self.say(format!("FAULT backend {node} crashes"));
-        let name = format!("{}-{}", self.nodes[node].split('-').next().unwrap(), self.left + 1);
-        self.nodes[node] = name;
-        for call in self.calls.iter_mut().filter(|call| call.node == node && call.front != Front::Over) {
-            call.excused = true;
-            call.front = Front::Over;
-            call.client.cut();
-        }
-    }
-
-    fn repeat_hold(&mut self, number: usize) {
-        let call = &mut self.calls[number];
-        if let Some(get) = call.gets.iter_mut().find(|get| !get.abandoned) {
-            // Either of the two may be the one that the gateway still waits for.
-            let first = self.rng.random::<bool>();
-            get.abandoned = !first;
-            call.gets.push(Get { abandoned: first, stage: Stage::Asked });
-            // The second request is refused when the first one's gate was open already.
-            call.excused = true;
-            self.say(format!("FAULT call {number}: the gateway abandons the hold request and repeats it"));
-        }
-    }
-
-    fn disconnect(&mut self, number: usize) {
-        let waits = matches!(self.calls[number].front, Front::Waiting | Front::Missing(_));
-        let call = &mut self.calls[number];
-        if call.client.phase.is_final() || call.front == Front::New {
-            return;
-        }
-        call.client.phase = Phase::Gone;
-        call.gets.iter_mut().for_each(|get| get.abandoned = true);
-        for hold in self.pushpin.holds.iter_mut().filter(|hold| hold.call == number) {
-            hold.attached = false;
-        }
-        if waits {
-            let node = self.nodes[call.node].clone();
-            done(self.broker.abandon(call.id, &node, call.request));
-            call.front = Front::Over;
-        }
-        self.say(format!("FAULT call {number}: the client disconnects"));
-    }
-
-    fn pushpin_restart(&mut self) {
-        self.say("FAULT pushpin restarts".into());
-        for hold in std::mem::take(&mut self.pushpin.holds) {
-            if hold.attached {
-                self.calls[hold.call].client.cut();
-            }
-        }
-        for call in &mut self.calls {
-            call.excused = true;
-            if !call.gets.is_empty() {
-                call.gets.clear();
-                call.client.cut();
-            }
-        }
-        self.pushpin.seen.clear();
-        for worker in 0..self.workers.len() {
-            self.worker_loses_link(worker);
-        }
-    }
-
-    /// Pushpin takes the next item of a worker's socket.
-    fn deliver(&mut self, worker: usize) {
-        // Abandoned holds end by themselves, a little later.
-        if self.rng.random_range(0..3) == 0 {
-            self.pushpin.holds.retain(|hold| hold.attached);
-        }
-        let Some((channel, item)) = self.workers[worker].wire.pop_front() else { return };
-        let id = match &item {
-            Send::Event(n, _) | Send::Burn(n) => Some(n.to_string()),
-            Send::Final(..) => Some("final".into()),
-            Send::Close => None,
-        };
-        if let Some(id) = id
-            && !self.pushpin.seen.insert((channel, id))
-        {
-            return;
-        }
-        let mut closed = false;
-        for hold in self.pushpin.holds.iter().filter(|hold| hold.channel == channel && hold.attached) {
-            let client = &mut self.calls[hold.call].client;
-            match &item {
-                Send::Close => {
-                    closed = true;
-                    client.cut();
-                }
-                item => client.receive(item),
-            }
-        }
-        if closed {
-            self.pushpin.holds.retain(|hold| hold.channel != channel);
-        }
-        self.say(format!("pushpin ← worker {worker}: {} {item:?}", channel.number));
-    }
-
-    /// The subscriptions that Pushpin has now.
-    pub fn subscriptions(&self) -> BTreeMap<CallChannel, usize> {
-        self.pushpin.holds.iter().map(|hold| (hold.channel, hold.call)).collect()
-    }
-}
-
-fn numbered(last: u32, events: &[Message]) -> Vec<Send> {
-    (last + 1..)
-        .zip(events)
-        .map(|(n, event)| {
-            let is_final = !event.starts_with("event");
-            if is_final { Send::Final(n, event.clone()) } else { Send::Event(n, event.clone()) }
-        })
-        .collect()
 }

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use futures::FutureExt;
-use odin::broker::{Beat, Broker};
+use odin::broker::{Beat, Broker, Entry, MemoryBroker};
 use odin::call::{
-    Action, Claim, Delivery, DeliveryLimits, Gone, Input, Link, Message, Send, SendOutcome, Snapshot, Timing,
+    Action, Claim, Delivery, DeliveryLimits, Fence, Gone, HANG_UP, Input, Link, Message, Send, SendOutcome,
+    Snapshot, Timing,
 };
 use odin::id::{CallChannel, CallId};
 use odin::job::Era;
@@ -23,6 +24,8 @@ pub struct Worker {
     pub wire: VecDeque<(CallChannel, Send)>,
     /// A write that was checked and not yet made.
     armed: Option<(CallId, CallChannel, Vec<Send>)>,
+    /// Lines whose TAKE was not answered, with its name: it is repeated.
+    taking: Vec<(Entry, String)>,
     /// Subscriptions that the worker heard of, and since when.
     known: BTreeMap<CallChannel, u64>,
     /// Time of the last beat that was answered.
@@ -35,6 +38,7 @@ pub struct Job {
     generation: String,
     emitted: u32,
     events: u32,
+    hang_up: Option<u32>,
     /// Which run of the tool this is: 1 for the first.
     body: u32,
     ended: bool,
@@ -50,6 +54,7 @@ impl Worker {
             jobs: BTreeMap::new(),
             wire: VecDeque::new(),
             armed: None,
+            taking: Vec::new(),
             known: BTreeMap::new(),
             beat: 0,
         }
@@ -101,15 +106,35 @@ impl World {
             return;
         }
         let name = self.workers[worker].name.clone();
-        let entries = done(self.broker.undelivered(SERVER, &name, 2));
+        let undelivered = async |broker: &MemoryBroker| broker.undelivered(SERVER, &name, 2).await;
+        let Some(entries) = self.ask("UNDELIVERED", undelivered) else { return };
         self.take(worker, entries);
     }
 
-    fn take(&mut self, worker: usize, entries: Vec<odin::broker::Entry>) {
-        let name = self.workers[worker].name.clone();
+    /// Takes what the worker has read, each under a name of its own.
+    fn take(&mut self, worker: usize, entries: Vec<Entry>) {
         for entry in entries {
+            let attempt = self.rng.random::<u32>().to_string();
+            self.workers[worker].taking.push((entry, attempt));
+        }
+        self.worker_takes(worker);
+    }
+
+    /// Repeats each TAKE until it is answered.
+    pub fn worker_takes(&mut self, worker: usize) {
+        if self.idle(worker) {
+            return;
+        }
+        let name = self.workers[worker].name.clone();
+        for (entry, attempt) in std::mem::take(&mut self.workers[worker].taking) {
             let rerun = if entry.tool.as_deref() == Some("Safe") { Rerun::Safe } else { Rerun::Unsafe };
-            let Some(taken) = done(self.broker.take(SERVER, &name, &entry, rerun)) else { continue };
+            let take =
+                async |broker: &MemoryBroker| broker.take(SERVER, &name, &entry, &attempt, rerun).await;
+            let Some(taken) = self.ask("TAKE", take) else {
+                self.workers[worker].taking.push((entry, attempt));
+                continue;
+            };
+            let Some(taken) = taken else { continue };
             let number = self.calls.iter().position(|call| call.id == entry.call).unwrap();
             self.calls[number].bodies += 1;
             self.say(format!("worker {worker} takes call {number}, epoch {}", taken.snapshot.epoch));
@@ -130,14 +155,16 @@ impl World {
         ended: bool,
     ) {
         let known = self.calls.iter().find(|known| known.id == call).unwrap();
-        let (events, body) = (known.events, known.bodies);
+        let (events, hang_up, body) = (known.events, known.hang_up, known.bodies);
         let now = self.time();
         let state = &mut self.workers[worker];
         for channel in state.known.keys().filter(|channel| channel.call == call) {
             delivery.input(Input::Subscribed { pushpin: 0, channel: channel.number });
         }
         state.beat = if state.jobs.is_empty() { now } else { state.beat };
-        state.jobs.insert(call, Job { delivery, snapshot, generation, emitted: 0, events, body, ended });
+        state
+            .jobs
+            .insert(call, Job { delivery, snapshot, generation, emitted: 0, events, hang_up, body, ended });
     }
 
     pub fn worker_claim(&mut self, worker: usize) {
@@ -145,7 +172,8 @@ impl World {
             return;
         }
         let name = self.workers[worker].name.clone();
-        for claimed in done(self.broker.claim(SERVER, &name, 4)) {
+        let claim = async |broker: &MemoryBroker| broker.claim(SERVER, &name, 4).await;
+        for claimed in self.ask("CLAIM", claim).unwrap_or_default() {
             let number = self.calls.iter().position(|call| call.id == claimed.call).unwrap();
             self.say(format!("worker {worker} claims call {number}: {:?}", claimed.claim));
             let ended = claimed.claim != Claim::Run;
@@ -174,6 +202,9 @@ impl World {
         }
         if job.emitted < job.events {
             job.emitted += 1;
+            if job.hang_up == Some(job.emitted) {
+                return job.delivery.input(Input::Emitted(HANG_UP.into()));
+            }
             let event: Message = format!("event {} of run {}", job.emitted, job.body).into();
             job.delivery.input(Input::Emitted(event));
         } else {
@@ -228,9 +259,9 @@ impl World {
             })
             .collect();
         let name = state.name.clone();
-        let beaten = done(self.broker.beat(&name, &beats));
+        let Some(beaten) = self.ask("BEAT", async |broker| broker.beat(&name, &beats).await) else { return };
         for (call, view) in calls.into_iter().zip(beaten.views) {
-            let view = self.or_restored(worker, call, view);
+            let Some(view) = self.or_restored(worker, call, view) else { continue };
             if let Some(job) = self.workers[worker].jobs.get_mut(&call) {
                 job.delivery.input(Input::Seen(view));
             }
@@ -238,15 +269,16 @@ impl World {
         self.workers[worker].beat = self.time();
     }
 
-    /// When the broker lost its memory, a worker that was on duty until then registers its call again.
+    /// When the broker lost its memory, a worker that was on duty until then registers its call again. None: that
+    /// was not answered, and is to be tried again.
     fn or_restored<T: From<odin::call::State>>(
         &mut self,
         worker: usize,
         call: CallId,
         view: Result<T, Gone>,
-    ) -> Result<T, Gone> {
+    ) -> Option<Result<T, Gone>> {
         if !matches!(view, Err(Gone::Missing)) {
-            return view;
+            return Some(view);
         }
         let now = self.time();
         let name = self.workers[worker].name.clone();
@@ -254,14 +286,15 @@ impl World {
         let generation = done(self.broker.beat(&name, &[])).generation;
         let job = self.workers[worker].jobs.get_mut(&call).unwrap();
         if generation == job.generation || !fresh || job.delivery.is_over() {
-            return view;
+            return Some(view);
         }
         let (run, state, out, log) = job.delivery.remembered();
         let snapshot = Snapshot { run, state, out, log, ..job.snapshot.clone() };
-        let reply = done(self.broker.restore(call, &name, snapshot));
-        job.generation = generation;
+        let restore = async |broker: &MemoryBroker| broker.restore(call, &name, snapshot).await;
+        let reply = self.ask("RESTORE", restore)?;
+        self.workers[worker].jobs.get_mut(&call).unwrap().generation = generation;
         self.say(format!("worker {worker} restores {call}: {reply:?}"));
-        reply.map(T::from)
+        Some(reply.map(T::from))
     }
 
     /// One action of one job.
@@ -309,25 +342,38 @@ impl World {
             _ => {}
         }
         self.say(format!("worker {worker}: {action:?}"));
+        let name = self.workers[worker].name.clone();
+        let fence = Fence { worker: &name, epoch };
         let reply = match &action {
-            Action::Emit { first, events } => done(self.broker.emit(call, epoch, *first, events)),
-            Action::Finish { out } => done(self.broker.finish(call, epoch, out)),
-            Action::Gate { channel } => done(self.broker.gate(call, epoch, *channel)),
-            Action::Lost { channel } => done(self.broker.lost(call, epoch, *channel)),
+            Action::Emit { first, events } => {
+                self.ask("EMIT", async |broker| broker.emit(call, fence, *first, events).await)
+            }
+            Action::Finish { out } => {
+                self.ask("FINISH", async |broker| broker.finish(call, fence, out).await)
+            }
+            Action::Gate { channel } => {
+                self.ask("GATE", async |broker| broker.gate(call, fence, *channel).await)
+            }
+            Action::Lost { channel } => {
+                self.ask("LOST", async |broker| broker.lost(call, fence, *channel).await)
+            }
             Action::DropWork => {
-                let reply = done(self.broker.drop_work(call, epoch));
+                let reply = self.ask("DROP", async |broker| broker.drop_work(call, fence).await);
+                let Some(reply) = reply else { return false };
                 let Ok(reply) = self.or_seen(worker, call, reply) else { return true };
                 self.workers[worker].jobs.get_mut(&call).unwrap().delivery.dropped(reply);
                 return true;
             }
             Action::Published => {
-                let reply = done(self.broker.published(call, epoch));
+                let reply = self.ask("PUBLISHED", async |broker| broker.published(call, fence).await);
+                let Some(reply) = reply else { return false };
                 let Ok(reply) = self.or_seen(worker, call, reply) else { return true };
                 self.workers[worker].jobs.get_mut(&call).unwrap().delivery.published(reply);
                 return true;
             }
             Action::Send { .. } | Action::Wait { .. } | Action::Exit(_) => return false,
         };
+        let Some(reply) = reply else { return false };
         let Ok(reply) = self.or_seen(worker, call, reply) else { return true };
         let job = self.workers[worker].jobs.get_mut(&call).unwrap();
         job.delivery.replied(&action, reply, now);
@@ -345,12 +391,13 @@ impl World {
             return Ok(reply);
         }
         match self.or_restored::<odin::call::State>(worker, call, Err(Gone::Missing)) {
-            Ok(state) => {
+            Some(Ok(state)) => {
                 let job = self.workers[worker].jobs.get_mut(&call).unwrap();
                 job.delivery.input(Input::Seen(Ok(state)));
                 Err(())
             }
-            Err(_) => Ok(reply),
+            Some(Err(_)) => Ok(reply),
+            None => Err(()),
         }
     }
 
@@ -376,8 +423,13 @@ impl World {
             .map(|(channel, _)| *channel)
             .collect();
         for channel in old {
-            let Some(stray) = done(self.broker.stray(channel)) else { continue };
             let number = self.calls.iter().position(|call| call.id == channel.call).unwrap();
+            if self.calls[number].stream {
+                continue;
+            }
+            let Some(Some(stray)) = self.ask("STRAY", async |broker| broker.stray(channel).await) else {
+                continue;
+            };
             self.say(format!("worker {worker}: channel {} of call {number} is stray", channel.number));
             if stray.farewell.is_none() && self.calls[number].era == Era::Modern {
                 assert!(self.calls[number].excused, "a record was lost without a fault");

@@ -2,15 +2,13 @@
 local worker = ARGV[1]
 
 local function beat(call, epoch, subscribed)
-  local r, gone = owned(call, epoch)
+  local r, gone = owned(call, worker, epoch)
   if not r then return gone end
   own(r, worker)
   if redis.call('PTTL', r.key) < LIFE / 2 then live(r) end
-  drop_dead_node(r)
+  drop_silent_node(r)
   local late = (r.reach == 'offered' and now >= r.since + OFFER)
     or (r.reach == 'held' and not subscribed and now >= r.since + GATE)
-    -- A backend asks again within a second. This one has its answer, and the broker forgot that.
-    or (r.reach == 'node' and r.run == 'done' and now >= r.finished + OFFER)
   if late then put(r, 'reach', 'none') end
   return state(r)
 end

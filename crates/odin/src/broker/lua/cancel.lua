@@ -1,18 +1,16 @@
 -- CANCEL of all calls with this session and request id: ids
-local ids, known = ARGV[1], false
+local ids = ARGV[1]
 for _, call in ipairs(redis.call('SMEMBERS', key('ids', ids))) do
   local r = record(call)
   if not r then
     redis.call('SREM', key('ids', ids), call)
-  else
-    known = true
-    if r.closed == '0' and r.cancel == '0' and r.run ~= 'done' then
-      put(r, 'cancel', '1')
-      -- The backend that waits must learn of it too, and a closed record no longer says which.
-      nudge_owner(r)
-      nudge_waiting(r)
-      if r.run == 'queued' then close_cancelled(r) end
-    end
+  elseif r.closed == '0' and r.cancel == '0' and r.run ~= 'done' then
+    put(r, 'cancel', '1')
+    -- The backend that waits must learn of it too, and a closed record no longer says which.
+    nudge_owner(r)
+    nudge_waiting(r)
+    if r.run == 'queued' then close_cancelled(r) end
   end
 end
-if not known then redis.call('SET', key('cancel', ids), now + CANCEL_AHEAD, 'PX', CANCEL_AHEAD + SLACK) end
+-- Always: the cancelled request may be still to come, behind an older one with the same id.
+redis.call('SET', key('cancel', ids), now + CANCEL_AHEAD, 'PX', CANCEL_AHEAD + SLACK)

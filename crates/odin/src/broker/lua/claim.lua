@@ -8,9 +8,10 @@ local function claim(r)
     return nil
   end
   -- For a finished call as well: nothing of the old worker may come through later.
-  put(r, 'epoch', r.epoch + 1)
+  put(r, 'epoch', r.epoch + 1, 'attempt', '')
   own(r, worker)
   live(r)
+  drop_silent_node(r)
   local shut = false
   if r.reach == 'held' and r.gate == '1' and r.stream then
     -- The stream is not the call's own, and can't be resumed: what was accepted counts as sent.
@@ -27,7 +28,7 @@ local function claim(r)
     if r.run == 'running' and r.rerun == 'safe' then
       kind = 'run'
     else
-      put(r, 'run', 'done', 'out', redis.call('HGET', r.key, 'lost') or '', 'finished', now)
+      put(r, 'run', 'done', 'out', redis.call('HGET', r.key, 'lost') or '')
     end
   end
   nudge_waiting(r)

@@ -2,6 +2,8 @@
 -- their values, the order's likewise
 local call, server, ids, retry, print = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local line = tonumber(ARGV[6])
+local withdrawn = tonumber(redis.call('GET', key('withdrawn', call)))
+if withdrawn and now < withdrawn then return 'cancelled' end
 if record(call) then return 'accepted' end
 if retry ~= '' then
   local known = redis.call('GET', key('retry', retry))
@@ -25,7 +27,7 @@ end
 local at = key('call', call)
 redis.call('DEL', at, key('log', call), key('inbox', call))
 redis.call('HSET', at, 'run', 'queued', 'epoch', 0, 'owner', '', 'rerun', 'unsafe', 'hi', 0, 'channels', 0,
-  'enqueued', now, 'finished', 0, 'reach', 'node', 'cancel', '0', 'closed', '0', unpack(ARGV, 7 + line))
+  'enqueued', now, 'asked', now, 'reach', 'node', 'cancel', '0', 'closed', '0', unpack(ARGV, 7 + line))
 redis.call('PEXPIRE', at, LIFE)
 if ids ~= '' then
   redis.call('SADD', key('ids', ids), call)

@@ -1,11 +1,11 @@
--- FINISH: call, epoch, out
-local r, gone = owned(ARGV[1], ARGV[2])
+-- FINISH: call, worker, epoch, out
+local r, gone = owned(ARGV[1], ARGV[2], ARGV[3])
 if not r then return gone end
 if r.run == 'running' then
-  put(r, 'run', 'done', 'out', ARGV[3], 'finished', now)
-elseif r.run ~= 'done' or out(r) ~= ARGV[3] then
+  put(r, 'run', 'done', 'out', ARGV[4])
+elseif r.run ~= 'done' or out(r) ~= ARGV[4] then
   return 'fenced'
 end
-drop_dead_node(r)
+drop_silent_node(r)
 nudge_waiting(r)
 return state(r)

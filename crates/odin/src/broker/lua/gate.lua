@@ -1,5 +1,5 @@
--- GATE: call, epoch, channel
-local r, gone = owned(ARGV[1], ARGV[2])
+-- GATE: call, worker, epoch, channel
+local r, gone = owned(ARGV[1], ARGV[2], ARGV[3])
 if not r then return gone end
-if r.reach == 'held' and r.channel == tonumber(ARGV[3]) then put(r, 'gate', '1') end
+if r.reach == 'held' and r.channel == tonumber(ARGV[4]) then put(r, 'gate', '1') end
 return state(r)

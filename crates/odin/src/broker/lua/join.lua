@@ -5,7 +5,7 @@ local answer = out(r)
 if answer then return { answer } end
 if r.run == 'cancelled' then return 'cancelled' end
 if r.closed == '1' then return 'unknown' end
-put(r, 'node', ARGV[3], 'request', ARGV[4], 'via', 'backend', 'reach', 'node', 'at_node', ARGV[3],
-  'at_request', ARGV[4])
+put(r, 'via', 'backend')
+wait_at(r, ARGV[3], ARGV[4])
 nudge_owner(r)
 return 'waits'

@@ -1,5 +1,5 @@
--- LOST: call, epoch, channel
-local r, gone = owned(ARGV[1], ARGV[2])
+-- LOST: call, worker, epoch, channel
+local r, gone = owned(ARGV[1], ARGV[2], ARGV[3])
 if not r then return gone end
-if r.reach == 'held' and r.channel == tonumber(ARGV[3]) then put(r, 'reach', 'none') end
+if r.reach == 'held' and r.channel == tonumber(ARGV[4]) then put(r, 'reach', 'none') end
 return state(r)

@@ -9,7 +9,7 @@
 -- one slot of a Redis Cluster:
 --   call:C    hash    the record          log:C    list  its kept events     inbox:C  list  for its worker
 --   q:SERVER  stream  the queue           leases:SERVER  zset  call -> end of its lease
---   ticket:T  "C until"                   node:A  until   liveness of a backend
+--   ticket:T  "C until"                   withdrawn:C  until  a call that is refused if it still comes
 --   ids:I     set     calls of (session, request id)      cancel:I  until   a cancellation ahead of its call
 --   session:S  hash   fields of a session                 generation      names this memory
 --   retry:R    C      the call of a retry's key           park:T          a stream on its way to Pushpin
@@ -20,7 +20,7 @@ local GROUP = 'workers'
 local FIELDS = {
   'run', 'epoch', 'hi', 'channels', 'enqueued', 'era', 'via', 'server', 'reach', 'at_node', 'at_request',
   'ticket', 'since', 'channel', 'from', 'gate', 'owner', 'rerun', 'cancel', 'closed', 'expires', 'session',
-  'ids', 'finished', 'node', 'request', 'retry', 'print', 'stream', 'task',
+  'ids', 'node', 'request', 'retry', 'print', 'stream', 'task', 'asked', 'attempt', 'fetched',
 }
 
 local function key(kind, name)
@@ -38,7 +38,7 @@ local function record(call)
     r[field] = tonumber(r[field])
     if not r[field] then return nil end
   end
-  for _, field in ipairs({ 'since', 'channel', 'from', 'finished' }) do r[field] = tonumber(r[field]) or 0 end
+  for _, field in ipairs({ 'since', 'channel', 'from', 'asked', 'fetched' }) do r[field] = tonumber(r[field]) or 0 end
   local expires = tonumber(r.expires)
   if expires and now >= expires then return nil end
   return r
@@ -63,7 +63,7 @@ local function keeps_log(r)
 end
 
 local function state(r)
-  return { r.hi, r.cancel, r.reach, r.at_node, r.at_request, r.ticket, r.since, r.channel, r.from, r.gate }
+  return { r.hi, r.cancel, r.reach, r.at_node, r.at_request, r.asked, r.ticket, r.since, r.channel, r.from, r.gate }
 end
 
 local function snapshot(r)
@@ -71,10 +71,10 @@ local function snapshot(r)
 end
 
 -- The record for its owner; else nothing, and why.
-local function owned(call, epoch)
+local function owned(call, worker, epoch)
   local r = record(call)
   if not r or r.closed == '1' then return nil, 'missing' end
-  if r.epoch ~= tonumber(epoch) then return nil, 'fenced' end
+  if r.epoch ~= tonumber(epoch) or r.owner ~= worker then return nil, 'fenced' end
   return r
 end
 
@@ -82,17 +82,25 @@ local function is_at(r, node, request)
   return r.reach == 'node' and r.at_node == node and r.at_request == request
 end
 
-local function is_alive(node)
-  local ends = tonumber(redis.call('GET', key('node', node)))
-  return ends and now < ends
+-- Whether the call is this request's: it came with it, or joined or resumed it last.
+local function is_of(r, node, request)
+  return r.node == node and r.request == request
 end
 
-local function announce(node)
-  redis.call('SET', key('node', node), now + SILENCE, 'PX', SILENCE + SLACK)
+-- The client is at this request from now on.
+local function wait_at(r, node, request)
+  put(r, 'node', node, 'request', request, 'reach', 'node', 'at_node', node, 'at_request', request, 'asked', now)
 end
 
-local function drop_dead_node(r)
-  if r.reach == 'node' and not is_alive(r.at_node) then put(r, 'reach', 'none') end
+-- The call's own request asks for it. False when the call is over, or the client went on to Pushpin.
+local function ask(r, node, request)
+  if r.closed == '1' or r.reach == 'offered' or r.reach == 'held' then return false end
+  if r.reach == 'none' then wait_at(r, node, request) else put(r, 'asked', now) end
+  return true
+end
+
+local function drop_silent_node(r)
+  if r.reach == 'node' and now >= r.asked + SILENCE then put(r, 'reach', 'none') end
 end
 
 local function own(r, worker)
@@ -118,7 +126,13 @@ end
 local function close(r, ...)
   redis.call('ZREM', key('leases', r.server), r.call)
   redis.call('DEL', key('inbox', r.call))
-  put(r, 'closed', '1', 'owner', '', 'reach', 'none', 'job', '', ...)
+  if r.ids then redis.call('SREM', key('ids', r.ids), r.call) end
+  put(r, 'closed', '1', 'owner', '', 'attempt', '', 'reach', 'none', 'job', '', ...)
+end
+
+-- A repetition of the call's request is a call of its own from now on.
+local function forget_retry(r)
+  if r.retry and redis.call('GET', key('retry', r.retry)) == r.call then redis.call('DEL', key('retry', r.retry)) end
 end
 
 local function expire(r, time)
@@ -128,15 +142,16 @@ local function expire(r, time)
 end
 
 local function finish(r)
-  if is_kept(r) and redis.call('HEXISTS', r.key, 'out') == 1 then
+  local cancelled = r.run == 'cancelled'
+  if cancelled or redis.call('HEXISTS', r.key, 'out') == 1 then
     close(r)
-    if r.era ~= 'session' then redis.call('DEL', key('log', r.call)) end
-    expire(r, KEEP)
+    -- Kept for a while in any case: the reply that brought the answer may be lost.
+    expire(r, is_kept(r) and not cancelled and KEEP or TOMBSTONE)
   else
     redis.call('ZREM', key('leases', r.server), r.call)
     redis.call('DEL', r.key, key('log', r.call), key('inbox', r.call))
     if r.ids then redis.call('SREM', key('ids', r.ids), r.call) end
-    if r.retry then redis.call('DEL', key('retry', r.retry)) end
+    forget_retry(r)
     r.closed, r.reach = '1', 'none'
   end
 end

@@ -1,16 +1,19 @@
 -- A worker registers its call again: call, worker, epoch, number of fields, those with their values, events...
 local call, worker, epoch, fields = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local known = record(call)
+-- Registered already; the reply was lost.
+if owned(call, worker, epoch) then return state(known) end
 if known and known.epoch >= tonumber(epoch) then return 'fenced' end
 
 local at = key('call', call)
 redis.call('DEL', at, key('log', call), key('inbox', call))
 redis.call('HSET', at, 'epoch', epoch, 'enqueued', now, 'owner', worker, 'closed', '0', 'since', now,
-  'finished', now, unpack(ARGV, 5, 4 + fields))
+  'asked', now, unpack(ARGV, 5, 4 + fields))
 for i = 5 + fields, #ARGV do redis.call('RPUSH', key('log', call), ARGV[i]) end
 local r = record(call)
--- A backend that lives announces itself again within a lease; until then it has the benefit of doubt.
-if r.reach == 'node' and not is_alive(r.at_node) then announce(r.at_node) end
+-- The cancellation came while nobody knew the call.
+local ahead = r.ids and tonumber(redis.call('GET', key('cancel', r.ids)))
+if ahead and now < ahead then put(r, 'cancel', '1') end
 own(r, worker)
 if r.ids then redis.call('SADD', key('ids', r.ids), call) end
 if r.retry then redis.call('SET', key('retry', r.retry), call) end

@@ -11,7 +11,7 @@ if answer then
 end
 if r.closed == '1' then return false end
 if ARGV[4] then
-  put(r, 'reach', 'node', 'at_node', ARGV[4], 'at_request', ARGV[5])
+  wait_at(r, ARGV[4], ARGV[5])
   nudge_owner(r)
   return 'joined'
 end

@@ -60,7 +60,7 @@ local function start_run(t)
   local at, queue = key('call', t.run), key('q', server)
   redis.call('DEL', at, key('log', t.run), key('inbox', t.run))
   redis.call('HSET', at, 'run', 'queued', 'epoch', 0, 'owner', '', 'rerun', 'unsafe', 'hi', 0, 'channels', 0,
-    'enqueued', now, 'finished', 0, 'reach', 'none', 'cancel', '0', 'closed', '0', 'server', server, 'job', '',
+    'enqueued', now, 'asked', now, 'reach', 'none', 'cancel', '0', 'closed', '0', 'server', server, 'job', '',
     'era', 'session', 'via', 'backend', 'tool', t.tool, 'assertion', '', 'principal', t.principal,
     'lost', redis.call('HGET', t.key, 'lost') or '', 'node', '', 'request', 0, 'task', t.id)
   redis.call('PEXPIRE', at, math.max(LIFE, t.expires - now + SLACK))

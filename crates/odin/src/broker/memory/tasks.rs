@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::super::{Begun, Result, TaskBroker, TaskReply};
 use super::{Kept, Line, Memory, MemoryBroker};
 use crate::broker::WorkerNudge;
-use crate::call::{Gone, Message, Reach, Record, Run};
+use crate::call::{Fence, Gone, Message, Reach, Record, Run};
 use crate::id::CallId;
 use crate::tasks::{Answered, NewTask, TaskEnd, TaskRecord, TaskView, TaskWork};
 
@@ -28,7 +28,7 @@ impl Memory {
         self.queues.entry(order.server.clone()).or_default().waiting.push_back(line);
         let mut record = Record::new(order, now);
         record.reach = Reach::None;
-        self.records.insert(run, Kept { record, inbox: Default::default(), expires: None });
+        self.records.insert(run, Kept::new(record));
     }
 
     /// Whether the principal may have one more task.
@@ -43,21 +43,20 @@ impl TaskBroker for MemoryBroker {
     async fn begin_task(
         &self,
         call: CallId,
-        epoch: u32,
+        fence: Fence<'_>,
         task: &NewTask,
         out: &Message,
     ) -> Result<std::result::Result<Begun, Gone>> {
         let now = self.now();
         let mut memory = self.memory();
         memory.sweep(now);
-        let alive = memory.waits_alive(call, now);
         // An EMIT of nothing says whether the call is this worker's, and whether its client is there.
         let Some(kept) = memory.records.get_mut(&call) else { return Ok(Err(Gone::Missing)) };
         if kept.record.run == Run::Done && kept.record.out.as_ref() == Some(out) {
-            let state = kept.record.finish_run(epoch, out, true, now);
+            let state = kept.record.finish_run(fence, out, now, &self.timing);
             return Ok(state.map(Begun::Created));
         }
-        let state = match kept.record.emit(epoch, 0, &[], alive) {
+        let state = match kept.record.emit(fence, 0, &[], now, &self.timing) {
             Ok(state) => state,
             Err(gone) => return Ok(Err(gone)),
         };
@@ -71,7 +70,7 @@ impl TaskBroker for MemoryBroker {
         memory.tasks.insert(call, record);
         memory.start_run(call, now);
         let Some(kept) = memory.records.get_mut(&call) else { return Ok(Err(Gone::Missing)) };
-        let state = kept.record.finish_run(epoch, out, alive, now);
+        let state = kept.record.finish_run(fence, out, now, &self.timing);
         memory.nudge_waiting(call);
         drop(memory);
         self.arrived.notify_waiters();
@@ -87,7 +86,7 @@ impl TaskBroker for MemoryBroker {
         &self,
         task: CallId,
         run: CallId,
-        epoch: u32,
+        fence: Fence<'_>,
         note: &str,
         at: u64,
     ) -> Result<Option<TaskView>> {
@@ -95,7 +94,7 @@ impl TaskBroker for MemoryBroker {
         let mut memory = self.memory();
         let owned = memory.records.get(&run).is_some_and(|kept| {
             let record = &kept.record;
-            !record.closed && record.epoch == epoch && record.run == Run::Running
+            record.is_owned(fence) && record.run == Run::Running
         });
         let record = memory.task(task, now).filter(|_| owned);
         Ok(record.and_then(|record| record.note(run, note, at).then(|| record.view(task))))
@@ -104,7 +103,7 @@ impl TaskBroker for MemoryBroker {
     async fn end_run(
         &self,
         run: CallId,
-        epoch: u32,
+        fence: Fence<'_>,
         end: &TaskEnd,
         next: CallId,
         at: u64,
@@ -114,7 +113,7 @@ impl TaskBroker for MemoryBroker {
         memory.sweep(now);
         let Some(kept) = memory.records.get_mut(&run) else { return Ok(Err(Gone::Missing)) };
         let task = kept.record.order.task;
-        if let Err(gone) = kept.record.published(epoch) {
+        if let Err(gone) = kept.record.published(fence) {
             return Ok(Err(gone));
         }
         memory.settle(run, now, &self.timing);

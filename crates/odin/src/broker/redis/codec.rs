@@ -6,9 +6,9 @@ use std::str::FromStr;
 
 use redis::Value;
 
-use super::super::{Claimed, Held, Result, Stray, Unavailable};
+use super::super::{Claimed, Held, Inbox, Result, Stray, Unavailable};
 use crate::call::{
-    Claim, Gone, Join, Message, Offer, Order, Reach, Read, Resume, Retry, Run, Snapshot, State, Via,
+    Claim, Gone, Join, Message, Offer, Order, Reach, Read, Resume, Retry, Run, Snapshot, State, Via, Withdraw,
 };
 use crate::id::CallChannel;
 use crate::job::Era;
@@ -85,9 +85,9 @@ pub(super) fn view(value: Value) -> Result<std::result::Result<State, Gone>> {
 
 /// As `state()` in `prelude.lua` returns it.
 fn state(value: Value) -> Result<State> {
-    let [hi, cancel, kind, node, request, ticket, since, channel, from, gate] = fixed(value)?;
+    let [hi, cancel, kind, node, request, asked, ticket, since, channel, from, gate] = fixed(value)?;
     let reach = match text(kind)?.as_str() {
-        "node" => Reach::Node { node: text(node)?, request: number(request)? },
+        "node" => Reach::Node { node: text(node)?, request: number(request)?, asked: number(asked)? },
         "offered" => Reach::Offered {
             ticket: text(ticket)?.parse().map_err(|_| nonsense("ticket"))?,
             since: number(since)?,
@@ -251,7 +251,7 @@ pub(super) fn restored(snapshot: &Snapshot) -> Vec<Field<'_>> {
         fields.push(("out", (&**out).into()));
     }
     let kind = match &snapshot.state.reach {
-        Reach::Node { node: at, request } => {
+        Reach::Node { node: at, request, .. } => {
             fields.extend(node(at, *request));
             "node"
         }
@@ -284,6 +284,7 @@ pub(super) fn offer(value: Value) -> Result<Offer> {
         return Ok(Offer::Done(text(out)?.into()));
     }
     match text(value)?.as_str() {
+        "queued" => Ok(Offer::Queued),
         "wait" => Ok(Offer::Wait),
         "offered" => Ok(Offer::Offered),
         "cancelled" => Ok(Offer::Cancelled),
@@ -293,11 +294,30 @@ pub(super) fn offer(value: Value) -> Result<Offer> {
 }
 
 pub(super) fn read(value: Value) -> Result<Read> {
-    if value == Value::Nil {
-        return Ok(Read { over: true, ..Read::default() });
+    if let Value::Array(_) = value {
+        let [events, out] = fixed(value)?;
+        return Ok(Read::Events { events: messages(events)?, out: message(out)? });
     }
-    let [events, out] = fixed(value)?;
-    Ok(Read { events: messages(events)?, out: message(out)?, over: false })
+    match text(value)?.as_str() {
+        "queued" => Ok(Read::Queued),
+        "cancelled" => Ok(Read::Cancelled),
+        "missing" => Ok(Read::Missing),
+        _ => Err(nonsense("reply")),
+    }
+}
+
+pub(super) fn withdraw(value: Value) -> Result<Withdraw> {
+    match text(value)?.as_str() {
+        "withdrawn" => Ok(Withdraw::Withdrawn),
+        "begun" => Ok(Withdraw::Begun),
+        "missing" => Ok(Withdraw::Missing),
+        _ => Err(nonsense("reply")),
+    }
+}
+
+pub(super) fn inbox(value: Value) -> Result<Inbox> {
+    let [last, waiting] = fixed(value)?;
+    Ok(Inbox { last: number(last)?, messages: messages(waiting)? })
 }
 
 pub(super) fn join(value: Value) -> Result<Join> {

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, RedisError, RedisResult, ScriptInvocation, Value};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, RedisError, RedisResult, ScriptInvocation, Value,
+};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -44,7 +46,22 @@ impl Link {
         Self { client, config, state: Mutex::default() }
     }
 
-    /// Runs a script; loads it first where the server does not know it.
+    /// Runs a script that must not run twice: it is sent once. None: it was sent, and nobody knows whether it ran.
+    pub(super) async fn invoke_once(&self, script: &ScriptInvocation<'_>) -> Result<Option<Value>> {
+        let (mut connection, serial) = self.connection().await?;
+        let reply = script.invoke_async(&mut connection).await;
+        once(self.check(serial, reply).await)
+    }
+
+    /// Runs a command that must not run twice.
+    pub(super) async fn command_once(&self, command: &Cmd) -> Result<Option<Value>> {
+        let (mut connection, serial) = self.connection().await?;
+        let reply = command.query_async(&mut connection).await;
+        once(self.check(serial, reply).await)
+    }
+
+    /// Runs a script; loads it first where the server does not know it. Sent again when the connection broke before
+    /// the reply came.
     pub(super) async fn invoke(&self, script: &ScriptInvocation<'_>) -> Result<Value> {
         let (mut connection, serial) = self.connection().await?;
         let reply = script.invoke_async(&mut connection).await;
@@ -58,7 +75,7 @@ impl Link {
         }
     }
 
-    /// Runs a command.
+    /// Runs a command. Sent again when the connection broke before the reply came.
     pub(super) async fn command(&self, command: &Cmd) -> RedisResult<Value> {
         let connect = async || {
             let error = |error: Unavailable| RedisError::from(std::io::Error::other(error.0));
@@ -112,6 +129,15 @@ impl Link {
             }
         }
         reply
+    }
+}
+
+/// What is known after a command was sent once. A server's own error says that it did nothing.
+fn once(reply: RedisResult<Value>) -> Result<Option<Value>> {
+    match reply {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if matches!(error.kind(), ErrorKind::Server(_)) => Err(unavailable(error)),
+        Err(_) => Ok(None),
     }
 }
 

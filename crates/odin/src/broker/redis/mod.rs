@@ -32,10 +32,12 @@ use self::scripts::{Clock, Scripts, head};
 use self::tasks::TaskScripts;
 use super::memory::PARKED;
 use super::{
-    Beat, Beaten, Broker, BrokerLimits, Cast, Claimed, Entry, Held, NodeNudge, Result, Stray, Taken,
+    Beat, Beaten, Broker, BrokerLimits, Cast, Claimed, Entry, Held, Inbox, NodeNudge, Result, Stray, Taken,
     Unavailable, WorkerNudge,
 };
-use crate::call::{Enqueue, Gone, Join, Message, Offer, Order, Read, Resume, Snapshot, State, Timing};
+use crate::call::{
+    Enqueue, Fence, Gone, Join, Message, Offer, Order, Read, Resume, Snapshot, State, Timing, Withdraw,
+};
 use crate::id::{CallChannel, CallId, Ticket};
 use crate::runner::Rerun;
 
@@ -109,14 +111,6 @@ impl RedisBroker {
             readers: Mutex::default(),
             generations: Mutex::new(vec![None; usize::from(shards)]),
         })
-    }
-
-    /// Whether Redis answers.
-    ///
-    /// # Errors
-    /// [`Unavailable`] when it does not, within about a second.
-    pub async fn ping(&self) -> Result<()> {
-        self.link.command(&cmd("PING")).await.map(drop).map_err(unavailable)
     }
 
     fn reader(&self, server: &str, worker: &str) -> Arc<Reader> {
@@ -211,6 +205,11 @@ fn root(shard: u8) -> String {
     format!("asgard:{{{shard}}}:")
 }
 
+/// The error of a command that was sent once and not answered.
+fn unanswered() -> Unavailable {
+    Unavailable("the connection broke before the reply came".to_owned())
+}
+
 /// A random name for a memory without one.
 fn fresh() -> String {
     format!("{:016x}", rand::random::<u64>())
@@ -249,14 +248,8 @@ impl Broker for RedisBroker {
         u8::try_from(number % u32::from(self.shards)).unwrap_or_default()
     }
 
-    async fn announce(&self, node: &str) -> Result<()> {
-        let announce = |shard| {
-            self.invoke(&self.scripts.announce, shard, |invocation| {
-                invocation.arg(node);
-            })
-        };
-        try_join_all((0..self.shards).map(announce)).await?;
-        Ok(())
+    async fn ping(&self) -> Result<()> {
+        self.link.command(&cmd("PING")).await.map(drop).map_err(unavailable)
     }
 
     async fn node_nudges(&self, node: &str) -> Result<mpsc::Receiver<NodeNudge>> {
@@ -282,16 +275,14 @@ impl Broker for RedisBroker {
         let mut fields = codec::order(&order);
         fields.extend(codec::node(&order.node, order.request));
         fields.extend(key.as_deref().map(|key| ("ids", key.into())));
-        let reply = self
-            .invoke(&self.scripts.enqueue, call.shard(), |invocation| {
-                invocation.arg(call.to_string()).arg(&order.server).arg(key.as_deref().unwrap_or_default());
-                invocation.arg(retry.map_or("", |retry| &retry.name));
-                invocation.arg(retry.map_or("", |retry| &retry.print));
-                invocation.arg(line.len() * 2);
-                add_fields(invocation, &line);
-                add_fields(invocation, &fields);
-            })
-            .await?;
+        let mut invocation = self.scripts.enqueue.key(root(call.shard()));
+        invocation.arg(call.to_string()).arg(&order.server).arg(key.as_deref().unwrap_or_default());
+        invocation.arg(retry.map_or("", |retry| &retry.name));
+        invocation.arg(retry.map_or("", |retry| &retry.print));
+        invocation.arg(line.len() * 2);
+        add_fields(&mut invocation, &line);
+        add_fields(&mut invocation, &fields);
+        let Some(reply) = self.link.invoke_once(&invocation).await? else { return Ok(Enqueue::Unanswered) };
         if let Value::Array(_) = reply {
             let [call, same] = codec::fixed(reply)?;
             return Ok(Enqueue::Known { call: codec::number(call)?, same: codec::number::<u8>(same)? == 1 });
@@ -314,6 +305,11 @@ impl Broker for RedisBroker {
     ) -> Result<Offer> {
         let args = [node, &request.to_string(), &ticket.to_string(), codec::digit(may_hold)];
         codec::offer(self.call(&self.scripts.offer, call, &args).await?)
+    }
+
+    async fn withdraw(&self, call: CallId, node: &str, request: u64) -> Result<Withdraw> {
+        let args = [node, &request.to_string()];
+        codec::withdraw(self.call(&self.scripts.withdraw, call, &args).await?)
     }
 
     async fn hold(&self, ticket: Ticket, assertion: &str) -> Result<Option<Held>> {
@@ -384,8 +380,12 @@ impl Broker for RedisBroker {
     }
 
     async fn post(&self, call: CallId, session: &str, message: Message) -> Result<bool> {
-        let reply = self.call(&self.scripts.post, call, &[session, &message]).await?;
-        Ok(codec::number::<u8>(reply)? == 1)
+        let mut invocation = self.scripts.post.key(root(call.shard()));
+        invocation.arg(call.to_string()).arg(session).arg(&*message);
+        match self.link.invoke_once(&invocation).await? {
+            Some(reply) => Ok(codec::number::<u8>(reply)? == 1),
+            None => Err(unanswered()),
+        }
     }
 
     async fn remember(&self, session: &str, field: &str, value: &str, live: Duration) -> Result<bool> {
@@ -424,8 +424,15 @@ impl Broker for RedisBroker {
         Ok(entries)
     }
 
-    async fn take(&self, server: &str, worker: &str, entry: &Entry, rerun: Rerun) -> Result<Option<Taken>> {
-        let args = [server, worker, &entry.receipt, codec::rerun(rerun), &fresh()];
+    async fn take(
+        &self,
+        server: &str,
+        worker: &str,
+        entry: &Entry,
+        attempt: &str,
+        rerun: Rerun,
+    ) -> Result<Option<Taken>> {
+        let args = [server, worker, &entry.receipt, attempt, codec::rerun(rerun), &fresh()];
         let reply = self.call(&self.scripts.take, entry.call, &args).await?;
         if reply == Value::Nil {
             return Ok(None);
@@ -435,20 +442,21 @@ impl Broker for RedisBroker {
         Ok(Some(Taken { snapshot: codec::snapshot(snapshot)?, generation: self.generation().await? }))
     }
 
-    async fn inbox(&self, call: CallId, epoch: u32) -> Result<Vec<Message>> {
-        codec::messages(self.call(&self.scripts.inbox, call, &[&epoch.to_string()]).await?)
+    async fn inbox(&self, call: CallId, fence: Fence<'_>, after: u64) -> Result<Inbox> {
+        let args = [fence.worker, &fence.epoch.to_string(), &after.to_string()];
+        codec::inbox(self.call(&self.scripts.inbox, call, &args).await?)
     }
 
     async fn emit(
         &self,
         call: CallId,
-        epoch: u32,
+        fence: Fence<'_>,
         first: u32,
         events: &[Message],
     ) -> Result<std::result::Result<State, Gone>> {
         let reply = self
             .invoke(&self.scripts.emit, call.shard(), |invocation| {
-                invocation.arg(call.to_string()).arg(epoch).arg(first);
+                invocation.arg(call.to_string()).arg(fence.worker).arg(fence.epoch).arg(first);
                 for event in events {
                     invocation.arg(&**event);
                 }
@@ -460,29 +468,48 @@ impl Broker for RedisBroker {
     async fn finish(
         &self,
         call: CallId,
-        epoch: u32,
+        fence: Fence<'_>,
         out: &Message,
     ) -> Result<std::result::Result<State, Gone>> {
-        codec::view(self.call(&self.scripts.finish, call, &[&epoch.to_string(), out]).await?)
+        codec::view(
+            self.call(&self.scripts.finish, call, &[fence.worker, &fence.epoch.to_string(), out]).await?,
+        )
     }
 
-    async fn gate(&self, call: CallId, epoch: u32, channel: u32) -> Result<std::result::Result<State, Gone>> {
-        let args = [&*epoch.to_string(), &*channel.to_string()];
+    async fn gate(
+        &self,
+        call: CallId,
+        fence: Fence<'_>,
+        channel: u32,
+    ) -> Result<std::result::Result<State, Gone>> {
+        let args = [fence.worker, &fence.epoch.to_string(), &channel.to_string()];
         codec::view(self.call(&self.scripts.gate, call, &args).await?)
     }
 
-    async fn lost(&self, call: CallId, epoch: u32, channel: u32) -> Result<std::result::Result<State, Gone>> {
-        let args = [&*epoch.to_string(), &*channel.to_string()];
+    async fn lost(
+        &self,
+        call: CallId,
+        fence: Fence<'_>,
+        channel: u32,
+    ) -> Result<std::result::Result<State, Gone>> {
+        let args = [fence.worker, &fence.epoch.to_string(), &channel.to_string()];
         codec::view(self.call(&self.scripts.lost, call, &args).await?)
     }
 
-    async fn published(&self, call: CallId, epoch: u32) -> Result<std::result::Result<(), Gone>> {
-        let reply = self.call(&self.scripts.published, call, &[&epoch.to_string()]).await?;
+    async fn published(&self, call: CallId, fence: Fence<'_>) -> Result<std::result::Result<(), Gone>> {
+        let reply =
+            self.call(&self.scripts.published, call, &[fence.worker, &fence.epoch.to_string()]).await?;
         Ok(codec::owned(reply)?.map(drop))
     }
 
-    async fn drop_work(&self, call: CallId, epoch: u32) -> Result<std::result::Result<Option<State>, Gone>> {
-        codec::dropped(self.call(&self.scripts.drop_work, call, &[&epoch.to_string()]).await?)
+    async fn drop_work(
+        &self,
+        call: CallId,
+        fence: Fence<'_>,
+    ) -> Result<std::result::Result<Option<State>, Gone>> {
+        codec::dropped(
+            self.call(&self.scripts.drop_work, call, &[fence.worker, &fence.epoch.to_string()]).await?,
+        )
     }
 
     async fn beat(&self, worker: &str, beats: &[Beat]) -> Result<Beaten> {
@@ -558,7 +585,7 @@ impl Broker for RedisBroker {
     async fn cast(&self, topic: &str, message: Message) -> Result<()> {
         let mut publish = cmd("PUBLISH");
         publish.arg(bus::channel(topic)).arg(&*message);
-        self.link.command(&publish).await.map(drop).map_err(unavailable)
+        self.link.command_once(&publish).await?.map(drop).ok_or_else(unanswered)
     }
 
     async fn follow(&self, topics: &[String]) -> Result<mpsc::Receiver<Cast>> {

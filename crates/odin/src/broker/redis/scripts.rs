@@ -27,9 +27,9 @@ pub(super) enum Clock {
 
 /// All scripts, for one site's configuration.
 pub(super) struct Scripts {
-    pub(super) announce: Script,
     pub(super) enqueue: Script,
     pub(super) offer: Script,
+    pub(super) withdraw: Script,
     pub(super) hold: Script,
     pub(super) read: Script,
     pub(super) abandon: Script,
@@ -66,9 +66,9 @@ impl Scripts {
     pub(super) fn new(timing: &Timing, limits: &BrokerLimits, life: Duration, clock: Clock) -> Self {
         let head = head(timing, limits, life, clock);
         Self {
-            announce: script!(head, "announce"),
             enqueue: script!(head, "enqueue"),
             offer: script!(head, "offer"),
+            withdraw: script!(head, "withdraw"),
             hold: script!(head, "hold"),
             read: script!(head, "read"),
             abandon: script!(head, "abandon"),

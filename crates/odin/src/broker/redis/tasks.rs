@@ -7,7 +7,7 @@ use redis::{Script, ScriptInvocation, Value};
 
 use super::super::{Begun, Result, TaskBroker, TaskReply, Unavailable};
 use super::{RedisBroker, codec};
-use crate::call::{Gone, Message};
+use crate::call::{Fence, Gone, Message};
 use crate::id::CallId;
 use crate::tasks::{NewTask, Status, TaskEnd, TaskView, TaskWork};
 
@@ -121,13 +121,14 @@ impl TaskBroker for RedisBroker {
     async fn begin_task(
         &self,
         call: CallId,
-        epoch: u32,
+        fence: Fence<'_>,
         task: &NewTask,
         out: &Message,
     ) -> Result<std::result::Result<Begun, Gone>> {
         let reply = self
             .invoke(&self.tasks.begin, call.shard(), |invocation| {
-                invocation.arg(call.to_string()).arg(epoch).arg(&**out).arg(task.run.to_string());
+                invocation.arg(call.to_string()).arg(fence.worker).arg(fence.epoch).arg(&**out);
+                invocation.arg(task.run.to_string());
                 invocation.arg(&*task.job).arg(&task.tool).arg(&*task.lost);
                 invocation.arg(task.ttl).arg(task.poll).arg(task.created);
                 add_optional(invocation, task.server_info.as_deref());
@@ -155,25 +156,26 @@ impl TaskBroker for RedisBroker {
         &self,
         task: CallId,
         run: CallId,
-        epoch: u32,
+        fence: Fence<'_>,
         note: &str,
         at: u64,
     ) -> Result<Option<TaskView>> {
-        let args = [&*run.to_string(), &*epoch.to_string(), note, &*at.to_string()];
+        let args = [&*run.to_string(), fence.worker, &*fence.epoch.to_string(), note, &*at.to_string()];
         maybe_view(self.call(&self.tasks.note, task, &args).await?)
     }
 
     async fn end_run(
         &self,
         run: CallId,
-        epoch: u32,
+        fence: Fence<'_>,
         end: &TaskEnd,
         next: CallId,
         at: u64,
     ) -> Result<std::result::Result<Option<TaskView>, Gone>> {
         let reply = self
             .invoke(&self.tasks.end, run.shard(), |invocation| {
-                invocation.arg(run.to_string()).arg(epoch).arg(next.to_string()).arg(at);
+                invocation.arg(run.to_string()).arg(fence.worker).arg(fence.epoch);
+                invocation.arg(next.to_string()).arg(at);
                 match end {
                     TaskEnd::Asks { asks, state } => {
                         invocation.arg("asks");

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use redis::{Value, cmd};
 
-use super::super::super::{Beat, Broker, BrokerLimits, Entry};
+use super::super::super::{Beat, Broker, BrokerLimits, Entry, Inbox};
 use super::super::scripts::Clock;
 use super::super::{RedisBroker, codec};
 use super::redis_server::RedisServer;
-use super::{order, until};
-use crate::call::{Enqueue, Message, Offer, Order, Timing};
+use super::{by, order, until};
+use crate::call::{Enqueue, Message, Offer, Order, Timing, Withdraw};
 use crate::id::{CallId, Ticket};
 use crate::job::Era;
 use crate::runner::Rerun;
@@ -33,7 +33,7 @@ impl Site {
         let call = self.enqueue(order).await;
         let line = self.line().await;
         assert_eq!(line.call, call);
-        self.broker.take("s", "w", &line, Rerun::Safe).await.unwrap().unwrap();
+        self.broker.take("s", "w", &line, "t", Rerun::Safe).await.unwrap().unwrap();
         call
     }
 
@@ -42,7 +42,7 @@ impl Site {
         let call = self.enqueue(order).await;
         until("the call", async || {
             let line = self.line().await;
-            let taken = self.broker.take("s", "w", &line, Rerun::Safe).await.unwrap();
+            let taken = self.broker.take("s", "w", &line, "t", Rerun::Safe).await.unwrap();
             (taken.is_some() && line.call == call).then_some(())
         })
         .await;
@@ -71,47 +71,49 @@ async fn nothing_is_left_when_the_times_have_passed() {
     let broker = RedisBroker::with_clock(&server.url(), timing, limits, 2, life, Clock::Redis).unwrap();
     let site = Site { broker };
     let broker = &site.broker;
-    broker.announce("a").await.unwrap();
     let out = || "out".into();
     let modern = order(Era::Modern, "a", 1);
     let session = order(Era::Session, "a", 2);
+    let with_id = |id: &str| Order { request_id: Some(id.into()), ..order(Era::Session, "a", 2) };
     let ticket = |call: CallId| Ticket::random(call.shard());
 
-    // A call of the modern era that is answered leaves nothing at once.
+    // A call that is answered stays for a while, in case the reply was lost.
     let call = site.take(&modern).await;
-    broker.finish(call, 1, &out()).await.unwrap().unwrap();
+    broker.finish(call, by("w", 1), &out()).await.unwrap().unwrap();
+    assert_eq!(broker.offer(call, "a", 1, ticket(call), true).await, Ok(Offer::Done(out())));
     assert_eq!(broker.offer(call, "a", 1, ticket(call), true).await, Ok(Offer::Done(out())));
     let left = site.keys().await;
-    assert!(left.iter().all(|key| key.contains(":q:") || key.contains(":node:")), "{left:?}");
+    assert!(left.iter().all(|key| key.contains(":q:") || key.contains(":call:")), "{left:?}");
+    assert_eq!(broker.withdraw(CallId::random(0), "a", 3).await, Ok(Withdraw::Missing));
 
     // Finished in a session, held with events, cancelled, given up, and resumed: kept for a time.
     let call = site.take(&session).await;
-    broker.emit(call, 1, 1, &["e".into()]).await.unwrap().unwrap();
+    broker.emit(call, by("w", 1), 1, &["e".into()]).await.unwrap().unwrap();
     assert!(broker.post(call, "session", "m".into()).await.unwrap());
     let shown = ticket(call);
     assert_eq!(broker.offer(call, "a", 2, shown, true).await, Ok(Offer::Offered));
     assert!(broker.hold(shown, "a1").await.unwrap().is_some());
-    broker.gate(call, 1, 1).await.unwrap().unwrap();
-    broker.finish(call, 1, &out()).await.unwrap().unwrap();
-    broker.published(call, 1).await.unwrap().unwrap();
+    broker.gate(call, by("w", 1), 1).await.unwrap().unwrap();
+    broker.finish(call, by("w", 1), &out()).await.unwrap().unwrap();
+    broker.published(call, by("w", 1)).await.unwrap().unwrap();
     site.enqueue(&session).await;
     broker.cancel("session", "1").await.unwrap();
     let call = site.take_after_cancelled(&modern).await;
     broker.abandon(call, "a", 1).await.unwrap();
-    assert_eq!(broker.drop_work(call, 1).await, Ok(Ok(None)));
+    assert_eq!(broker.drop_work(call, by("w", 1)).await, Ok(Ok(None)));
 
     // Everybody dies: in the queue, at work with messages, with a lease that nobody claims.
     site.enqueue(&modern).await;
-    site.enqueue(&session).await;
+    site.enqueue(&with_id("2")).await;
     site.line().await;
-    let call = site.take_after_cancelled(&session).await;
-    broker.emit(call, 1, 1, &["e".into()]).await.unwrap().unwrap();
+    let call = site.take_after_cancelled(&with_id("3")).await;
+    broker.emit(call, by("w", 1), 1, &["e".into()]).await.unwrap().unwrap();
     assert!(broker.post(call, "session", "m".into()).await.unwrap());
     // A cancellation that nothing follows; it is remembered for ten seconds.
     broker.cancel("nobody's", "1").await.unwrap();
 
     let keys = site.keys().await;
-    let kinds = ["call", "log", "inbox", "q", "leases", "ticket", "node", "ids", "cancel"];
+    let kinds = ["call", "log", "inbox", "q", "leases", "ticket", "withdrawn", "ids", "cancel"];
     for kind in kinds {
         assert!(keys.iter().any(|key| key.contains(&format!(":{kind}:"))), "no {kind} in {keys:?}");
     }
@@ -134,7 +136,7 @@ async fn a_call_at_work_outlives_the_time_of_its_parts() {
         RedisBroker::with_clock(&server.url(), Timing::default(), limits, 1, life, Clock::Redis).unwrap();
     let site = Site { broker };
     let call = site.take(&order(Era::Session, "a", 2)).await;
-    site.broker.emit(call, 1, 1, &["e".into()]).await.unwrap().unwrap();
+    site.broker.emit(call, by("w", 1), 1, &["e".into()]).await.unwrap().unwrap();
     assert!(site.broker.post(call, "session", "m".into()).await.unwrap());
     for _ in 0..20 {
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -145,7 +147,11 @@ async fn a_call_at_work_outlives_the_time_of_its_parts() {
     let beat = Beat { call, epoch: 1, subscribed: true };
     let view = site.broker.beat("w", &[beat]).await.unwrap().views.remove(0).unwrap();
     assert!(view.cancel, "still found by its request id");
-    assert_eq!(site.broker.inbox(call, 1).await.unwrap(), [Message::from("m")]);
+    let inbox = async |after| site.broker.inbox(call, by("w", 1), after).await.unwrap();
+    let waiting = Inbox { last: 1, messages: vec![Message::from("m")] };
+    assert_eq!(inbox(0).await, waiting);
+    assert_eq!(inbox(0).await, waiting, "until it is said that it arrived");
+    assert_eq!(inbox(1).await, Inbox { last: 1, messages: vec![] });
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ mod tasks;
 
 use std::time::{Duration, Instant};
 
-use crate::call::{Order, Via};
+use crate::call::{Fence, Order, Via};
 use crate::job::Era;
 
 /// An order of backend `node` for server `s`.
@@ -33,6 +33,11 @@ fn order(era: Era, node: &str, request: u64) -> Order {
         retry: None,
         task: None,
     }
+}
+
+/// What a worker shows for a call that it took in an epoch.
+fn by(worker: &str, epoch: u32) -> Fence<'_> {
+    Fence { worker, epoch }
 }
 
 /// Asks again until there is something, for at most ten seconds.

@@ -13,8 +13,8 @@ use redis::cmd;
 use super::super::super::{Beat, Broker, BrokerLimits, Entry, MemoryBroker, Result, TaskBroker};
 use super::super::scripts::Clock;
 use super::super::{LIFE, RedisBroker, codec, root};
-use super::order;
 use super::redis_server::RedisServer;
+use super::{by, order};
 use crate::call::{Message, Run, Timing};
 use crate::id::CallId;
 use crate::job::Era;
@@ -154,15 +154,13 @@ impl World {
         world
     }
 
-    /// Moves the time; the backend `a` lives on.
+    /// Moves the time.
     async fn advance(&mut self, by: u64) {
         let now = self.clock.fetch_add(by, Ordering::Relaxed) + by;
         for shard in 0..self.redis.shards {
             let key = format!("{}clock", root(shard));
             self.redis.link.command(cmd("SET").arg(key).arg(now)).await.unwrap();
         }
-        self.memory.announce("a").await.unwrap();
-        self.redis.announce("a").await.unwrap();
     }
 
     /// Nothing of a task stays.
@@ -393,10 +391,10 @@ impl World {
             memory.sort_by_key(|entry| entry.call);
             redis.sort_by_key(|entry| entry.call);
             for (memory, redis) in memory.iter().zip(&redis) {
-                let taken = self.memory.take(queue, "w", memory, rerun).await.unwrap();
+                let taken = self.memory.take(queue, "w", memory, "t", rerun).await.unwrap();
                 one +=
                     &format!("{} {:?} {:?}\n", memory.call, memory.tool, taken.map(|taken| taken.snapshot));
-                let taken = self.redis.take(queue, "w", redis, rerun).await.unwrap();
+                let taken = self.redis.take(queue, "w", redis, "t", rerun).await.unwrap();
                 other +=
                     &format!("{} {:?} {:?}\n", redis.call, redis.tool, taken.map(|taken| taken.snapshot));
                 if !self.calls.contains(&memory.call) {
@@ -421,14 +419,14 @@ async fn ask<B: Broker>(broker: &B, command: &Command, at: u64) -> Result<String
         Command::Call(call) => format!("{:?}", broker.enqueue(call, order(Era::Modern, "a", 1)).await?),
         Command::Abandon(call) => format!("{:?}", broker.abandon(call, "a", 1).await?),
         Command::Begin(call, epoch, task, out) => {
-            format!("{:?}", broker.begin_task(call, epoch, &task, &out).await?)
+            format!("{:?}", broker.begin_task(call, by("w", epoch), &task, &out).await?)
         }
         Command::Work(task, run) => format!("{:?}", broker.task_work(task, run).await?),
         Command::Note(task, run, epoch, note) => {
-            format!("{:?}", broker.note_task(task, run, epoch, note, at).await?)
+            format!("{:?}", broker.note_task(task, run, by("w", epoch), note, at).await?)
         }
         Command::End(run, epoch, end, next) => {
-            format!("{:?}", broker.end_run(run, epoch, &end, next, at).await?)
+            format!("{:?}", broker.end_run(run, by("w", epoch), &end, next, at).await?)
         }
         Command::Get(task, principal) => format!("{:?}", broker.task(task, principal, at).await?),
         Command::Answer(task, principal, answers, next) => {
@@ -444,8 +442,8 @@ async fn ask<B: Broker>(broker: &B, command: &Command, at: u64) -> Result<String
             claimed.sort_by_key(|claimed| claimed.call);
             format!("{claimed:?}")
         }
-        Command::Published(call, epoch) => format!("{:?}", broker.published(call, epoch).await?),
-        Command::DropWork(call, epoch) => format!("{:?}", broker.drop_work(call, epoch).await?),
+        Command::Published(call, epoch) => format!("{:?}", broker.published(call, by("w", epoch)).await?),
+        Command::DropWork(call, epoch) => format!("{:?}", broker.drop_work(call, by("w", epoch)).await?),
         Command::Pull(_) | Command::Lose(_) | Command::Advance(_) => unreachable!("handled by its caller"),
     })
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::super::super::{Beat, Broker, Claimed, Unavailable};
-use crate::call::{Message, Order, Snapshot};
+use crate::call::{Fence, Message, Order, Snapshot};
 use crate::id::{CallChannel, CallId, Ticket};
 use crate::runner::Rerun;
 
@@ -15,7 +15,11 @@ pub(super) const OUTCOMES: &[(&str, &str)] = &[
     ("Enqueue", "Cancelled"),
     ("Enqueue", "same: true"),
     ("Enqueue", "same: false"),
+    ("Offer", "Queued"),
     ("Offer", "Wait"),
+    ("Withdraw", "Withdrawn"),
+    ("Withdraw", "Begun"),
+    ("Withdraw", "Missing"),
     ("Offer", "Done"),
     ("Offer", "Offered"),
     ("Offer", "Cancelled"),
@@ -25,7 +29,9 @@ pub(super) const OUTCOMES: &[(&str, &str)] = &[
     ("Hold", "None"),
     ("Read", "events: [\""),
     ("Read", "out: Some"),
-    ("Read", "over: true"),
+    ("Read", "Queued"),
+    ("Read", "Cancelled"),
+    ("Read", "Missing"),
     ("Resume", "Unknown"),
     ("Resume", "Replay { events: [\""),
     ("Resume", "Held { events: [\""),
@@ -36,7 +42,7 @@ pub(super) const OUTCOMES: &[(&str, &str)] = &[
     ("Join", "Waits"),
     ("Post", "true"),
     ("Post", "false"),
-    ("Inbox", "[\""),
+    ("Inbox", "messages: [\""),
     ("Take", "Some(Snapshot"),
     ("Take", "None"),
     ("Emit", "Ok(State { reach: Node"),
@@ -74,12 +80,19 @@ pub(super) const OUTCOMES: &[(&str, &str)] = &[
     ("Recall", "level"),
 ];
 
+/// A worker's name and epoch.
+pub(super) type By = (&'static str, u32);
+
+fn fence_of((worker, epoch): By) -> Fence<'static> {
+    Fence { worker, epoch }
+}
+
 /// One command for both brokers.
 #[derive(Debug, Clone)]
 pub(super) enum Command {
-    Announce(&'static str),
     Enqueue(CallId, Arc<Order>),
     Offer(CallId, &'static str, u64, Ticket, bool),
+    Withdraw(CallId, &'static str, u64),
     Hold(Ticket, &'static str),
     Read(CallId, &'static str, u64, u32),
     Abandon(CallId, &'static str, u64),
@@ -91,14 +104,15 @@ pub(super) enum Command {
     Recall(&'static str),
     Next(&'static str, usize),
     Undelivered(&'static str),
-    Take(&'static str, CallId, Rerun),
-    Inbox(CallId, u32),
-    Emit(CallId, u32, u32, Vec<Message>),
-    Finish(CallId, u32, Message),
-    Gate(CallId, u32, u32),
-    Lost(CallId, u32, u32),
-    Published(CallId, u32),
-    DropWork(CallId, u32),
+    /// The worker, the line's call, the name of the attempt.
+    Take(&'static str, CallId, &'static str, Rerun),
+    Inbox(CallId, By, u64),
+    Emit(CallId, By, u32, Vec<Message>),
+    Finish(CallId, By, Message),
+    Gate(CallId, By, u32),
+    Lost(CallId, By, u32),
+    Published(CallId, By),
+    DropWork(CallId, By),
     Beat(&'static str, Vec<Beat>),
     Claim(&'static str),
     Restore(CallId, &'static str, Box<Snapshot>),
@@ -110,10 +124,12 @@ pub(super) enum Command {
 /// The reply to a command as text.
 pub(super) async fn ask(broker: &dyn Broker, command: &Command) -> std::result::Result<String, Unavailable> {
     Ok(match command.clone() {
-        Command::Announce(node) => format!("{:?}", broker.announce(node).await?),
         Command::Enqueue(call, order) => format!("{:?}", broker.enqueue(call, (*order).clone()).await?),
         Command::Offer(call, node, request, ticket, may_hold) => {
             format!("{:?}", broker.offer(call, node, request, ticket, may_hold).await?)
+        }
+        Command::Withdraw(call, node, request) => {
+            format!("{:?}", broker.withdraw(call, node, request).await?)
         }
         Command::Hold(ticket, assertion) => format!("{:?}", broker.hold(ticket, assertion).await?),
         Command::Read(call, node, request, from) => {
@@ -136,15 +152,23 @@ pub(super) async fn ask(broker: &dyn Broker, command: &Command) -> std::result::
             format!("{:?}", broker.remember(session, field, &value, Duration::from_secs(86_400)).await?)
         }
         Command::Recall(session) => format!("{:?}", broker.recall(session).await?),
-        Command::Inbox(call, epoch) => format!("{:?}", broker.inbox(call, epoch).await?),
-        Command::Emit(call, epoch, first, events) => {
-            format!("{:?}", broker.emit(call, epoch, first, &events).await?)
+        Command::Inbox(call, fence, after) => {
+            format!("{:?}", broker.inbox(call, fence_of(fence), after).await?)
         }
-        Command::Finish(call, epoch, out) => format!("{:?}", broker.finish(call, epoch, &out).await?),
-        Command::Gate(call, epoch, channel) => format!("{:?}", broker.gate(call, epoch, channel).await?),
-        Command::Lost(call, epoch, channel) => format!("{:?}", broker.lost(call, epoch, channel).await?),
-        Command::Published(call, epoch) => format!("{:?}", broker.published(call, epoch).await?),
-        Command::DropWork(call, epoch) => format!("{:?}", broker.drop_work(call, epoch).await?),
+        Command::Emit(call, fence, first, events) => {
+            format!("{:?}", broker.emit(call, fence_of(fence), first, &events).await?)
+        }
+        Command::Finish(call, fence, out) => {
+            format!("{:?}", broker.finish(call, fence_of(fence), &out).await?)
+        }
+        Command::Gate(call, fence, channel) => {
+            format!("{:?}", broker.gate(call, fence_of(fence), channel).await?)
+        }
+        Command::Lost(call, fence, channel) => {
+            format!("{:?}", broker.lost(call, fence_of(fence), channel).await?)
+        }
+        Command::Published(call, fence) => format!("{:?}", broker.published(call, fence_of(fence)).await?),
+        Command::DropWork(call, fence) => format!("{:?}", broker.drop_work(call, fence_of(fence)).await?),
         Command::Claim(worker) => {
             let mut claimed: Vec<Claimed> = broker.claim("s", worker, 100).await?;
             claimed.sort_by_key(|claimed| claimed.call);

@@ -20,8 +20,8 @@ use self::commands::{Command, OUTCOMES, ask};
 use super::super::super::{Beat, Broker, BrokerLimits, Entry, MemoryBroker, Result, Taken};
 use super::super::scripts::{Clock, head};
 use super::super::{LIFE, RedisBroker, codec, root};
-use super::order;
 use super::redis_server::RedisServer;
+use super::{by, order};
 use crate::call::{Enqueue, Message, Order, Reach, Record, Retry, Run, Snapshot, Timing, Via};
 use crate::id::{CallChannel, CallId, Ticket};
 use crate::job::Era;
@@ -39,7 +39,7 @@ const CALLS: usize = 5;
 const PEEK: &str = "local r = record(ARGV[1])
 if not r then return false end
 local lease = redis.call('ZSCORE', key('leases', r.server), r.call)
-return { snapshot(r), r.owner, lease or 0, r.closed, r.enqueued, r.finished }";
+return { snapshot(r), r.owner, lease or 0, r.closed, r.enqueued, r.attempt or '' }";
 
 struct World {
     random: StdRng,
@@ -220,7 +220,12 @@ impl World {
             _ => (self.node(), self.random.random_range(1..3)),
         };
         let hi = record.as_ref().map_or(0, |record| record.hi);
-        let worker = self.worker();
+        let worker = match record.as_ref().map(|record| record.owner.as_str()) {
+            Some("v") if right => "v",
+            Some("w") if right => "w",
+            _ => self.worker(),
+        };
+        let fence = (worker, epoch);
         if let Some(record) = &record
             && record.run == Run::Running
             && self.random.random_bool(0.1)
@@ -228,8 +233,8 @@ impl World {
             self.plan = self.scenario(call, record, worker).into();
         }
         match self.random.random_range(0..100) {
-            0..3 => Command::Announce(node),
-            3..14 => {
+            0..2 => Command::Withdraw(call, node, request),
+            2..14 => {
                 let (call, order) = self.new_order();
                 Command::Enqueue(call, order)
             }
@@ -260,22 +265,24 @@ impl World {
             54..56 => Command::Undelivered(worker),
             46..64 if !self.lines.is_empty() => {
                 let lines: Vec<CallId> = self.lines.keys().copied().collect();
-                Command::Take(worker, self.pick(&lines), self.pick(&[Rerun::Safe, Rerun::Unsafe]))
+                let worker = self.worker();
+                let rerun = self.pick(&[Rerun::Safe, Rerun::Unsafe]);
+                Command::Take(worker, self.pick(&lines), self.pick(&["one", "two"]), rerun)
             }
-            64..66 => Command::Inbox(call, epoch),
+            64..66 => Command::Inbox(call, fence, self.random.random_range(0..3)),
             66..72 => {
                 let first = if right { hi + 1 } else { self.random.random_range(0..hi + 3) };
                 let events = (0..self.random.random_range(0..4)).map(|_| self.message()).collect();
-                Command::Emit(call, epoch, first, events)
+                Command::Emit(call, fence, first, events)
             }
             72..77 => {
                 let out = self.pick(&["out", "out", "other"]);
-                Command::Finish(call, epoch, out.into())
+                Command::Finish(call, fence, out.into())
             }
-            77..80 => Command::Gate(call, epoch, channel),
-            80..82 => Command::Lost(call, epoch, channel),
-            82..84 => Command::Published(call, epoch),
-            84..86 => Command::DropWork(call, epoch),
+            77..80 => Command::Gate(call, fence, channel),
+            80..82 => Command::Lost(call, fence, channel),
+            82..84 => Command::Published(call, fence),
+            84..86 => Command::DropWork(call, fence),
             86..90 => Command::Beat(worker, self.beats()),
             90..93 => Command::Claim(worker),
             // In Redis it vouches for the backend in its own shard alone.
@@ -303,31 +310,32 @@ impl World {
     fn scenario(&mut self, call: CallId, record: &Record, worker: &'static str) -> Vec<Command> {
         let node = if record.order.node == "a" { "a" } else { "b" };
         let (epoch, request) = (record.epoch, record.order.request);
+        let fence = (if record.owner == "v" { "v" } else { "w" }, epoch);
         let [one, two] = [(); 2].map(|()| Ticket::from_parts(call.shard(), self.random.random()));
-        let beat = Command::Beat(worker, vec![Beat { call, epoch, subscribed: false }]);
+        let beat = Command::Beat(fence.0, vec![Beat { call, epoch, subscribed: false }]);
         let offer = |ticket| Command::Offer(call, node, request, ticket, true);
-        let finish = Command::Finish(call, epoch, "out".into());
+        let finish = Command::Finish(call, fence, "out".into());
         let id = if record.order.request_id.as_deref() == Some("1") { "1" } else { "\"x\"" };
         match self.random.random_range(0..6) {
             // A stream that is taken up while the work goes on.
             5 => vec![
-                Command::Emit(call, epoch, record.hi + 1, vec!["event".into()]),
+                Command::Emit(call, fence, record.hi + 1, vec!["event".into()]),
                 Command::Resume(call, "session", 0, None),
             ],
             // A hold that is repeated after the gate was opened.
             0 => {
-                let gate = Command::Gate(call, epoch, record.channels + 1);
+                let gate = Command::Gate(call, fence, record.channels + 1);
                 vec![offer(one), Command::Hold(one, "a1"), gate, Command::Hold(one, "a1")]
             }
             // A hold with the ticket of an earlier offer.
             1 => vec![offer(one), Command::Advance(5000), beat, offer(two), Command::Hold(one, "a1")],
-            // A backend that lives and does not fetch its answer.
+            // A backend that fetches its answer too late, and then again.
             2 => {
-                let announce = Command::Announce(node);
-                vec![announce.clone(), finish, Command::Advance(5000), announce, beat]
+                let read = Command::Read(call, node, request, 0);
+                vec![finish, Command::Advance(4000), beat, Command::Advance(1000), read.clone(), read]
             }
             // An answer in spite of the cancellation.
-            3 => vec![Command::Cancel("session", id), finish, Command::Published(call, epoch)],
+            3 => vec![Command::Cancel("session", id), finish, Command::Published(call, fence)],
             // Work that goes on without a client, and is taken over.
             _ => vec![Command::Abandon(call, node, request), Command::Advance(1500), Command::Claim(worker)],
         }
@@ -366,10 +374,14 @@ impl World {
                 let redis = self.redis.undelivered("s", worker, 100).await.unwrap();
                 self.read_lines(memory, redis, true)
             }
-            Command::Take(worker, call, rerun) => {
-                let (one, other) = self.lines.remove(call).unwrap();
-                let memory = self.memory.take("s", worker, &one, *rerun).await.unwrap();
-                let redis = self.redis.take("s", worker, &other, *rerun).await.unwrap();
+            Command::Take(worker, call, attempt, rerun) => {
+                let (one, other) = self.lines[call].clone();
+                // Some are taken twice: the first reply may be lost.
+                if self.random.random_bool(0.7) {
+                    self.lines.remove(call);
+                }
+                let memory = self.memory.take("s", worker, &one, attempt, *rerun).await.unwrap();
+                let redis = self.redis.take("s", worker, &other, attempt, *rerun).await.unwrap();
                 if let (Some(memory), Some(redis)) = (&memory, &redis) {
                     self.compare_generations(&memory.generation, &redis.generation)?;
                 }
@@ -382,11 +394,11 @@ impl World {
                 self.compare_generations(&memory.generation, &redis.generation)?;
                 (format!("{:?}", memory.views), format!("{:?}", redis.views))
             }
-            Command::Advance(by) => {
-                self.clock.fetch_add(*by, Ordering::Relaxed);
+            Command::Advance(step) => {
+                self.clock.fetch_add(*step, Ordering::Relaxed);
                 self.set_clock().await;
                 // Any command of a worker makes the memory sweep.
-                self.memory.gate(CallId::from_parts(0, [0; 16]), 0, 0).await.unwrap().unwrap_err();
+                self.memory.gate(CallId::from_parts(0, [0; 16]), by("w", 0), 0).await.unwrap().unwrap_err();
                 Default::default()
             }
             Command::Forget => {
@@ -478,7 +490,7 @@ impl World {
         if reply == Value::Nil {
             return Ok(None);
         }
-        let [snapshot, owner, lease, closed, enqueued, finished] = codec::fixed(reply)?;
+        let [snapshot, owner, lease, closed, enqueued, attempt] = codec::fixed(reply)?;
         let snapshot = codec::snapshot(snapshot)?;
         Ok(Some(Record {
             order: snapshot.order,
@@ -491,7 +503,7 @@ impl World {
             reach: snapshot.state.reach,
             channels: snapshot.channels,
             hi: snapshot.state.hi,
-            finished: codec::number(finished)?,
+            attempt: codec::text(attempt)?,
             out: snapshot.out,
             log: snapshot.log,
             cancel: snapshot.state.cancel,

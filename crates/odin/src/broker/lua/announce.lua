@@ -1,2 +1,0 @@
--- A backend lives: node
-announce(ARGV[1])
