@@ -7,6 +7,7 @@ mod live;
 #[allow(dead_code, unreachable_pub)]
 #[path = "../../../../tests/support/redis_server.rs"]
 mod redis_server;
+mod replies;
 mod tasks;
 
 use std::time::{Duration, Instant};

@@ -1,0 +1,152 @@
+//! Replies that are lost on the way.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use redis::{Value, cmd};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+
+use super::super::super::{Broker, BrokerLimits};
+use super::super::RedisBroker;
+use super::redis_server::RedisServer;
+use super::{by, order, until};
+use crate::call::{Enqueue, Message, Offer, Read, Timing, Withdraw};
+use crate::id::{CallId, Ticket};
+use crate::job::Era;
+use crate::runner::Rerun;
+
+/// A broker whose way to Redis loses the next reply when it is told to: the command is carried out, and the
+/// connection breaks.
+struct Lossy {
+    broker: RedisBroker,
+    lose: Arc<AtomicBool>,
+}
+
+impl Lossy {
+    async fn start(server: &RedisServer) -> Self {
+        let target = server.url().strip_prefix("redis://").unwrap().trim_end_matches('/').to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("redis://{}", listener.local_addr().unwrap());
+        let lose = Arc::new(AtomicBool::new(false));
+        let loses = lose.clone();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(pass(client, target.clone(), loses.clone()));
+            }
+        });
+        let broker = RedisBroker::connect(&url, Timing::default(), BrokerLimits::default(), 1).unwrap();
+        let lossy = Self { broker, lose };
+        lossy.broker.ping().await.unwrap();
+        lossy
+    }
+
+    /// The broker, whose next reply is lost.
+    fn losing(&self) -> &RedisBroker {
+        self.lose.store(true, Ordering::SeqCst);
+        &self.broker
+    }
+
+    /// Whether the reply was lost.
+    fn has_lost(&self) -> bool {
+        !self.lose.load(Ordering::SeqCst)
+    }
+}
+
+async fn pass(mut client: TcpStream, target: String, lose: Arc<AtomicBool>) {
+    let mut redis = TcpStream::connect(target).await.unwrap();
+    let (mut up, mut down) = ([0; 65_536], [0; 65_536]);
+    loop {
+        tokio::select! {
+            read = client.read(&mut up) => match read {
+                Ok(count @ 1..) => redis.write_all(&up[..count]).await.unwrap(),
+                _ => return,
+            },
+            read = redis.read(&mut down) => match read {
+                Ok(1..) if lose.swap(false, Ordering::SeqCst) => return,
+                Ok(count @ 1..) => client.write_all(&down[..count]).await.unwrap(),
+                _ => return,
+            },
+        }
+    }
+}
+
+/// Loads all scripts that are used: else the first reply is that Redis does not know them.
+async fn warm(broker: &RedisBroker) {
+    let call = CallId::random(0);
+    broker.enqueue(call, order(Era::Session, "warm", 1)).await.unwrap();
+    let line = until("a line", async || broker.next("s", "warm", 1).await.unwrap().pop()).await;
+    broker.take("s", "warm", &line, "t", Rerun::Safe).await.unwrap().unwrap();
+    broker.post(call, "session", "m".into()).await.unwrap();
+    broker.inbox(call, by("warm", 1), 0).await.unwrap();
+    broker.finish(call, by("warm", 1), &"out".into()).await.unwrap().unwrap();
+    broker.read(call, "warm", 1, 0).await.unwrap();
+    broker.offer(call, "warm", 1, Ticket::random(0), true).await.unwrap();
+    broker.withdraw(call, "warm", 1).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_may_not_be_repeated_is_sent_once() {
+    let server = RedisServer::start();
+    let lossy = Lossy::start(&server).await;
+    warm(&lossy.broker).await;
+    let lines = async || lossy.broker.link.command(cmd("XLEN").arg("asgard:{0}:q:s")).await.unwrap();
+
+    let call = CallId::random(0);
+    let session = order(Era::Session, "a", 1);
+    assert_eq!(lossy.losing().enqueue(call, session).await, Ok(Enqueue::Unanswered));
+    assert!(lossy.has_lost());
+    assert_eq!(lines().await, Value::Int(1), "one line in the queue");
+    let line = until("the line", async || lossy.broker.next("s", "w", 1).await.unwrap().pop()).await;
+    lossy.broker.take("s", "w", &line, "t", Rerun::Unsafe).await.unwrap().unwrap();
+    assert_eq!(lossy.broker.withdraw(call, "a", 1).await, Ok(Withdraw::Begun));
+
+    lossy.losing().post(call, "session", "once".into()).await.unwrap_err();
+    assert!(lossy.has_lost());
+    assert_eq!(lossy.broker.inbox(call, by("w", 1), 0).await.unwrap().messages, [Message::from("once")]);
+
+    let mut heard: mpsc::Receiver<_> = lossy.broker.follow(&["topic".into()]).await.unwrap();
+    lossy.losing().cast("topic", "once".into()).await.unwrap_err();
+    assert!(lossy.has_lost());
+    lossy.broker.cast("topic", "then".into()).await.unwrap();
+    let next = async |heard: &mut mpsc::Receiver<_>| {
+        tokio::time::timeout(Duration::from_secs(10), heard.recv()).await.unwrap()
+    };
+    assert_eq!(next(&mut heard).await.map(|(_, message)| message), Some("once".into()));
+    assert_eq!(next(&mut heard).await.map(|(_, message)| message), Some("then".into()));
+}
+
+#[tokio::test]
+async fn a_repeated_command_says_the_same_again() {
+    let server = RedisServer::start();
+    let lossy = Lossy::start(&server).await;
+    warm(&lossy.broker).await;
+    let broker = &lossy.broker;
+    for streams in [false, true] {
+        let call = CallId::random(0);
+        broker.enqueue(call, order(Era::Modern, "a", 1)).await.unwrap();
+        let line = until("the line", async || broker.next("s", "w", 1).await.unwrap().pop()).await;
+        let taken = lossy.losing().take("s", "w", &line, "one", Rerun::Unsafe).await.unwrap();
+        assert_eq!(taken.map(|taken| taken.snapshot.epoch), Some(1), "somebody has to run it");
+        assert!(lossy.has_lost());
+        let other = broker.take("s", "w", &line, "two", Rerun::Unsafe).await.unwrap();
+        assert!(other.is_none(), "and one alone");
+
+        lossy.losing().finish(call, by("w", 1), &"out".into()).await.unwrap().unwrap();
+        assert!(lossy.has_lost());
+        if streams {
+            let read = lossy.losing().read(call, "a", 1, 0).await.unwrap();
+            assert_eq!(read, Read::Events { events: vec![], out: Some("out".into()) });
+        } else {
+            let offer = lossy.losing().offer(call, "a", 1, Ticket::random(0), true).await.unwrap();
+            assert_eq!(offer, Offer::Done("out".into()));
+        }
+        assert!(lossy.has_lost());
+    }
+    let call = CallId::random(0);
+    broker.enqueue(call, order(Era::Modern, "a", 2)).await.unwrap();
+    assert_eq!(lossy.losing().withdraw(call, "a", 2).await, Ok(Withdraw::Withdrawn));
+    assert!(lossy.has_lost());
+}

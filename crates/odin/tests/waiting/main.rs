@@ -1,0 +1,98 @@
+//! A call that no worker takes: however its client waits, it is told so in time, and the tool never runs afterwards.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, unreachable_pub)] // a test may fail
+
+mod site;
+
+use identity::Road;
+use serde_json::{Value, json};
+
+use site::{Site, Stream};
+
+const SAID: &str = "No worker took the call in time, and it will not run.";
+
+/// The error, whether it came as a document or as the last event of a stream.
+async fn refused(response: reqwest::Response, id: &Value) {
+    assert_eq!(response.status().as_u16(), 503);
+    assert!(response.headers().contains_key("retry-after"));
+    let body: Value = response.json().await.unwrap();
+    assert_refusal(&body, id);
+}
+
+fn assert_refusal(body: &Value, id: &Value) {
+    assert_eq!((&body["id"], &body["error"]["code"]), (id, &json!(-32603)), "{body}");
+    assert!(body["error"]["message"].as_str().unwrap().starts_with(SAID), "{body}");
+}
+
+/// Starts a worker, and demands that only what is asked from now on runs.
+async fn nothing_runs_afterwards(site: &Site) {
+    site.worker();
+    let answer: Value = site.call(Road::Direct, "fresh").await.json().await.unwrap();
+    assert_eq!(answer["result"]["content"][0]["text"], "noted fresh", "{answer}");
+    assert_eq!(site.journal(), ["fresh"], "what a client was told not to expect has run");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tool_that_no_worker_takes_never_runs() {
+    let site = Site::start().await;
+    // Streamed by the backend itself; handed over, and held at once, while no Pushpin is there.
+    for road in [Road::Direct, Road::Bifrost, Road::Hermod] {
+        refused(site.call(road, "stateless").await, &json!(7)).await;
+    }
+    nothing_runs_afterwards(&site).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_key_runs_the_tool_after_all() {
+    let site = Site::start().await;
+    refused(site.call_with_key("k", "once").await, &json!(7)).await;
+    site.worker();
+    let answer: Value = site.call_with_key("k", "once").await.json().await.unwrap();
+    assert_eq!(answer["result"]["content"][0]["text"], "noted once", "{answer}");
+    assert_eq!(site.journal(), ["once"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_and_subscriptions_have_the_same_patience() {
+    let site = Site::start().await;
+    refused(site.stateless(Road::Bifrost, "tools/list", json!({})).await, &json!(7)).await;
+    let filter = json!({ "notifications": { "toolsListChanged": true } });
+    refused(site.stateless(Road::Bifrost, "subscriptions/listen", filter).await, &json!(7)).await;
+    nothing_runs_afterwards(&site).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_have_it_too() {
+    let site = Site::start().await;
+    refused(site.initialize("2025-11-25", None).await, &json!(1)).await;
+
+    let worker = site.worker();
+    let [new, old] = [site.session("2025-11-25").await, site.session("2025-03-26").await];
+    site.end(worker).await;
+    let note = |id: u32| {
+        let params = json!({ "name": "note", "arguments": { "text": "session" } });
+        json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params })
+    };
+    for road in [Road::Direct, Road::Bifrost, Road::Hermod] {
+        refused(site.post(road, &new, "2025-11-25", &note(2)).await, &json!(2)).await;
+    }
+    let batch = site.post(Road::Direct, &old, "2025-03-26", &json!([note(3), note(4)])).await;
+    let answers: Value = batch.json().await.unwrap();
+    for (answer, id) in answers.as_array().unwrap().iter().zip([3, 4]) {
+        assert_refusal(answer, &json!(id));
+    }
+    nothing_runs_afterwards(&site).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_http_sse_the_stream_says_it() {
+    let site = Site::start().await;
+    let mut stream = Stream::new(site.open_sse().await);
+    let endpoint = stream.next().await;
+    let message = json!({
+        "jsonrpc": "2.0", "id": 1, "method": "initialize",
+        "params": { "protocolVersion": "2024-11-05", "capabilities": {}, "clientInfo": { "name": "c", "version": "1" } },
+    });
+    assert_eq!(site.post_to(&endpoint, &message).await.status().as_u16(), 202);
+    assert_refusal(&serde_json::from_str(&stream.next().await).unwrap(), &json!(1));
+    nothing_runs_afterwards(&site).await;
+}
