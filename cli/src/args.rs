@@ -20,7 +20,7 @@ pub enum Command {
     Up(Up),
     /// Stop all parts
     Down,
-    /// Show the parts; exit code 0 when all are ready
+    /// Show the parts; exit code 0 when all are ready, degraded ones included
     Status {
         /// Print JSON
         #[arg(long)]
@@ -102,7 +102,7 @@ pub enum Command {
         /// The part
         part: String,
     },
-    /// Start a part that was stopped or given up
+    /// Start a part that was stopped, or that waits after its death
     #[command(hide = true)]
     Start {
         /// The part

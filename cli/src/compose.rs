@@ -7,6 +7,7 @@ use serde::Deserialize;
 use tokio::process::Command;
 
 use crate::commands::summary;
+use crate::health;
 use crate::paths::{Paths, write_private};
 use crate::problem::{Problem, Result};
 use crate::process::find_program;
@@ -102,6 +103,8 @@ pub async fn all_logs(paths: &Paths) -> Result<String> {
 #[serde(rename_all = "PascalCase")]
 struct Container {
     #[serde(default)]
+    name: String,
+    #[serde(default)]
     service: String,
     #[serde(default)]
     state: String,
@@ -129,17 +132,43 @@ pub async fn status(paths: &Paths) -> Result<Vec<PartStatus>> {
         .output()
         .await
         .map_err(|e| Problem::new(format!("cannot ask compose: {e}")))?;
-    Ok(parse(&String::from_utf8_lossy(&output.stdout)))
+    let mut parts = parse(&String::from_utf8_lossy(&output.stdout));
+    for (container, part) in &mut parts {
+        if matches!(part.kind, Kind::Backend | Kind::Worker) && part.ready {
+            part.degraded = degraded(container).await;
+        }
+    }
+    Ok(parts.into_iter().map(|(_, part)| part).collect())
+}
+
+/// What the last health check of a container printed as degraded.
+async fn degraded(container: &str) -> Vec<String> {
+    let args = ["inspect", "--format", "{{json .State.Health.Log}}", container];
+    let output = Command::new("docker").args(args).stdin(Stdio::null()).kill_on_drop(true).output();
+    match tokio::time::timeout(Duration::from_secs(5), output).await {
+        Ok(Ok(output)) => last_check(&output.stdout),
+        _ => Vec::new(),
+    }
+}
+
+fn last_check(log: &[u8]) -> Vec<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Check {
+        output: String,
+    }
+    let log: Vec<Check> = serde_json::from_slice(log).unwrap_or_default();
+    log.last().map_or_else(Vec::new, |check| health::degraded(check.output.trim().as_bytes()))
 }
 
 /// Compose prints a JSON array, or (since 2.21) an object a line.
-fn parse(text: &str) -> Vec<PartStatus> {
+fn parse(text: &str) -> Vec<(String, PartStatus)> {
     let containers: Vec<Container> = serde_json::from_str(text)
         .unwrap_or_else(|_| text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect());
     containers.into_iter().filter_map(part).collect()
 }
 
-fn part(container: Container) -> Option<PartStatus> {
+fn part(container: Container) -> Option<(String, PartStatus)> {
     let kind = match container.service.split(['-', '_']).next()? {
         "kong" | "gateway" | "bifrost" => Kind::Gateway,
         "backend" | "mcp" => Kind::Backend,
@@ -151,13 +180,15 @@ fn part(container: Container) -> Option<PartStatus> {
         _ => return None,
     };
     let port = container.publishers.into_iter().flatten().map(|p| p.published_port).find(|port| *port != 0);
-    Some(PartStatus {
+    let part = PartStatus {
         name: container.service,
         kind,
         pid: None,
         address: port.map_or_else(|| "inside".to_owned(), |port| format!("127.0.0.1:{port}")),
         ready: container.state == "running" && matches!(container.health.as_str(), "" | "healthy"),
-    })
+        degraded: Vec::new(),
+    };
+    Some((container.name, part))
 }
 
 async fn wait_healthy(paths: &Paths) -> Result<()> {
@@ -228,13 +259,21 @@ mod tests {
 
     #[test]
     fn containers_are_parts() {
-        let lines = r#"{"Service":"backend-1","State":"running","Health":"healthy","Publishers":[]}
+        let lines = r#"{"Name":"asgard-backend-1-1","Service":"backend-1","State":"running","Health":"healthy","Publishers":[]}
 {"Service":"gateway","State":"running","Health":"starting","Publishers":[{"PublishedPort":8000}]}
 {"Service":"helper","State":"exited"}"#;
-        let parts = parse(lines);
-        assert_eq!(parts.len(), 2);
+        let (names, parts): (Vec<_>, Vec<_>) = parse(lines).into_iter().unzip();
+        assert_eq!(names, ["asgard-backend-1-1", ""]);
         assert!(parts[0].ready && parts[0].kind == Kind::Backend && parts[0].address == "inside");
         assert!(!parts[1].ready && parts[1].address == "127.0.0.1:8000");
         assert_eq!(parse(&format!("[{}]", lines.lines().next().unwrap())).len(), 1);
+    }
+
+    #[test]
+    fn a_health_check_says_what_is_degraded() {
+        let log = r#"[{"ExitCode":1,"Output":""},{"ExitCode":0,"Output":
+            "{\"degraded\":[{\"part\":\"pushpin\",\"reason\":\"away\"}],\"ready\":true}\n"}]"#;
+        assert_eq!(last_check(log.as_bytes()), ["pushpin: away"]);
+        assert!(last_check(b"null").is_empty());
     }
 }

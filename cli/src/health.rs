@@ -9,33 +9,40 @@ use tokio::net::TcpStream;
 /// How long one check may take.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Bytes of an answer that are read.
+const MAX_BODY: usize = 16 << 10;
+/// Reasons that are shown of one part.
+const MAX_DEGRADED: usize = 8;
+
 /// What shows that a part is ready.
 #[derive(Debug, Clone)]
 pub enum Probe {
     /// All of these addresses accept a connection.
     Tcp(Vec<String>),
-    /// A GET of this URL is answered with 200.
+    /// A GET of this URL is answered with 200. What a JSON body lists under `degraded` can't be done now.
     Http(String),
     /// A Redis at this address answers `PING` (it does not while it loads its data).
     Redis(String),
 }
 
 impl Probe {
-    /// Checks once; `Err` says what is missing, in a few words.
+    /// Checks once: `Ok` says what a part that is ready can't do now, `Err` what is missing, in a few words.
     ///
     /// # Errors
     /// When the part is not ready.
-    pub async fn check(&self) -> Result<(), String> {
+    pub async fn check(&self) -> Result<Vec<String>, String> {
         let check = async {
             match self {
                 Self::Tcp(addresses) => {
                     for address in addresses {
                         TcpStream::connect(address).await.map_err(|e| format!("{address}: {e}"))?;
                     }
-                    Ok(())
+                    Ok(Vec::new())
                 }
                 Self::Http(url) => http(url).await,
-                Self::Redis(address) => redis(address).await.map_err(|e| format!("{address}: {e}")),
+                Self::Redis(address) => {
+                    redis(address).await.map(|()| Vec::new()).map_err(|e| format!("{address}: {e}"))
+                }
             }
         };
         match tokio::time::timeout(TIMEOUT, check).await {
@@ -65,16 +72,42 @@ static CHECKER: LazyLock<Result<reqwest::Client, String>> = LazyLock::new(|| {
     builder.redirect(reqwest::redirect::Policy::none()).build().map_err(|e| e.to_string())
 });
 
-async fn http(url: &str) -> Result<(), String> {
-    let response = CHECKER.as_ref().map_err(Clone::clone)?.get(url).send().await.map_err(|e| cause(&e))?;
+async fn http(url: &str) -> Result<Vec<String>, String> {
+    let mut response =
+        CHECKER.as_ref().map_err(Clone::clone)?.get(url).send().await.map_err(|e| cause(&e))?;
     let status = response.status();
-    if status == reqwest::StatusCode::OK {
-        return Ok(());
+    let mut body = Vec::new();
+    while body.len() < MAX_BODY
+        && let Ok(Some(chunk)) = response.chunk().await
+    {
+        body.extend_from_slice(&chunk);
     }
-    let body = response.bytes().await.unwrap_or_default();
-    let reason: String =
-        String::from_utf8_lossy(&body).chars().filter(|c| !c.is_control()).take(160).collect();
-    Err(format!("{url} answers {} {reason}", status.as_u16()))
+    if status == reqwest::StatusCode::OK {
+        return Ok(degraded(&body));
+    }
+    Err(format!("{url} answers {} {}", status.as_u16(), short(&String::from_utf8_lossy(&body))))
+}
+
+/// What a readiness document lists as degraded; nothing in any other body (Keycloak's, an empty one).
+#[must_use]
+pub fn degraded(body: &[u8]) -> Vec<String> {
+    #[derive(serde::Deserialize)]
+    struct Document {
+        #[serde(default)]
+        degraded: Vec<Degraded>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Degraded {
+        part: String,
+        reason: String,
+    }
+    let all = serde_json::from_slice::<Document>(body).map_or_else(|_| Vec::new(), |all| all.degraded);
+    all.iter().take(MAX_DEGRADED).map(|one| short(&format!("{}: {}", one.part, one.reason))).collect()
+}
+
+/// Printable, and no longer than a line.
+fn short(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(240).collect()
 }
 
 async fn redis(address: &str) -> std::io::Result<()> {
@@ -120,6 +153,20 @@ mod tests {
         let bad = answering(b"HTTP/1.1 503 No\r\nContent-Length: 5\r\n\r\nredis").await;
         let reason = Probe::Http(format!("http://{bad}/readyz")).check().await.unwrap_err();
         assert!(reason.contains("503 redis"), "{reason}");
+    }
+
+    #[tokio::test]
+    async fn a_part_that_is_ready_may_be_degraded() {
+        let degraded = answering(
+            b"HTTP/1.1 200 OK\r\nContent-Length: 72\r\n\r\n\
+              {\"ready\":true,\"degraded\":[{\"part\":\"pushpin\",\"reason\":\"it is\\naway\"}]}  ",
+        )
+        .await;
+        let found = Probe::Http(format!("http://{degraded}/readyz")).check().await.unwrap();
+        assert_eq!(found, ["pushpin: it isaway"]);
+        for body in ["", "ok", "{}", "[]", r#"{"degraded":"x"}"#, r#"{"degraded":[]}"#] {
+            assert!(super::degraded(body.as_bytes()).is_empty(), "{body}");
+        }
     }
 
     #[tokio::test]

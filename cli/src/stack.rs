@@ -243,7 +243,7 @@ impl Stack {
         self.ask(Request::Stop(part.to_owned())).await.map(drop)
     }
 
-    /// Starts a part that was stopped or given up. Use [`Stack::wait_ready`] then.
+    /// Starts a part that was stopped, or that waits after its death. Use [`Stack::wait_ready`] then.
     ///
     /// # Errors
     /// When there is none of that name.

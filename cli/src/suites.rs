@@ -100,7 +100,7 @@ pub const SUITES: &[Suite] = &[
         shows: "each crate's own tests, the simulation of the call protocol, and whatever may come in malformed",
         command: cargo_test!(
             "--lib", "--bins", "--test", "runner", "--test", "simulation", "--test", "waiting", "--test", "task_rounds", "--test", "toolbox",
-            "--test", "edges"
+            "--test", "edges", "--test", "shutdown", "--test", "program"
         ),
         needs: &[Need::Programs, REDIS],
         limit_s: minutes(60),
@@ -209,6 +209,7 @@ pub const SUITES: &[Suite] = &[
         needs: &[Need::Stack, Need::Sdks],
         limit_s: minutes(20),
     },
+    e2e!("uploads", "bodies that come slowly, or stop, end in time on both roads; long answers live longer than that"),
     e2e!("balance", "requests go to all backends and all workers; sessions on any backend"),
     e2e!("cancel", "a client that goes away stops the work, in the era where it means that"),
     e2e!("streams", "streams cut at random are resumed without gap or double; sessions' own streams; HTTP+SSE"),

@@ -208,15 +208,20 @@ fn a_taken_port_is_named_with_its_holder() {
     assert!(text(&again).contains("already written"), "{}", text(&again));
 }
 
-#[test]
-fn a_part_that_keeps_dying_is_given_up() {
-    let home = Home::new("dying");
+/// A Redis in the home's own PATH that dies at its start, by a script's rule.
+fn fake_redis(home: &Home, script: &str) -> String {
     let programs = home.0.join("programs");
     std::fs::create_dir_all(&programs).unwrap();
     let fake = programs.join("redis-server");
-    std::fs::write(&fake, "#!/bin/sh\nexit 7\n").unwrap();
+    std::fs::write(&fake, script).unwrap();
     Command::new("chmod").arg("+x").arg(&fake).status().unwrap();
-    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    format!("{}:{}", programs.display(), std::env::var("PATH").unwrap())
+}
+
+#[test]
+fn a_start_fails_when_a_part_keeps_dying() {
+    let home = Home::new("dying");
+    let path = fake_redis(&home, "#!/bin/sh\nexit 7\n");
     let up = home
         .command(&["up", "-d", "--native", "--no-build", "--only", "redis", "--ports", "free"])
         .env("PATH", path)
@@ -224,7 +229,52 @@ fn a_part_that_keeps_dying_is_given_up() {
         .unwrap();
     assert!(!up.status.success());
     let last = text(&up).lines().last().unwrap().to_owned();
-    assert!(last.contains("redis died 5 times in 30 s (last: exit code 7)"), "{last}");
+    assert!(last.contains("redis keeps dying, 5 times in 30 s (last: exit code 7)"), "{last}");
     assert!(last.contains("./asgard logs redis"), "{last}");
     assert_eq!(home.processes(), Vec::<u32>::new());
+}
+
+#[test]
+fn a_part_that_keeps_dying_is_never_given_up() {
+    let home = Home::new("slow");
+    let real = process::find_program("redis-server").unwrap();
+    let sick = home.0.join("sick");
+    let script = format!(
+        "#!/bin/sh\nif [ -e '{}' ]; then exit 7; fi\nexec '{}' \"$@\"\n",
+        sick.display(),
+        real.display()
+    );
+    let path = fake_redis(&home, &script);
+    let up = home
+        .command(&["up", "-d", "--native", "--no-build", "--only", "redis", "--ports", "free"])
+        .env("PATH", path)
+        .output()
+        .unwrap();
+    assert!(up.status.success(), "{}", text(&up));
+
+    std::fs::write(&sick, "").unwrap();
+    process::signal_process(home.part("redis").pid.unwrap(), Signal::SIGKILL);
+    // It says so, in the log and in the status, and how long it waits: ever longer.
+    for wait in [6, 12] {
+        let line =
+            format!("redis keeps dying, 5 times in 30 s (last: exit code 7); the next start is in {wait} s");
+        wait_for(&line, || text(&home.run(&["status"])).contains(&line));
+        assert_eq!(home.log("supervisor").matches(&line).count(), 1, "{}", home.log("supervisor"));
+    }
+    // The cause is mended: it comes back, and nobody had to start it.
+    std::fs::remove_file(&sick).unwrap();
+    wait_for("redis", || home.part("redis").ready);
+
+    // The wait can be cut short, and what is started so is restarted quickly again.
+    std::fs::write(&sick, "").unwrap();
+    process::signal_process(home.part("redis").pid.unwrap(), Signal::SIGKILL);
+    wait_for("a long wait", || text(&home.run(&["status"])).contains("the next start is in 24 s"));
+    std::fs::remove_file(&sick).unwrap();
+    assert!(home.run(&["start", "redis"]).status.success());
+    wait_for("redis", || home.part("redis").ready);
+    let old = home.part("redis").pid.unwrap();
+    process::signal_process(old, Signal::SIGKILL);
+    wait_for("redis", || home.part("redis").ready && home.part("redis").pid != Some(old));
+    let log = home.log("supervisor");
+    assert!(log.lines().last().unwrap().contains("redis died (signal 9), restarted"), "{log}");
 }

@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use odin::program::{self, BackendSettings, CommonSettings};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches, Parser};
+use odin::program::{self, BackendSettings, CommonSettings, WorkerSettings};
 use worker::toolbox::Toolbox;
 
 /// The MCP front end. Secrets come from the environment alone.
@@ -14,21 +15,31 @@ struct Settings {
     #[arg(long, env = "ASGARD_LISTEN", default_value = "127.0.0.1:8081")]
     listen: String,
     /// Run the stock worker in this process, with no Redis: one process, for development and small sites.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["redis_url", "shards"])]
     embedded_worker: bool,
     #[command(flatten)]
     common: CommonSettings,
+    #[command(flatten, next_help_heading = "Of the embedded worker")]
+    worker: WorkerSettings,
     #[command(flatten)]
     backend: BackendSettings,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Settings { listen, embedded_worker, common, backend } = Settings::parse();
+    let mut command = Settings::command();
+    let matches = command.get_matches_mut();
+    let settings = Settings::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let Settings { listen, embedded_worker, common, worker, backend } = settings;
+    if !embedded_worker && let Some(option) = program::given::<WorkerSettings>(&matches) {
+        let why = format!("{option} is for a worker: give it to that, or add --embedded-worker");
+        command.error(ErrorKind::MissingRequiredArgument, why).exit();
+    }
     program::start_log(&common.log);
     let toolbox = match embedded_worker.then(Toolbox::from_env).transpose() {
         Ok(toolbox) => toolbox,
         Err(error) => return program::ended(Err(error.to_string())),
     };
+    let toolbox = toolbox.map(|toolbox| (toolbox, &worker));
     program::ended(program::backend(&listen, &common, &backend, toolbox).await)
 }

@@ -13,6 +13,7 @@ use crate::problem::Result;
 use crate::process::find_program;
 use crate::state::State;
 use crate::supervisor::control::{self, Request};
+use crate::supervisor::part::PartStatus;
 
 /// Oldest Rust that builds the workspace.
 const RUST: (u32, u32) = (1, 92);
@@ -62,18 +63,7 @@ pub async fn run(paths: &Paths) -> Result<ExitCode> {
         None => findings.push(("parts", Note("not running; ./asgard up starts them".to_owned()))),
         Some(reply) => {
             for part in &reply.parts {
-                let name = part.name.clone();
-                let why = reply.notes.iter().find(|note| note.starts_with(&name)).cloned();
-                findings.push((
-                    "part",
-                    match part.ready {
-                        true => Fine(format!("{name} is ready at {}", part.address)),
-                        false => Wrong(
-                            why.unwrap_or(format!("{name} is not ready")),
-                            format!("see ./asgard logs {name}"),
-                        ),
-                    },
-                ));
+                findings.extend(health(part, &reply.notes).into_iter().map(|finding| ("part", finding)));
             }
             if let Ok(Some(state)) = &state {
                 findings.push(("clock", clock(state).await));
@@ -100,6 +90,23 @@ pub async fn run(paths: &Paths) -> Result<ExitCode> {
         }
     );
     Ok(if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A part that runs: ready, degraded (with each reason), or not ready.
+fn health(part: &PartStatus, notes: &[String]) -> Vec<Finding> {
+    let name = &part.name;
+    let mend = || format!("see ./asgard logs {name}");
+    if !part.ready {
+        let of_part =
+            |note: &&String| note.starts_with(&format!("{name}: ")) || note.starts_with(&format!("{name} "));
+        let why = notes.iter().find(of_part).cloned();
+        return vec![Wrong(why.unwrap_or_else(|| format!("{name} is not ready")), mend())];
+    }
+    if part.degraded.is_empty() {
+        return vec![Fine(format!("{name} is ready at {}", part.address))];
+    }
+    let degraded = |what: &String| Wrong(format!("{name} is degraded: {what}"), mend());
+    part.degraded.iter().map(degraded).collect()
 }
 
 fn rust() -> Finding {

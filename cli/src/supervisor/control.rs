@@ -26,7 +26,7 @@ pub enum Request {
     Down,
     /// Stop a part until it is started again.
     Stop(String),
-    /// Start a part that was stopped or given up.
+    /// Start a part that was stopped, or that waits after its death.
     Start(String),
 }
 
@@ -35,7 +35,7 @@ pub enum Request {
 pub struct Reply {
     /// The parts.
     pub parts: Vec<PartStatus>,
-    /// Why some are not ready.
+    /// Why some are not ready, or can't do all.
     pub notes: Vec<String>,
     /// All parts have been ready since the start.
     pub up: bool,

@@ -128,35 +128,38 @@ impl Supervisor {
                 pid: state.pid,
                 address: part.spec.address.clone(),
                 ready: state.ready,
+                degraded: state.degraded.clone(),
             }
         };
         self.parts.iter().map(status).collect()
     }
 
-    /// One line for each part that is not ready: why.
+    /// Lines about parts that are not ready, that keep dying, or that can't do all: why.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
-        let note = |part: &Running| {
-            let state = part.state.borrow();
+        let notes = |part: &Running| {
+            let (name, state) = (&part.spec.name, part.state.borrow());
+            let mut notes: Vec<String> = state.failing.iter().cloned().collect();
             if state.ready {
-                return None;
+                notes.extend(state.degraded.iter().map(|what| format!("{name}: degraded: {what}")));
+            } else if notes.is_empty() || state.reason.is_some() {
+                let why = match &state.reason {
+                    _ if state.stopped => "stopped",
+                    Some(reason) => reason,
+                    None if state.pid.is_none() => "not started yet",
+                    None => "not checked yet",
+                };
+                notes.push(format!("{name}: {why}"));
             }
-            let why = match (&state.gave_up, &state.reason) {
-                (Some(line), _) => return Some(line.clone()),
-                (None, _) if state.stopped => "stopped".to_owned(),
-                (None, Some(reason)) => reason.clone(),
-                (None, None) if state.pid.is_none() => "not started yet".to_owned(),
-                (None, None) => "not checked yet".to_owned(),
-            };
-            Some(format!("{}: {why}", part.spec.name))
+            notes
         };
-        self.parts.iter().filter_map(note).collect()
+        self.parts.iter().flat_map(notes).collect()
     }
 
     /// Waits until all parts are ready. `progress` is called now and then.
     ///
     /// # Errors
-    /// When a part is given up, or is not ready within its start time.
+    /// When a part keeps dying, or is not ready within its start time.
     pub async fn wait_ready(&self, mut progress: impl FnMut(&[PartStatus])) -> Result<()> {
         let begun = Instant::now();
         loop {
@@ -167,7 +170,7 @@ impl Supervisor {
             }
             for part in &self.parts {
                 let state = part.state.borrow();
-                if let Some(line) = &state.gave_up {
+                if let Some(line) = &state.failing {
                     return Err(Problem::new(line.clone()));
                 }
                 if !state.ready && begun.elapsed() > part.spec.start_timeout {
@@ -192,7 +195,7 @@ impl Supervisor {
         self.order(name, Order::Stop).await
     }
 
-    /// Starts a part that was stopped or given up.
+    /// Starts a part that was stopped, or that waits after its death.
     ///
     /// # Errors
     /// When there is no such part.

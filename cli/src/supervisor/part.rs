@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
@@ -80,10 +80,12 @@ pub struct PartState {
     pub ready: bool,
     /// It was stopped by an order.
     pub stopped: bool,
-    /// Why it is not started any more.
-    pub gave_up: Option<String>,
+    /// It keeps dying: how often, and when it is started again.
+    pub failing: Option<String>,
     /// Why the last health check was not good.
     pub reason: Option<String>,
+    /// What it can't do now although it is ready, with the reasons.
+    pub degraded: Vec<String>,
 }
 
 /// One part, as `status --json` prints it.
@@ -99,55 +101,96 @@ pub struct PartStatus {
     pub address: String,
     /// Whether its health check is good.
     pub ready: bool,
+    /// What it can't do now although it is ready, with the reasons. Left out of the JSON when there is nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub degraded: Vec<String>,
 }
 
-/// Decides about restarts: quick at first, slower with each death, and no more after too many.
+/// Decides about restarts: quick at first, and ever slower for a part that keeps dying. No part is given up.
 #[derive(Debug, Default)]
 pub struct Backoff {
-    deaths: Vec<std::time::Instant>,
+    deaths: Vec<Instant>,
+    /// Deaths since restarts became slow; 0: they are quick.
+    slow: u32,
+}
+
+/// What follows a death.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restart {
+    /// Soon: a part may die now and then.
+    Quick(Duration),
+    /// Later: it keeps dying.
+    Slow(Duration),
+}
+
+impl Restart {
+    /// The time until the next start.
+    #[must_use]
+    pub fn wait(self) -> Duration {
+        let (Self::Quick(wait) | Self::Slow(wait)) = self;
+        wait
+    }
 }
 
 impl Backoff {
-    /// Deaths within [`Self::WINDOW`] after which a part is given up.
+    /// Deaths within [`Self::WINDOW`] after which restarts become slow.
     pub const MAX_DEATHS: usize = 5;
-    /// The time in which they count.
+    /// The time in which they count. A part that lived that long is sound: its restarts are quick again.
     pub const WINDOW: Duration = Duration::from_secs(30);
+    /// The first slow wait; it doubles with each death.
+    const SLOW: Duration = Duration::from_secs(6);
+    /// The longest wait.
+    const SLOWEST: Duration = Duration::from_secs(30);
 
-    /// Counts a death; the wait before the next start, or `None` when there is none.
-    pub fn died(&mut self, now: std::time::Instant) -> Option<Duration> {
+    /// Counts a death of a part that lived for some time.
+    pub fn died(&mut self, now: Instant, lived: Duration) -> Restart {
+        if lived >= Self::WINDOW {
+            *self = Self::default();
+        }
         self.deaths.retain(|death| now.duration_since(*death) < Self::WINDOW);
         self.deaths.push(now);
-        match self.deaths.len() {
-            1 => Some(Duration::from_millis(50)),
-            2 => Some(Duration::from_millis(400)),
-            3 => Some(Duration::from_millis(1_200)),
-            n if n < Self::MAX_DEATHS => Some(Duration::from_millis(3_000)),
-            _ => None,
+        if self.slow == 0 && self.deaths.len() < Self::MAX_DEATHS {
+            return Restart::Quick(Duration::from_millis(match self.deaths.len() {
+                1 => 50,
+                2 => 400,
+                3 => 1_200,
+                _ => 3_000,
+            }));
         }
+        let wait = Self::SLOW.saturating_mul(1 << self.slow.min(8)).min(Self::SLOWEST);
+        self.slow = self.slow.saturating_add(1);
+        Restart::Slow(wait)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Instant;
+
+    const BRIEF: Duration = Duration::from_millis(10);
 
     #[test]
-    fn five_deaths_in_thirty_seconds_end_it() {
-        let (mut backoff, now) = (Backoff::default(), Instant::now());
-        let at = |s: u64| now + Duration::from_secs(s);
+    fn who_keeps_dying_is_started_ever_more_slowly_and_for_ever() {
+        let (mut backoff, mut now) = (Backoff::default(), Instant::now());
         for death in 0..4 {
-            assert!(backoff.died(at(death)).is_some());
+            assert!(matches!(backoff.died(now, BRIEF), Restart::Quick(_)), "death {death}");
+            now += Duration::from_secs(1);
         }
-        assert_eq!(backoff.died(at(5)), None);
+        for seconds in [6, 12, 24, 30, 30, 30, 30, 30, 30, 30, 30, 30] {
+            let restart = backoff.died(now, BRIEF);
+            assert_eq!(restart, Restart::Slow(Duration::from_secs(seconds)));
+            now += restart.wait();
+        }
+        // It lived for a while: quick again.
+        assert_eq!(backoff.died(now, Backoff::WINDOW), Restart::Quick(Duration::from_millis(50)));
     }
 
     #[test]
     fn old_deaths_are_forgotten() {
         let (mut backoff, now) = (Backoff::default(), Instant::now());
         for death in 0..20 {
-            let wait = backoff.died(now + Duration::from_secs(death * 8));
-            assert!(wait.is_some_and(|wait| wait < Duration::from_secs(5)), "death {death}");
+            let restart = backoff.died(now + Duration::from_secs(death * 8), Duration::from_secs(8));
+            assert!(matches!(restart, Restart::Quick(_)), "death {death}");
         }
     }
 
@@ -159,10 +202,14 @@ mod tests {
             pid: Some(7),
             address: "127.0.0.1:8081".into(),
             ready: true,
+            degraded: Vec::new(),
         };
+        let text = r#"{"name":"backend-1","kind":"backend","pid":7,"address":"127.0.0.1:8081","ready":true}"#;
+        assert_eq!(serde_json::to_string(&status).unwrap(), text);
+        let degraded = PartStatus { degraded: vec!["pushpin: away".into()], ..status };
         assert_eq!(
-            serde_json::to_string(&status).unwrap(),
-            r#"{"name":"backend-1","kind":"backend","pid":7,"address":"127.0.0.1:8081","ready":true}"#
+            serde_json::to_string(&degraded).unwrap(),
+            text.replace('}', r#","degraded":["pushpin: away"]}"#)
         );
         for kind in ["backend", "worker", "gateway", "pushpin", "redis", "keycloak", "inspector"] {
             let parsed: Kind = serde_json::from_str(&format!("\"{kind}\"")).unwrap();

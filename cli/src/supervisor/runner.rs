@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::part::{Backoff, PartSpec, PartState};
+use super::part::{Backoff, PartSpec, PartState, Restart};
 use crate::paths::write_private;
 use crate::problem::{Problem, Result};
 use crate::process::{self, Identity};
@@ -96,18 +96,22 @@ impl Runner {
             }
             let mut child = match self.spawn() {
                 Ok(child) => child,
+                // A program that is just being replaced, too many processes: it may start later.
                 Err(problem) => {
-                    self.give_up(problem.to_string());
-                    wanted = false;
+                    wanted = self.after_death(&mut backoff, Duration::ZERO, &problem.to_string()).await;
                     continue;
                 }
             };
+            let begun = Instant::now();
             let pid = child.id().unwrap_or_default();
             let identity = Identity::of(pid);
             if let Some(identity) = identity.clone() {
                 self.ledger.change(|all| all.push(identity));
             }
-            self.state.send_modify(|s| *s = PartState { pid: Some(pid), ..PartState::default() });
+            self.state.send_modify(|s| {
+                let failing = s.failing.take();
+                *s = PartState { pid: Some(pid), failing, ..PartState::default() };
+            });
             let end = self.attend(&mut child, pid).await;
             // Its own children must not hold its ports, nor outlive it.
             process::kill_session(pid);
@@ -116,7 +120,9 @@ impl Runner {
             self.state.send_modify(|s| *s = PartState { stopped, ..PartState::default() });
             wanted = match end {
                 End::Stopped => false,
-                End::Died(status) => self.after_death(&mut backoff, status).await,
+                End::Died(status) => {
+                    self.after_death(&mut backoff, begun.elapsed(), &process::ending(status)).await
+                }
             };
         }
     }
@@ -202,11 +208,15 @@ impl Runner {
                 },
                 result = check => {
                     match result {
-                        Ok(()) => {
+                        Ok(degraded) => {
                             bad = 0;
+                            let sound = begun.elapsed() >= Backoff::WINDOW;
                             self.state.send_if_modified(|s| {
-                                let changed = !s.ready;
-                                (s.ready, s.reason) = (true, None);
+                                let changed = !s.ready || s.degraded != degraded;
+                                (s.ready, s.reason, s.degraded) = (true, None, degraded);
+                                if sound {
+                                    s.failing = None;
+                                }
                                 changed
                             });
                         }
@@ -240,38 +250,42 @@ impl Runner {
         }
     }
 
-    /// True: start it again.
-    async fn after_death(&mut self, backoff: &mut Backoff, status: std::process::ExitStatus) -> bool {
-        let (name, ending) = (&self.spec.name, process::ending(status));
-        let Some(wait) = backoff.died(Instant::now()) else {
-            let line = format!(
-                "{name} died {} times in {} s (last: {ending}) and is not restarted any more. \
-                 Look at {}, mend the cause, then stop the stack and start it again",
-                Backoff::MAX_DEATHS,
-                Backoff::WINDOW.as_secs(),
-                self.see
-            );
-            self.give_up(line);
-            return false;
-        };
-        say(format!("{name} died ({ending}), restarted; see {}", self.see));
+    /// Waits until the next start is due. False: it is not wanted any more.
+    async fn after_death(&mut self, backoff: &mut Backoff, lived: Duration, ending: &str) -> bool {
+        let name = &self.spec.name;
+        let restart = backoff.died(Instant::now(), lived);
+        match restart {
+            Restart::Quick(_) => say(format!("{name} died ({ending}), restarted; see {}", self.see)),
+            Restart::Slow(wait) => {
+                let line = format!(
+                    "{name} keeps dying, {} times in {} s (last: {ending}); the next start is in {} s. Look at {} \
+                     and mend the cause",
+                    Backoff::MAX_DEATHS,
+                    Backoff::WINDOW.as_secs(),
+                    wait.as_secs(),
+                    self.see
+                );
+                say(&line);
+                self.state.send_modify(|s| *s = PartState { failing: Some(line), ..PartState::default() });
+            }
+        }
         tokio::select! {
-            () = tokio::time::sleep(wait) => true,
+            () = tokio::time::sleep(restart.wait()) => true,
             order = self.orders.recv() => match order {
-                Some(Order::Start(done)) => { let _ = done.send(()); true }
+                Some(Order::Start(done)) => {
+                    *backoff = Backoff::default();
+                    self.state.send_modify(|s| s.failing = None);
+                    let _ = done.send(());
+                    true
+                }
                 Some(Order::Stop(done)) => {
-                    self.state.send_modify(|s| s.stopped = true);
+                    self.state.send_modify(|s| *s = PartState { stopped: true, ..PartState::default() });
                     { let _ = done.send(()); };
                     false
                 }
                 None => false,
             },
         }
-    }
-
-    fn give_up(&self, line: String) {
-        say(&line);
-        self.state.send_modify(|s| *s = PartState { gave_up: Some(line), ..PartState::default() });
     }
 }
 

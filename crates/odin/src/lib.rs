@@ -12,6 +12,7 @@ pub mod node;
 pub mod program;
 pub mod protocol;
 pub mod runner;
+pub mod serve;
 pub mod tasks;
 pub mod worker;
 

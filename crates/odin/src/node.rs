@@ -37,6 +37,19 @@ pub async fn stop_signal() {
     }
 }
 
+/// Ends the process after that time, whatever still runs in it: a tool that blocks a thread would keep the
+/// runtime, and the process with it, for ever.
+pub fn exit_within(time: std::time::Duration) {
+    let end = move || {
+        std::thread::sleep(time);
+        tracing::error!("something still runs after {} s; it is ended with the process", time.as_secs());
+        std::process::exit(1);
+    };
+    if let Err(error) = std::thread::Builder::new().name("exit".into()).spawn(end) {
+        tracing::warn!(%error, "the time to stop has no bound");
+    }
+}
+
 /// A name that no other node or worker ever had: the given one and a random part. A restarted node must not
 /// pass for the one before it, whose requests died with it.
 pub fn unique_name(name: &str) -> String {
@@ -81,8 +94,35 @@ impl axum::serve::Listener for NoDelay {
     }
 }
 
-/// Routes that say whether a program lives and can serve. `ready` gives the reason when it can't.
-pub fn health_routes(ready: impl Fn() -> Result<(), String> + Send + Sync + 'static) -> axum::Router {
+/// What a program can't do now, although it does useful work.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Degraded {
+    /// What is missing.
+    pub part: String,
+    /// Why, and what that means.
+    pub reason: String,
+}
+
+/// The Pushpins that can't be reached, and what that means to this program.
+pub(crate) fn lost_pushpins(publisher: Option<&Publisher>, meaning: &str) -> Vec<Degraded> {
+    let Some(publisher) = publisher else { return Vec::new() };
+    let lost = (0..publisher.pushpins()).filter(|pushpin| !publisher.link_up(*pushpin));
+    lost.filter_map(|pushpin| publisher.endpoint(pushpin))
+        .map(|endpoint| Degraded {
+            part: format!("pushpin {endpoint}"),
+            reason: format!("the link to it is down: {meaning}"),
+        })
+        .collect()
+}
+
+/// Routes that say whether a program lives, and whether it can do useful work. `ready` gives the reason when it
+/// can't, and else what it can't do beside that.
+///
+/// `/readyz` answers with `{"ready":true,"degraded":[{"part":…,"reason":…}]}`, or with 503 and
+/// `{"ready":false,"reason":…}`.
+pub fn health_routes(
+    ready: impl Fn() -> Result<Vec<Degraded>, String> + Send + Sync + 'static,
+) -> axum::Router {
     use axum::response::IntoResponse;
     let ready = Arc::new(ready);
     let readyz = move || {
@@ -94,13 +134,16 @@ pub fn health_routes(ready: impl Fn() -> Result<(), String> + Send + Sync + 'sta
         .route("/readyz", axum::routing::get(readyz))
 }
 
-fn readiness(ready: Result<(), String>) -> axum::response::Response {
+fn readiness(ready: Result<Vec<Degraded>, String>) -> axum::response::Response {
     use axum::response::IntoResponse;
+    let json = [(http::header::CONTENT_TYPE, "application/json")];
     match ready {
-        Ok(()) => http::StatusCode::OK.into_response(),
+        Ok(degraded) => {
+            let body = serde_json::json!({ "ready": true, "degraded": degraded }).to_string();
+            (http::StatusCode::OK, json, body).into_response()
+        }
         Err(reason) => {
             let body = serde_json::json!({ "ready": false, "reason": reason }).to_string();
-            let json = [(http::header::CONTENT_TYPE, "application/json")];
             (http::StatusCode::SERVICE_UNAVAILABLE, json, body).into_response()
         }
     }

@@ -119,7 +119,7 @@ impl Stack {
     }
 
     /// The same for the parts of some kinds, or for all. The supervisor starts parts again that die, ever more
-    /// slowly, and at last no more; an order to start them makes it hurry.
+    /// slowly; an order to start them makes it hurry.
     pub async fn kinds_back(&self, kinds: Option<&[Kind]>, gone: &[u32]) {
         wait("the parts are ready again", BACK, async || {
             let mut parts = self.parts().await;

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use asgard::supervisor::control::Request;
-use asgard::supervisor::part::Kind;
+use asgard::supervisor::part::{Kind, PartStatus};
 use e2e::{Client, Era, Form, Road, Stack};
 use serde_json::json;
 
@@ -25,6 +25,61 @@ async fn pushpin_is_killed_and_comes_back() {
         works_again(&stack, &[pushpin], "Pushpin killed").await;
         assert_eq!(stack.pids(&[Kind::Backend, Kind::Worker, Kind::Gateway]).await, ours);
     }
+}
+
+#[tokio::test]
+async fn a_lost_pushpin_takes_no_node_out_of_service() {
+    let stack = Stack::claim().await;
+    let ours = stack.pids(&[Kind::Backend, Kind::Worker, Kind::Gateway]).await;
+    Stack::kill([stack.pids(&[Kind::Pushpin]).await["pushpin"]]);
+    // It is to stay away for a while.
+    stack.order(&Request::Stop("pushpin".into())).await;
+    let nodes = async || {
+        let mut parts = stack.parts().await;
+        parts.retain(|part| matches!(part.kind, Kind::Backend | Kind::Worker));
+        parts
+    };
+    let named = format!("pushpin tcp://127.0.0.1:{}: the link to it is down", stack.state.ports.pushpin_sub);
+    e2e::stack::wait("every node says that it is degraded", SOON, async || {
+        let nodes = nodes().await;
+        let degraded = |part: &PartStatus| part.degraded.iter().any(|what| what.starts_with(&named));
+        nodes.iter().all(degraded).then_some(())
+    })
+    .await;
+    let quick = Client::modern(&stack, Road::Bifrost, "thor", "org-1").await;
+    // Longer than gateway and supervisor take to notice what is not ready.
+    let until = Instant::now() + Duration::from_secs(5);
+    let mut answered = 0;
+    while Instant::now() < until {
+        let exchange = quick.tool("echo", json!({"text": "x"})).await;
+        assert!(exchange.result().is_some() && exchange.form() == Form::Json, "{}", exchange.outline());
+        answered += 1;
+        let nodes = nodes().await;
+        assert!(nodes.iter().all(|part| part.ready), "{nodes:?}");
+    }
+    // Slow calls go through the backend, with all their events.
+    for era in [Era::Modern, Era::Session] {
+        let client = Client::of(era, &stack, Road::Bifrost, "thor", "org-1").await;
+        let slow = client.tool_with_progress("slow_echo", json!({"total_ms": 600, "events": 5})).await;
+        assert_eq!(slow.form(), Form::Stream, "{}", slow.outline());
+        slow.check_whole(5).unwrap();
+    }
+    // What needs Pushpin says so.
+    let get =
+        e2e::client::http().get(format!("{}/sse", quick.endpoint)).header("accept", "text/event-stream");
+    let refused = get.bearer_auth(&quick.token).send().await.unwrap();
+    assert!(refused.status() == 503 && refused.headers().contains_key("retry-after"), "{refused:?}");
+    let refused = refused.text().await.unwrap();
+    assert!(refused.contains("The link to Pushpin"), "{refused}");
+    println!("without Pushpin: {answered} quick calls answered; HTTP+SSE: {refused}");
+
+    stack.order(&Request::Start("pushpin".into())).await;
+    e2e::stack::wait("nothing is degraded any more", SOON * 2, async || {
+        nodes().await.iter().all(|part| part.ready && part.degraded.is_empty()).then_some(())
+    })
+    .await;
+    works_again(&stack, &[], "Pushpin stopped and started").await;
+    assert_eq!(stack.pids(&[Kind::Backend, Kind::Worker, Kind::Gateway]).await, ours);
 }
 
 #[tokio::test]

@@ -75,7 +75,7 @@ async fn a_task_outlives_its_worker_every_backend_and_the_gateway() {
             println!("{road:?}: result {} ms after the killing", killed.elapsed().as_millis());
             task
         };
-        // The supervisor may have given up what died often; this makes it hurry.
+        // The supervisor waits longer for what died often; this makes it hurry.
         let (task, ()) = tokio::join!(over, stack.back(&gone));
         assert_eq!(task["status"], "completed", "{task}");
         assert_eq!(task["result"]["structuredContent"]["steps"], 40);

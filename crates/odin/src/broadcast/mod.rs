@@ -375,6 +375,11 @@ pub(crate) fn event(method: &str) -> String {
     text::session(method, &text::Members::new())
 }
 
+/// The answer to the `subscriptions/listen` of this id, as the last event of its stream.
+pub(crate) fn complete(id: &str) -> String {
+    text::fill(&text::complete(), id)
+}
+
 /// A task's state as an event of the modern stream whose subscription has this id.
 pub(crate) fn task_event(task: CallId, params: &RawValue, id: &str) -> Option<String> {
     let notice = Notice::task(task, params)?;

@@ -78,7 +78,11 @@ pub(super) async fn answer(front: &Arc<Front>, context: Context, request: &Reque
     if policy::looks_through(&front.config.policy, &request.method) {
         return listed(front, &context, request).await;
     }
-    let via = via(front, context.caller.road, context.body);
+    // While a link is down nothing can be held: a slow call then goes through this backend.
+    let via = match via(front, context.caller.road, context.body) {
+        Via::Pushpin if !front.links_stand() => Via::Backend,
+        via => via,
+    };
     let revision = context.revision;
     let refused = |refusal: Refusal| refuse(front, refusal.for_id(request.id));
     let names = Cache::names(&front.config.server, &context.caller.principal, revision, request);

@@ -15,9 +15,9 @@ use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use sha2::{Digest, Sha256};
 
-use super::Front;
 use super::retry::under_id;
 use crate::broadcast::changes;
+use crate::broker::Broker;
 use crate::call::Message;
 use crate::protocol::{Request, Revision};
 
@@ -45,19 +45,19 @@ type Name = [u8; 32];
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Forgets what has changed, as long as the node lives.
-pub(super) async fn heed(front: Arc<Front>) {
-    let topics = [changes(&front.config.server)];
+pub(super) async fn heed(broker: Arc<dyn Broker>, server: String, cache: Arc<Cache>) {
+    let topics = [changes(&server)];
     loop {
-        match front.broker.follow(&topics).await {
+        match broker.follow(&topics).await {
             Ok(mut changes) => {
                 while let Some((_, prefix)) = changes.recv().await {
-                    front.cache.forget(&prefix);
+                    cache.forget(&prefix);
                 }
             }
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
         // Something may have been missed.
-        front.cache.forget("");
+        cache.forget("");
     }
 }
 

@@ -15,6 +15,7 @@ use super::access::Caller;
 use super::answer::{self, Context, Outcome};
 use super::session::{self, INITIALIZED, LOG_LEVEL, Session};
 use super::{Front, into_axum, listen, policy, refuse, standing, unix_seconds};
+use crate::call::Via;
 use crate::protocol::session::SessionInfo;
 use crate::protocol::{self, Body, Message, Refusal, Request, Revision, Route};
 
@@ -22,6 +23,16 @@ use crate::protocol::{self, Body, Message, Refusal, Request, Revision, Route};
 pub(super) async fn open(front: &Arc<Front>, caller: Caller, path: &str, headers: &HeaderMap) -> Response {
     if let Err(refusal) = protocol::accepts_events(headers) {
         return refuse(front, refusal);
+    }
+    // The workers will send to Pushpin: a stream that this backend held instead would get no answer.
+    if answer::via(front, caller.road, 0) == Via::Pushpin && !front.can_hold() {
+        let refusal = match front.links_stand() {
+            false => {
+                "The link to Pushpin, which holds the streams of HTTP+SSE, is down. Try again in a few seconds."
+            }
+            true => "Pushpin, which holds the streams of HTTP+SSE, takes no more in this second. Try again.",
+        };
+        return refuse(front, Refusal::unavailable(refusal, 2));
     }
     let empty = || RawValue::from_string("{}".into()).unwrap_or_default();
     let info = SessionInfo {

@@ -7,7 +7,9 @@
 mod access;
 mod answer;
 mod batch;
+mod body;
 mod cache;
+mod ending;
 mod hold;
 mod http_sse;
 mod listen;
@@ -29,14 +31,16 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use futures::future::join3;
 use grip::Publisher;
 use identity::policy::Policy;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use access::Access;
 
 use crate::broadcast::{BroadcastKey, Broadcaster};
 use crate::broker::Broker;
-use crate::node::health_routes;
+use crate::node::{self, Degraded, health_routes};
 use crate::protocol::session::SessionKeys;
 use crate::protocol::{Limits, Refusal};
 use waiting::Waiters;
@@ -82,6 +86,13 @@ pub struct FrontLimits {
     pub handover_body: usize,
     /// How long a call may wait in the queue before the client is told that no worker took it (503).
     pub queue_patience: Duration,
+    /// Bytes of all bodies that are being read, or whose requests are not yet answered (503). One organisation has
+    /// at most half of it, one principal a quarter (429).
+    pub bodies: usize,
+    /// How long a body may take to arrive (408).
+    pub body_time: Duration,
+    /// How long nothing of a body may come meanwhile (408).
+    pub body_pause: Duration,
 }
 
 impl Default for FrontLimits {
@@ -94,6 +105,9 @@ impl Default for FrontLimits {
             held_body: grip::MAX_REQUEST_BODY,
             handover_body: 1024 * 1024,
             queue_patience: Duration::from_secs(20),
+            bodies: 128 * 1024 * 1024,
+            body_time: Duration::from_secs(60),
+            body_pause: Duration::from_secs(10),
         }
     }
 }
@@ -132,12 +146,19 @@ pub struct Front {
     broadcaster: Broadcaster,
     waiters: Arc<Waiters>,
     in_flight: Mutex<HashMap<String, usize>>,
-    cache: cache::Cache,
+    bodies: Arc<body::Bodies>,
+    cache: Arc<cache::Cache>,
     holds: HoldBudget,
     /// Counters since the start.
     counters: Counters,
     /// When the broker last answered an announcement.
-    announced: Mutex<Option<Instant>>,
+    announced: Arc<Mutex<Option<Instant>>>,
+    /// Streams that stand by themselves end, and nothing new is to come here.
+    stopping: CancellationToken,
+    /// All requests and streams, and the tasks, end. Implies `stopping`.
+    ended: CancellationToken,
+    /// The tasks end with the last reference to the front end.
+    _alive: DropGuard,
 }
 
 #[derive(Default)]
@@ -186,6 +207,7 @@ impl Front {
             broker.clone(),
             publisher.clone(),
         );
+        let ended = CancellationToken::new();
         let front = Arc::new(Self {
             broadcaster,
             waiters: Arc::default(),
@@ -193,15 +215,40 @@ impl Front {
             broker,
             publisher,
             in_flight: Mutex::default(),
-            cache: cache::Cache::default(),
+            bodies: Arc::default(),
+            cache: Arc::default(),
             holds: HoldBudget::default(),
             counters: Counters::default(),
-            announced: Mutex::new(None),
+            announced: Arc::default(),
+            stopping: ended.child_token(),
+            _alive: ended.clone().drop_guard(),
+            ended: ended.clone(),
         });
-        tokio::spawn(waiting::announce(front.clone()));
-        tokio::spawn(waiting::heed(front.clone()));
-        tokio::spawn(cache::heed(front.clone()));
+        // None of them holds the front end itself: it goes when its owner and the last request let go of it.
+        let (broker, node) = (front.broker.clone(), front.config.node.clone());
+        let every = front.config.lease / 3;
+        let pings = waiting::ping(broker.clone(), every, front.announced.clone());
+        let hints = waiting::heed(broker.clone(), node, front.waiters.clone());
+        let changes = cache::heed(broker, front.config.server.clone(), front.cache.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = ended.cancelled() => {}
+                _ = join3(pings, hints, changes) => {}
+            }
+        });
         front
+    }
+
+    /// Ends the front end, in order: streams that stand by themselves end at once, so that their clients go to
+    /// another node; requests and calls' streams may end for at most `patience`, and are then told that the
+    /// server stops. Streams that Pushpin holds go on.
+    pub async fn shut_down(&self, patience: Duration) {
+        self.stopping.cancel();
+        let deadline = Instant::now() + patience;
+        while self.waiters.len() > 0 && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.ended.cancel();
     }
 
     /// The routes: MCP, holds, health.
@@ -221,19 +268,26 @@ impl Front {
         &self.broadcaster
     }
 
-    /// Whether it can serve. The error says what is missing.
+    /// Whether it can do useful work; this alone decides about it. What it can't do beside that is in the list.
     ///
     /// # Errors
     /// The reason, for people.
-    pub fn ready(&self) -> Result<(), String> {
+    pub fn ready(&self) -> Result<Vec<Degraded>, String> {
+        if self.stopping.is_cancelled() {
+            return Err("it is stopping".into());
+        }
         let announced = *self.announced.lock().unwrap_or_else(PoisonError::into_inner);
         if announced.is_none_or(|at| at.elapsed() > self.config.lease) {
             return Err("the broker does not answer: is Redis running?".into());
         }
-        match &self.publisher {
-            Some(publisher) if !publisher.all_up() => Err("a link to Pushpin is down".into()),
-            _ => Ok(()),
-        }
+        let meaning = "slow calls and streams go through this backend and end with it, HTTP+SSE is refused; \
+                       quick calls work";
+        Ok(node::lost_pushpins(self.publisher.as_ref(), meaning))
+    }
+
+    /// Whether the links to all Pushpins stand. Without them a call that begins now is not to wait for a hold.
+    fn links_stand(&self) -> bool {
+        self.publisher.as_ref().is_none_or(Publisher::all_up)
     }
 
     /// Whether a stream could be held now.

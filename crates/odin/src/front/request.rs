@@ -8,13 +8,22 @@ use http::{Method, StatusCode};
 use identity::path::{self, EndpointKind};
 
 use super::answer::{self, Context};
+use super::ending::{self, Ending};
 use super::session::{self, Session};
-use super::{Front, http_sse, into_axum, listen, refuse, retry, standing, tasks};
+use super::{Front, body, http_sse, into_axum, listen, refuse, retry, standing, tasks};
 use crate::job::Era;
 use crate::protocol::{self, Incoming, Message, NotificationRoute, Refusal, Route};
 
 /// Everything that is no health check and no hold.
 pub(super) async fn serve(State(front): State<Arc<Front>>, request: HttpRequest) -> Response {
+    tokio::select! {
+        biased;
+        response = respond(&front, request) => response,
+        () = front.ended.cancelled() => refuse(&front, ending::stopping()),
+    }
+}
+
+async fn respond(front: &Arc<Front>, request: HttpRequest) -> Response {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
     let endpoint = match path::parse(path) {
@@ -22,36 +31,39 @@ pub(super) async fn serve(State(front): State<Arc<Front>>, request: HttpRequest)
         Err(path::PathError::NotAnEndpoint | path::PathError::Reserved) => {
             return StatusCode::NOT_FOUND.into_response();
         }
-        Err(error) => return refuse(&front, Refusal::invalid(format!("{error}."))),
+        Err(error) => return refuse(front, Refusal::invalid(format!("{error}."))),
     };
     let caller = match front.config.access.judge(&parts.method, path, &endpoint, &parts.headers) {
         Ok(caller) => caller,
-        Err(refusal) => return refuse(&front, refusal),
+        Err(refusal) => return refuse(front, refusal),
     };
-    let limits = &front.config.limits.request;
-    let Ok(body) = axum::body::to_bytes(body, limits.body_bytes).await else {
-        return refuse(&front, Refusal::body_too_large(limits.body_bytes));
+    let body = match body::read(front, &caller.principal, &parts.headers, body).await {
+        Ok(body) => body,
+        Err(refusal) => return refuse(front, refusal),
     };
     match (&endpoint.kind, &parts.method) {
         (EndpointKind::Streamable, _) => {}
         (EndpointKind::Sse, &Method::GET) => {
-            return http_sse::open(&front, caller, path, &parts.headers).await;
+            let response = http_sse::open(front, caller, path, &parts.headers).await;
+            return Ending::of_http_sse().apply(front, response);
         }
         (EndpointKind::Messages { session }, &Method::POST) => {
-            return http_sse::post(&front, caller, session, &parts.headers, &body).await;
+            return http_sse::post(front, caller, session, &parts.headers, &body).await;
         }
-        (EndpointKind::Sse, _) => return refuse(&front, Refusal::method_not_allowed("GET")),
-        (EndpointKind::Messages { .. }, _) => return refuse(&front, Refusal::method_not_allowed("POST")),
+        (EndpointKind::Sse, _) => return refuse(front, Refusal::method_not_allowed("GET")),
+        (EndpointKind::Messages { .. }, _) => return refuse(front, Refusal::method_not_allowed("POST")),
     }
     let key = match retry::key(&parts.headers) {
         Ok(key) => key,
-        Err(refusal) => return refuse(&front, refusal),
+        Err(refusal) => return refuse(front, refusal),
     };
+    let limits = &front.config.limits.request;
     let incoming = match protocol::classify(&parts.method, &parts.headers, &body, limits) {
         Ok(incoming) => incoming,
-        Err(refusal) => return refuse(&front, refusal),
+        Err(refusal) => return refuse(front, refusal),
     };
-    match &incoming {
+    let ending = Ending::of(&incoming);
+    let response = match &incoming {
         Incoming::Modern { revision, message } => {
             let context = Context {
                 caller,
@@ -64,31 +76,33 @@ pub(super) async fn serve(State(front): State<Arc<Front>>, request: HttpRequest)
                 headers: protocol::param_headers(&parts.headers, message),
                 body: body.len(),
             };
-            modern(&front, context, message).await
+            modern(front, context, message).await
         }
         Incoming::Initialize { request, revision } => {
-            session::initialize(&front, caller, request, *revision, body.len()).await
+            session::initialize(front, caller, request, *revision, body.len()).await
         }
         Incoming::Session { session: id, body: messages, .. } => {
-            let session = match Session::open(&front, &caller, id).await {
+            let session = match Session::open(front, &caller, id).await {
                 Ok(session) => session,
-                Err(refusal) => return refuse(&front, refusal),
+                Err(refusal) => return refuse(front, refusal),
             };
             if let Err(refusal) = incoming.check_session(session.info.revision) {
-                return refuse(&front, refusal);
+                return refuse(front, refusal);
             }
-            session::messages(&front, caller, &session, messages, key, body.len()).await
+            session::messages(front, caller, &session, messages, key, body.len()).await
         }
-        Incoming::Listen { session: id, last_event_id, .. } => match Session::open(&front, &caller, id).await
-        {
-            Ok(session) => standing::get(&front, caller, &session, *last_event_id).await,
-            Err(refusal) => refuse(&front, refusal),
+        Incoming::Listen { session: id, last_event_id, .. } => {
+            match Session::open(front, &caller, id).await {
+                Ok(session) => standing::get(front, caller, &session, *last_event_id).await,
+                Err(refusal) => refuse(front, refusal),
+            }
+        }
+        Incoming::End { session: id, .. } => match Session::open(front, &caller, id).await {
+            Ok(session) => session::end(front, &session).await,
+            Err(refusal) => refuse(front, refusal),
         },
-        Incoming::End { session: id, .. } => match Session::open(&front, &caller, id).await {
-            Ok(session) => session::end(&front, &session).await,
-            Err(refusal) => refuse(&front, refusal),
-        },
-    }
+    };
+    ending.apply(front, response)
 }
 
 async fn modern(front: &Arc<Front>, context: Context, message: &Message<'_>) -> Response {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::Front;
-use crate::broker::NodeNudge;
+use crate::broker::{Broker, NodeNudge};
 use crate::call::Withdraw;
 use crate::id::CallId;
 use crate::protocol::Refusal;
@@ -216,14 +216,12 @@ pub(super) fn silent() -> Refusal {
     )
 }
 
-/// Asks the broker regularly whether it is there, for the node's readiness.
-pub(super) async fn announce(front: Arc<Front>) {
-    let every = front.config.lease / 3;
+/// Asks the broker regularly whether it is there, for the node's readiness; notes when it last answered.
+pub(super) async fn ping(broker: Arc<dyn Broker>, every: Duration, answered: Arc<Mutex<Option<Instant>>>) {
     loop {
-        match tokio::time::timeout(every, front.broker.ping()).await {
+        match tokio::time::timeout(every, broker.ping()).await {
             Ok(Ok(())) => {
-                let mut announced = front.announced.lock().unwrap_or_else(PoisonError::into_inner);
-                *announced = Some(Instant::now());
+                *answered.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
             }
             Ok(Err(error)) => tracing::warn!(%error, "the broker does not answer"),
             Err(_) => tracing::warn!("the broker takes too long to answer"),
@@ -233,9 +231,9 @@ pub(super) async fn announce(front: Arc<Front>) {
 }
 
 /// Wakes the requests that the broker points to.
-pub(super) async fn heed(front: Arc<Front>) {
+pub(super) async fn heed(broker: Arc<dyn Broker>, node: String, waiters: Arc<Waiters>) {
     loop {
-        let mut nudges = match front.broker.node_nudges(&front.config.node).await {
+        let mut nudges = match broker.node_nudges(&node).await {
             Ok(nudges) => nudges,
             Err(_) => {
                 tokio::time::sleep(Duration::from_millis(200)).await;
@@ -243,7 +241,7 @@ pub(super) async fn heed(front: Arc<Front>) {
             }
         };
         while let Some(nudge) = nudges.recv().await {
-            let waiting = front.waiters.lock();
+            let waiting = waiters.lock();
             match nudge {
                 NodeNudge::Request(request) => waiting.get(&request).iter().for_each(|w| w.notify_one()),
                 NodeNudge::All => waiting.values().for_each(|w| w.notify_one()),

@@ -4,24 +4,30 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::{join, join3};
 use identity::AssertionKeys;
 use identity::policy::Policy;
 use rmcp::ServerHandler;
+use tokio_util::sync::CancellationToken;
 
-use super::{BackendSettings, CommonSettings, bind, redis, worker};
+use super::{BackendSettings, CommonSettings, WorkerSettings, bind, redis, worker};
 use crate::admin::{self, AdminToken};
 use crate::broadcast::BroadcastKey;
 use crate::broker::{Broker, MemoryBroker};
 use crate::call::Timing;
-use crate::front::{Access, Front, FrontConfig, FrontLimits};
+use crate::front::{Access, Front, FrontConfig};
 use crate::node;
 use crate::protocol::origin::HostRules;
+use crate::serve;
 
-/// How long running calls of an embedded worker may take to end when the process is asked to stop.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long requests, and the running calls of an embedded worker, may take to end when the process is asked to
+/// stop; and how long connections may take after that. Together they are below what supervisors allow.
+const PATIENCE: Duration = Duration::from_secs(3);
+const CONNECTIONS: Duration = Duration::from_secs(1);
 
 /// Runs a backend until the process is asked to stop. With a handler it is the whole server: that is run in
-/// the same process, and the broker is its memory.
+/// the same process as a worker with these settings, and the broker is its memory.
 ///
 /// # Errors
 /// What keeps it from running, for people.
@@ -29,7 +35,7 @@ pub async fn backend<H: ServerHandler>(
     listen: &str,
     common: &CommonSettings,
     settings: &BackendSettings,
-    handler: Option<H>,
+    handler: Option<(H, &WorkerSettings)>,
 ) -> Result<(), String> {
     let config = front_config(listen, common, settings, handler.is_some())?;
     let broker: Arc<dyn Broker> = match &handler {
@@ -41,28 +47,38 @@ pub async fn backend<H: ServerHandler>(
     let publisher = pushpins.as_ref().map(|(publisher, _)| publisher.clone());
     let front = Front::start(config, broker.clone(), publisher);
     let worker = match handler {
-        Some(handler) => {
+        Some((handler, settings)) => {
             let broadcaster = front.broadcaster().clone();
-            Some(worker::embedded(common, broker, broadcaster, handler, pushpins).await?)
+            Some(worker::embedded(common, settings, broker, broadcaster, handler, pushpins).await?)
         }
         None => None,
     };
     let listener = bind(listen).await?;
-    if let Some(address) = settings.admin_listen.as_deref().filter(|address| !address.is_empty()) {
-        let token = settings.secrets.admin_token.as_deref().ok_or("ASGARD_ADMIN_TOKEN is missing")?;
-        let token = AdminToken::new(token).map_err(|error| format!("ASGARD_ADMIN_TOKEN: {error}"))?;
-        let listener = bind(address).await?;
-        let routes = admin::routes(front.broadcaster().clone(), token);
-        tracing::info!(address, "administrators may notify here");
-        tokio::spawn(async move { axum::serve(listener, routes).await });
-    }
-    axum::serve(listener, front.router())
-        .with_graceful_shutdown(node::stop_signal())
-        .await
-        .map_err(|error| format!("serving failed: {error}"))?;
-    if let Some(worker) = worker {
-        worker.shut_down(PATIENCE).await;
-    }
+    let (stop, most) = (CancellationToken::new(), PATIENCE + CONNECTIONS);
+    let admin = match settings.admin_listen.as_deref().filter(|address| !address.is_empty()) {
+        Some(address) => {
+            let token = settings.secrets.admin_token.as_deref().ok_or("ASGARD_ADMIN_TOKEN is missing")?;
+            let token = AdminToken::new(token).map_err(|error| format!("ASGARD_ADMIN_TOKEN: {error}"))?;
+            let listener = bind(address).await?;
+            tracing::info!(address, "administrators may notify here");
+            let routes = admin::routes(front.broadcaster().clone(), token);
+            serve::serve(listener, routes, stop.clone(), CONNECTIONS).boxed()
+        }
+        None => std::future::ready(()).boxed(),
+    };
+    let serving = serve::serve(listener, front.router(), stop.clone(), most);
+    let stopping = async {
+        node::stop_signal().await;
+        node::exit_within(most + CONNECTIONS);
+        stop.cancel();
+        let worker = async {
+            if let Some(worker) = worker {
+                worker.shut_down(PATIENCE).await;
+            }
+        };
+        join(front.shut_down(PATIENCE), worker).await;
+    };
+    join3(serving, admin, stopping).await;
     Ok(())
 }
 
@@ -99,7 +115,7 @@ fn front_config(
         grip: secrets.grip()?.map(|key| (settings.grip_iss.clone(), key)),
         broadcast: BroadcastKey::from_env().map_err(|error| format!("ASGARD_BROADCAST_KEY: {error}"))?,
         policy: settings.policy.as_deref().map(policy).transpose()?.unwrap_or_default(),
-        limits: FrontLimits::default(),
+        limits: settings.limits(),
         lease: Timing::default().lease,
     })
 }

@@ -23,7 +23,9 @@ mod worker;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Command, CommandFactory, FromArgMatches, Parser};
 use rmcp::ServerHandler;
 use tracing_subscriber::EnvFilter;
 
@@ -55,7 +57,19 @@ impl Program {
     /// Reads the command line and the environment. Ends the process with a message when they can't be used.
     #[must_use]
     pub fn from_args() -> Self {
-        Self::parse()
+        let mut command = Self::command();
+        let matches = command.get_matches_mut();
+        let program = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        if program.common.redis_url.is_some()
+            && let Some(option) = given::<BackendSettings>(&matches)
+        {
+            let why = format!(
+                "{option} is for a backend, and with ASGARD_REDIS_URL this is a worker: give it to mcp-backend, or leave \
+                 the Redis out"
+            );
+            command.error(ErrorKind::ArgumentConflict, why).exit();
+        }
+        program
     }
 
     /// Serves until the process is asked to stop, and tells how it ended. Logs go to stderr.
@@ -64,9 +78,19 @@ impl Program {
         start_log(&common.log);
         ended(match &common.redis_url {
             Some(_) => worker(&listen, &common, &work, handler).await,
-            None => backend(&listen, &common, &front, Some(handler)).await,
+            None => backend(&listen, &common, &front, Some((handler, &work))).await,
         })
     }
+}
+
+/// The first of a group's options that the command line names. (What the environment says is for those that it
+/// concerns: a site's programs may share one.)
+#[must_use]
+pub fn given<A: clap::Args>(matches: &ArgMatches) -> Option<String> {
+    let group = A::augment_args(Command::new(""));
+    let named =
+        |arg: &&clap::Arg| matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
+    group.get_arguments().find(named).map(|arg| format!("--{}", arg.get_long().unwrap_or_default()))
 }
 
 /// Starts the log on stderr; `filter` as in `RUST_LOG`.

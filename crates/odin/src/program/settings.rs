@@ -1,10 +1,13 @@
 //! Settings of the programs: arguments and environment. Secrets come from the environment alone.
 
+use std::time::Duration;
+
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use clap::builder::{RangedI64ValueParser, RangedU64ValueParser, TypedValueParser};
 
 use crate::broker::BrokerLimits;
-use crate::front::Handover;
+use crate::front::{FrontLimits, Handover};
 use crate::protocol::session::SessionKeys;
 
 /// What all programs of a site share.
@@ -14,7 +17,7 @@ pub struct CommonSettings {
     #[arg(long, env = "ASGARD_REDIS_URL")]
     pub redis_url: Option<String>,
     /// Shards of the records in Redis; the same on every node.
-    #[arg(long, env = "ASGARD_SHARDS", default_value_t = 1)]
+    #[arg(long, env = "ASGARD_SHARDS", default_value_t = 1, requires = "redis_url")]
     pub shards: u8,
     /// Pushpins that hold streams, comma-separated. Empty: streams go through the backends.
     #[arg(long, env = "ASGARD_PUSHPINS", default_value = "")]
@@ -40,11 +43,16 @@ pub struct WorkerSettings {
     #[arg(long = "worker", env = "ASGARD_WORKER")]
     pub name: Option<String>,
     /// Calls that run at once.
-    #[arg(long, env = "ASGARD_CONCURRENCY", default_value_t = 64)]
+    #[arg(long, env = "ASGARD_CONCURRENCY", default_value_t = 64, value_parser = count(1))]
     pub concurrency: usize,
     /// Rounds of tasks that run at once, beside the calls; 0: this worker takes no tasks.
-    #[arg(long, env = "ASGARD_TASK_CONCURRENCY", default_value_t = 32)]
+    #[arg(long, env = "ASGARD_TASK_CONCURRENCY", default_value_t = 32, value_parser = count(0))]
     pub task_concurrency: usize,
+}
+
+/// A number of things at once.
+fn count(least: u64) -> impl TypedValueParser<Value = usize> {
+    RangedU64ValueParser::<usize>::new().range(least..=100_000)
 }
 
 /// What a backend needs beside that.
@@ -69,8 +77,34 @@ pub struct BackendSettings {
     /// of an organisation may use everything.
     #[arg(long, env = "ASGARD_POLICY")]
     pub policy: Option<std::path::PathBuf>,
+    /// MiB that the bodies of all requests under way may take. One organisation has at most half of it, one
+    /// user a quarter, so that no less than 16 make sense.
+    #[arg(long, env = "ASGARD_BODY_MEMORY_MIB", default_value_t = 128, value_parser = number(16, 65_536))]
+    pub body_memory_mib: u32,
+    /// Seconds that a body may take to arrive.
+    #[arg(long, env = "ASGARD_BODY_TIME_S", default_value_t = 60, value_parser = number(1, 3600))]
+    pub body_time_s: u32,
+    /// Seconds for which nothing of a body may come meanwhile.
+    #[arg(long, env = "ASGARD_BODY_PAUSE_S", default_value_t = 10, value_parser = number(1, 3600))]
+    pub body_pause_s: u32,
     #[command(flatten)]
     pub(super) secrets: Secrets,
+}
+
+fn number(least: i64, most: i64) -> impl TypedValueParser<Value = u32> {
+    RangedI64ValueParser::<u32>::new().range(least..=most)
+}
+
+impl BackendSettings {
+    pub(super) fn limits(&self) -> FrontLimits {
+        let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+        FrontLimits {
+            bodies: (self.body_memory_mib as usize).saturating_mul(1024 * 1024),
+            body_time: seconds(self.body_time_s),
+            body_pause: seconds(self.body_pause_s),
+            ..FrontLimits::default()
+        }
+    }
 }
 
 /// Given by the environment, so that they show in no process list.

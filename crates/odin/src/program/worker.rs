@@ -3,17 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join;
 use rmcp::ServerHandler;
+use tokio_util::sync::CancellationToken;
 
 use super::{CommonSettings, WorkerSettings, bind, redis};
 use crate::broadcast::{BroadcastKey, Broadcaster};
 use crate::broker::Broker;
 use crate::node;
 use crate::runner::{RmcpRunner, StateKeys};
+use crate::serve;
 use crate::worker::{Worker, WorkerConfig};
 
 /// How long running calls may take to end when the worker is asked to stop.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long the connections of health checks may take after that.
+const CONNECTIONS: Duration = Duration::from_secs(1);
 
 /// Runs a handler as a worker of a site until the process is asked to stop. At `listen` it answers health
 /// checks alone.
@@ -33,44 +38,44 @@ pub async fn worker<H: ServerHandler>(
     let publisher = pushpins.as_ref().map(|(publisher, _)| publisher.clone());
     let broadcaster = Broadcaster::new(&common.server, broadcast, broker.clone(), publisher);
     let runner = runner(handler, broadcaster).await?;
-    let config = WorkerConfig {
-        concurrency: settings.concurrency.max(1),
-        task_concurrency: settings.task_concurrency,
-        ..config(common, settings)
-    };
     // The leases' own connection; the address was checked above.
     let (of, fallback) = (common.clone(), broker.clone());
     let beats = move || redis(&of).unwrap_or(fallback);
-    let worker = Worker::start(config, broker, Box::new(beats), runner, pushpins)
+    let worker = Worker::start(config(common, settings), broker, Box::new(beats), runner, pushpins)
         .map_err(|error| format!("the worker can't start: {error}"))?;
-    let ready = worker.clone();
-    axum::serve(bind(listen).await?, node::health_routes(move || ready.ready()))
-        .with_graceful_shutdown(async move {
-            node::stop_signal().await;
-            worker.shut_down(PATIENCE).await;
-        })
-        .await
-        .map_err(|error| format!("serving failed: {error}"))
+    let (ready, stop) = (worker.clone(), CancellationToken::new());
+    let health = node::health_routes(move || ready.ready());
+    let serving = serve::serve(bind(listen).await?, health, stop.clone(), CONNECTIONS);
+    let stopping = async {
+        node::stop_signal().await;
+        node::exit_within(PATIENCE + CONNECTIONS * 2);
+        worker.shut_down(PATIENCE).await;
+        stop.cancel();
+    };
+    join(serving, stopping).await;
+    Ok(())
 }
 
 /// Starts a worker in the process of a backend.
 pub(super) async fn embedded<H: ServerHandler>(
     common: &CommonSettings,
+    settings: &WorkerSettings,
     broker: Arc<dyn Broker>,
     broadcaster: Broadcaster,
     handler: H,
     pushpins: Option<crate::worker::Pushpins>,
 ) -> Result<Worker, String> {
     let runner = runner(handler, broadcaster).await?;
-    let settings = WorkerSettings { name: None, concurrency: 0, task_concurrency: 0 };
     let beats = broker.clone();
-    Worker::start(config(common, &settings), broker, Box::new(move || beats), runner, pushpins)
+    Worker::start(config(common, settings), broker, Box::new(move || beats), runner, pushpins)
         .map_err(|error| format!("the embedded worker can't start: {error}"))
 }
 
 fn config(common: &CommonSettings, settings: &WorkerSettings) -> WorkerConfig {
     let name = node::unique_name(settings.name.as_deref().unwrap_or("worker"));
-    WorkerConfig { name, ..WorkerConfig::new(&common.server) }
+    let WorkerSettings { concurrency, task_concurrency, .. } = *settings;
+    tracing::info!(worker = name, concurrency, task_concurrency, "taking calls");
+    WorkerConfig { name, concurrency, task_concurrency, ..WorkerConfig::new(&common.server) }
 }
 
 async fn runner<H: ServerHandler>(

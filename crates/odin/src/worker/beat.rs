@@ -21,10 +21,16 @@ pub(super) fn start(shared: Arc<Shared>, make_broker: MakeBroker) -> std::io::Re
         runtime.block_on(async move {
             let broker = make_broker();
             let every = shared.config.timing.lease / PARTS;
-            // Ends with the process: calls that still run after a shutdown began keep their lease.
-            loop {
-                beat(&shared, broker.as_ref(), every).await;
-                tokio::time::sleep(every).await;
+            // Not at the beginning of a shutdown: calls that still run then keep their lease.
+            let beats = async {
+                loop {
+                    beat(&shared, broker.as_ref(), every).await;
+                    tokio::time::sleep(every).await;
+                }
+            };
+            tokio::select! {
+                () = shared.ended.cancelled() => {}
+                () = beats => {}
             }
         });
     })?;

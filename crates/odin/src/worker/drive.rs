@@ -146,7 +146,10 @@ pub(super) async fn drive(
         missing: false,
         role,
     };
-    let exit = driver.run().await;
+    let exit = tokio::select! {
+        exit = driver.run() => Some(exit),
+        () = shared.ended.cancelled() => None,
+    };
     driver.abort.cancel();
     {
         let mut state = shared.state();
@@ -154,6 +157,9 @@ pub(super) async fn drive(
             state.jobs.remove(&call);
         }
     }
+    let Some(exit) = exit else {
+        return tracing::warn!(%call, "left to another worker: this one has ended");
+    };
     match exit {
         Exit::Finished => tracing::debug!(%call, "finished"),
         Exit::Dropped => tracing::info!(%call, "cancelled"),

@@ -44,7 +44,11 @@ impl Lane {
 pub(super) async fn take(shared: Arc<Shared>, lane: Lane) {
     let config = &shared.config;
     while !shared.stop.is_cancelled() {
-        let Ok(slot) = lane.slots.clone().acquire_owned().await else { return };
+        let slot = tokio::select! {
+            () = shared.stop.cancelled() => return,
+            slot = lane.slots.clone().acquire_owned() => slot,
+        };
+        let Ok(slot) = slot else { return };
         let most = (lane.slots.available_permits() + 1).min(MOST);
         drop(slot);
         let entries = tokio::select! {
@@ -63,8 +67,16 @@ pub(super) async fn take(shared: Arc<Shared>, lane: Lane) {
 
 fn spawn_take(shared: &Arc<Shared>, lane: &Lane, entry: Entry) {
     let (shared, lane) = (shared.clone(), lane.clone());
+    let busy = shared.busy.clone();
     tokio::spawn(async move {
-        let Ok(slot) = lane.slots.clone().acquire_owned().await else { return };
+        let _busy = busy;
+        // A line that is not taken now is there for other workers.
+        let slot = tokio::select! {
+            biased;
+            () = shared.stop.cancelled() => return,
+            slot = lane.slots.clone().acquire_owned() => slot,
+        };
+        let Ok(slot) = slot else { return };
         let rerun = match &entry.tool {
             Some(tool) => shared.runner.rerun(tool),
             None => Rerun::Safe,
@@ -100,12 +112,16 @@ pub(super) async fn claim(shared: Arc<Shared>, lane: Lane) {
     while !shared.stop.is_cancelled() {
         // Spread, so that not all workers ask at once.
         let jitter = rand::rng().random_range(0..50);
-        tokio::time::sleep(CLAIM_EVERY + Duration::from_millis(jitter)).await;
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            () = tokio::time::sleep(CLAIM_EVERY + Duration::from_millis(jitter)) => {}
+        }
         // Asked before each round: a worker that has just lost the broker must not be the first to ask it
         // when it is back.
         if !shared.is_settled(&shared.state()) {
             continue;
         }
+        let _busy = shared.busy.clone();
         if let Ok(entries) = shared.broker.undelivered(&lane.queue, &config.name, MOST).await {
             entries.into_iter().for_each(|entry| spawn_take(&shared, &lane, entry));
         }
@@ -121,7 +137,9 @@ pub(super) async fn claim(shared: Arc<Shared>, lane: Lane) {
 fn spawn_claimed(shared: &Arc<Shared>, claimed: Claimed) {
     let shared = shared.clone();
     let generation = shared.state().generation.clone();
+    let busy = shared.busy.clone();
     tokio::spawn(async move {
+        let _busy = busy;
         if let Some(channel) = claimed.close
             && let Some(publisher) = &shared.publisher
         {
@@ -140,6 +158,14 @@ fn spawn_claimed(shared: &Arc<Shared>, claimed: Claimed) {
 
 /// Looks again at the calls that the broker points to.
 pub(super) async fn heed(shared: Arc<Shared>) {
+    let ended = shared.ended.clone();
+    tokio::select! {
+        () = ended.cancelled() => {}
+        () = heed_for_ever(shared) => {}
+    }
+}
+
+async fn heed_for_ever(shared: Arc<Shared>) {
     loop {
         let mut nudges = match shared.broker.worker_nudges(&shared.config.name).await {
             Ok(nudges) => nudges,

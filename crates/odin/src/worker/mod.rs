@@ -16,13 +16,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures::future::join;
 use grip::{Event, Publisher};
 use tokio::sync::{Semaphore, mpsc};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::broker::Broker;
 use crate::call::{Fence, Timing};
 use crate::id::CallId;
+use crate::node::{self, Degraded};
 use crate::runner::Runner;
 
 pub(crate) use encode::event;
@@ -73,10 +75,13 @@ pub type Pushpins = (Publisher, mpsc::Receiver<Event>);
 /// Makes a broker for the thread that keeps the leases, inside that thread's own runtime.
 pub type MakeBroker = Box<dyn FnOnce() -> Arc<dyn Broker> + Send>;
 
-/// A running worker.
+/// A running worker. It ends when the last clone is dropped: then its calls are left to other workers, as if it
+/// had been killed. [`Worker::shut_down`] is the orderly end.
 #[derive(Clone)]
+#[must_use = "the worker ends when this is dropped"]
 pub struct Worker {
     shared: Arc<Shared>,
+    _alive: Arc<DropGuard>,
 }
 
 pub(crate) struct Shared {
@@ -90,7 +95,12 @@ pub(crate) struct Shared {
     start: Instant,
     /// Time of the last beat that was answered, in milliseconds since `start`; taken before it was sent.
     beaten: AtomicU64,
+    /// No new calls are taken.
     stop: CancellationToken,
+    /// All tasks, and the thread of the beats, end. Implies `stop`.
+    ended: CancellationToken,
+    /// Held by whatever takes calls, claims them, or drives one.
+    busy: Arc<()>,
 }
 
 #[derive(Default)]
@@ -125,6 +135,7 @@ impl Worker {
         pushpins: Option<Pushpins>,
     ) -> std::io::Result<Self> {
         let (publisher, events) = pushpins.unzip();
+        let ended = CancellationToken::new();
         let shared = Arc::new(Shared {
             slots: Arc::new(Semaphore::new(config.concurrency)),
             task_slots: Arc::new(Semaphore::new(config.task_concurrency)),
@@ -135,43 +146,56 @@ impl Worker {
             state: Mutex::default(),
             start: Instant::now(),
             beaten: AtomicU64::new(0),
-            stop: CancellationToken::new(),
+            stop: ended.child_token(),
+            ended,
+            busy: Arc::default(),
         });
+        let alive = Arc::new(shared.ended.clone().drop_guard());
         beat::start(shared.clone(), beat_broker)?;
         if let Some(events) = events {
-            tokio::spawn(streams::listen(shared.clone(), events));
-            tokio::spawn(streams::end_strays(shared.clone()));
+            let (shared, ended) = (shared.clone(), shared.ended.clone());
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = ended.cancelled() => {}
+                    _ = join(streams::listen(shared.clone(), events), streams::end_strays(shared)) => {}
+                }
+            });
         }
         for lane in intake::Lane::all(&shared) {
             tokio::spawn(intake::take(shared.clone(), lane.clone()));
             tokio::spawn(intake::claim(shared.clone(), lane));
         }
         tokio::spawn(intake::heed(shared.clone()));
-        Ok(Self { shared })
+        Ok(Self { shared, _alive: alive })
     }
 
-    /// Takes no new calls, waits for the running ones, at most for `patience`, and stops.
+    /// Takes no new calls, waits for the running ones, at most for `patience`, and ends: all its tasks, and the
+    /// thread that keeps the leases. What still runs then is left to other workers.
     pub async fn shut_down(&self, patience: Duration) {
-        self.shared.stop.cancel();
+        let shared = &self.shared;
+        shared.stop.cancel();
         let deadline = Instant::now() + patience;
-        while !self.shared.state().jobs.is_empty() && Instant::now() < deadline {
+        while Arc::strong_count(&shared.busy) > 1 && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        shared.ended.cancel();
     }
 
-    /// Whether it can serve: its lease is fresh (so the broker answers), and its links to all Pushpins stand.
-    /// The error says what is missing.
+    /// Whether it can do useful work: its lease is fresh, so the broker answers. What it can't do beside that
+    /// is in the list.
     ///
     /// # Errors
     /// The reason, for people.
-    pub fn ready(&self) -> Result<(), String> {
-        if self.shared.fresh_until().is_none_or(|until| until < Instant::now()) {
+    pub fn ready(&self) -> Result<Vec<Degraded>, String> {
+        let shared = &self.shared;
+        if shared.stop.is_cancelled() {
+            return Err("it is stopping".into());
+        }
+        if shared.fresh_until().is_none_or(|until| until < Instant::now()) {
             return Err("the broker does not answer: is Redis running?".into());
         }
-        match &self.shared.publisher {
-            Some(publisher) if !publisher.all_up() => Err("a link to Pushpin is down".into()),
-            _ => Ok(()),
-        }
+        let meaning = "what is to go to streams that it holds waits; quick calls work";
+        Ok(node::lost_pushpins(shared.publisher.as_ref(), meaning))
     }
 }
 

@@ -46,6 +46,7 @@ pub struct Site {
     /// The worker's.
     pub broadcaster: Broadcaster,
     key: BroadcastKey,
+    _worker: Worker,
     redis: Option<RedisServer>,
 }
 
@@ -75,7 +76,7 @@ impl Site {
         let pushpins = publisher();
         let links = pushpins.as_ref().map(|(publisher, _)| publisher.clone());
         let broadcaster = Broadcaster::new("s", key.clone(), broker(), links);
-        worker(broker(), pushpins, broadcaster.clone());
+        let worker = worker(broker(), pushpins, broadcaster.clone());
         let edge = Edge {
             http: reqwest::Client::builder()
                 .no_proxy()
@@ -90,7 +91,16 @@ impl Site {
         let address = address(&gateway);
         serve(gateway, Router::new().fallback(pass).with_state(edge));
         let admin = admin(&fronts[0]).await;
-        Self { pushpin: Some(pushpin), gateway: address, admin, fronts, broadcaster, key, redis: Some(redis) }
+        Self {
+            pushpin: Some(pushpin),
+            gateway: address,
+            admin,
+            fronts,
+            broadcaster,
+            key,
+            _worker: worker,
+            redis: Some(redis),
+        }
     }
 
     /// A broadcaster of a process that has only just started: its link to Pushpin does not stand yet.
@@ -107,12 +117,21 @@ impl Site {
         let config = config(Access::Open(HostRules::default()), Handover::None, None, key.clone());
         let front = Front::start(config, broker.clone(), None);
         let broadcaster = front.broadcaster().clone();
-        worker(broker, None, broadcaster.clone());
+        let worker = worker(broker, None, broadcaster.clone());
         let listener = listener().await;
         let gateway = address(&listener);
         serve(listener, front.router());
         let admin = admin(&front).await;
-        Self { pushpin: None, gateway, admin, fronts: vec![front], broadcaster, key, redis: None }
+        Self {
+            pushpin: None,
+            gateway,
+            admin,
+            fronts: vec![front],
+            broadcaster,
+            key,
+            _worker: worker,
+            redis: None,
+        }
     }
 
     /// Where clients of a road go.
@@ -205,12 +224,15 @@ fn config(
     }
 }
 
-fn worker(broker: Arc<dyn Broker>, pushpins: Option<odin::worker::Pushpins>, broadcaster: Broadcaster) {
+fn worker(
+    broker: Arc<dyn Broker>,
+    pushpins: Option<odin::worker::Pushpins>,
+    broadcaster: Broadcaster,
+) -> Worker {
     let runner = Arc::new(RmcpRunner::new(Arc::new(Server)).with_broadcaster(broadcaster));
     let config = WorkerConfig { name: node::unique_name("worker"), ..WorkerConfig::new("s") };
     let beats = broker.clone();
-    // It runs as long as the test's runtime.
-    Worker::start(config, broker, Box::new(move || beats), runner, pushpins).unwrap();
+    Worker::start(config, broker, Box::new(move || beats), runner, pushpins).unwrap()
 }
 
 /// The gateway's state.

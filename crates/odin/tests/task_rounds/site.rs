@@ -1,7 +1,7 @@
 //! A small site in one process: fronts and workers over one broker, and a client.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -26,10 +26,14 @@ pub(crate) struct Site {
     fronts: Vec<String>,
     http: reqwest::Client,
     next: AtomicU64,
+    workers: Mutex<Vec<Worker>>,
 }
 
 /// A worker that dies when it is dropped: its tools stop, and nothing of it reaches Redis any more.
-pub(crate) struct Mortal(Option<tokio::runtime::Runtime>);
+pub(crate) struct Mortal(
+    Option<tokio::runtime::Runtime>,
+    #[allow(dead_code, reason = "held, not read")] Worker,
+);
 
 impl Drop for Mortal {
     fn drop(&mut self) {
@@ -88,7 +92,7 @@ impl Site {
             tokio::spawn(async move { axum::serve(listener, router).await });
         }
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { key, counts: Arc::default(), fronts, http, next: AtomicU64::new(1) }
+        Self { key, counts: Arc::default(), fronts, http, next: AtomicU64::new(1), workers: Mutex::default() }
     }
 
     /// Starts a worker over a broker.
@@ -97,7 +101,9 @@ impl Site {
         let runner = RmcpRunner::new(Arc::new(Handler { counts: self.counts.clone() }));
         let runner = Arc::new(runner.with_broadcaster(broadcaster));
         let beats = broker.clone();
-        Worker::start(WorkerConfig::new("default"), broker, Box::new(move || beats), runner, None).unwrap();
+        let config = WorkerConfig::new("default");
+        let worker = Worker::start(config, broker, Box::new(move || beats), runner, None).unwrap();
+        self.workers.lock().unwrap().push(worker);
     }
 
     /// Starts a worker that can be killed: in a runtime of its own, behind a proxy to Redis.
@@ -122,12 +128,12 @@ impl Site {
             Arc::new(RedisBroker::connect(&url, Timing::default(), BrokerLimits::default(), 1).unwrap())
         };
         let counts = self.counts.clone();
-        runtime.block_on(async move {
+        let worker = runtime.block_on(async move {
             let runner = Arc::new(RmcpRunner::new(Arc::new(Handler { counts })));
             let (broker, config) = (connect(), WorkerConfig::new("default"));
-            Worker::start(config, broker, Box::new(move || connect()), runner, None).unwrap();
+            Worker::start(config, broker, Box::new(move || connect()), runner, None).unwrap()
         });
-        Mortal(Some(runtime))
+        Mortal(Some(runtime), worker)
     }
 
     pub(crate) async fn call(&self, who: Who, tool: &str, arguments: Value, tasks: bool) -> Answer {

@@ -25,7 +25,7 @@ fn assert_refusal(body: &Value, id: &Value) {
 
 /// Starts a worker, and demands that only what is asked from now on runs.
 async fn nothing_runs_afterwards(site: &Site) {
-    site.worker();
+    let _worker = site.worker();
     let answer: Value = site.call(Road::Direct, "fresh").await.json().await.unwrap();
     assert_eq!(answer["result"]["content"][0]["text"], "noted fresh", "{answer}");
     assert_eq!(site.journal(), ["fresh"], "what a client was told not to expect has run");
@@ -45,7 +45,7 @@ async fn a_tool_that_no_worker_takes_never_runs() {
 async fn the_same_key_runs_the_tool_after_all() {
     let site = Site::start().await;
     refused(site.call_with_key("k", "once").await, &json!(7)).await;
-    site.worker();
+    let _worker = site.worker();
     let answer: Value = site.call_with_key("k", "once").await.json().await.unwrap();
     assert_eq!(answer["result"]["content"][0]["text"], "noted once", "{answer}");
     assert_eq!(site.journal(), ["once"]);

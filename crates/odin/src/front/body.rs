@@ -1,0 +1,250 @@
+//! Bodies: read within their caller's share, and within a time.
+//!
+//! The shares are counted before and while a body is read: who sends slowly, or much at once, is refused before
+//! it takes what others need.
+
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use http::header::{CONNECTION, CONTENT_LENGTH};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use hyper::body::Body as _;
+use identity::Principal;
+use tokio::time::{Instant, timeout_at};
+
+use super::{Front, FrontLimits};
+use crate::protocol::{Refusal, code};
+
+/// What is read and held now.
+#[derive(Default)]
+pub(super) struct Bodies(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    bytes: usize,
+    shares: HashMap<String, Share>,
+}
+
+#[derive(Default)]
+struct Share {
+    /// Requests whose body is being read.
+    reading: usize,
+    /// Bytes of those, and of requests that are not yet answered.
+    bytes: usize,
+}
+
+impl Bodies {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A body that was read. It counts until it is dropped.
+pub(super) struct Held {
+    bytes: Bytes,
+    _counted: Counted,
+}
+
+impl Deref for Held {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Reads the body of a caller's request.
+pub(super) async fn read(
+    front: &Front,
+    principal: &Principal,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Held, Refusal> {
+    let limits = &front.config.limits;
+    let most = limits.request.body_bytes;
+    let mut counted = Counted::begin(&front.bodies, principal, limits)?;
+    if body.is_end_stream() {
+        counted.is_read();
+        return Ok(Held { bytes: Bytes::new(), _counted: counted });
+    }
+    let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > most as u64) {
+        return Err(Refusal::body_too_large(most));
+    }
+    let deadline = Instant::now() + limits.body_time;
+    let mut chunks = body.into_data_stream();
+    let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
+    loop {
+        let until = deadline.min(Instant::now() + limits.body_pause);
+        let chunk = match timeout_at(until, chunks.next()).await {
+            Ok(Some(Ok(chunk))) => chunk,
+            Ok(Some(Err(_))) => return Err(Refusal::invalid("The body ended before it was whole.")),
+            Ok(None) => break,
+            Err(_) => return Err(too_slow(limits, until == deadline)),
+        };
+        if first.len() + rest.len() + chunk.len() > most {
+            return Err(Refusal::body_too_large(most));
+        }
+        counted.add(chunk.len(), limits)?;
+        // Small bodies come in one piece, and are not copied.
+        if first.is_empty() && rest.is_empty() {
+            first = chunk;
+        } else {
+            if rest.is_empty() {
+                rest.extend_from_slice(&std::mem::take(&mut first));
+            }
+            rest.extend_from_slice(&chunk);
+        }
+    }
+    counted.is_read();
+    let bytes = if rest.is_empty() { first } else { rest.freeze() };
+    Ok(Held { bytes, _counted: counted })
+}
+
+fn too_slow(limits: &FrontLimits, whole: bool) -> Refusal {
+    let why = match whole {
+        true => format!("The body took longer than {} s to arrive.", limits.body_time.as_secs_f32()),
+        false => format!("Nothing of the body has come for {} s.", limits.body_pause.as_secs_f32()),
+    };
+    let message = format!("{why} Send the request again, faster.");
+    Refusal::new(StatusCode::REQUEST_TIMEOUT, code::INVALID_REQUEST, message)
+        .with_header(CONNECTION, HeaderValue::from_static("close"))
+}
+
+/// What one body counts for: its principal, and its organisation.
+struct Counted {
+    bodies: Arc<Bodies>,
+    keys: [String; 2],
+    bytes: usize,
+    reading: bool,
+}
+
+impl Counted {
+    fn begin(bodies: &Arc<Bodies>, principal: &Principal, limits: &FrontLimits) -> Result<Self, Refusal> {
+        let keys = [principal.key(), format!("{}|{}", principal.issuer, principal.organisation)];
+        let most = [limits.calls_of_principal, limits.calls_of_organisation];
+        let mut state = bodies.lock();
+        let reading = |key: &String| state.shares.get(key).map_or(0, |share| share.reading);
+        if let Some(share) = keys.iter().zip(most).position(|(key, most)| reading(key) >= most) {
+            return Err(too_many(share, "requests under way"));
+        }
+        for key in &keys {
+            state.shares.entry(key.clone()).or_default().reading += 1;
+        }
+        drop(state);
+        Ok(Self { bodies: bodies.clone(), keys, bytes: 0, reading: true })
+    }
+
+    fn add(&mut self, bytes: usize, limits: &FrontLimits) -> Result<(), Refusal> {
+        let most = [limits.bodies / 4, limits.bodies / 2];
+        let mut state = self.bodies.lock();
+        let held = |key: &String| state.shares.get(key).map_or(0, |share| share.bytes);
+        if let Some(share) = self.keys.iter().zip(most).position(|(key, most)| held(key) + bytes > most) {
+            return Err(too_many(share, "bytes under way"));
+        }
+        if state.bytes + bytes > limits.bodies {
+            return Err(Refusal::unavailable(
+                "The server has too many bytes of requests under way. Try again in a few seconds.",
+                2,
+            ));
+        }
+        state.bytes += bytes;
+        for key in &self.keys {
+            state.shares.entry(key.clone()).or_default().bytes += bytes;
+        }
+        drop(state);
+        self.bytes += bytes;
+        Ok(())
+    }
+
+    /// The body is read: from now on it counts by its bytes alone.
+    fn is_read(&mut self) {
+        if std::mem::take(&mut self.reading) {
+            self.give_back(1, 0);
+        }
+    }
+
+    fn give_back(&self, reading: usize, bytes: usize) {
+        let mut state = self.bodies.lock();
+        state.bytes = state.bytes.saturating_sub(bytes);
+        for key in &self.keys {
+            let Some(share) = state.shares.get_mut(key) else { continue };
+            share.reading = share.reading.saturating_sub(reading);
+            share.bytes = share.bytes.saturating_sub(bytes);
+            if share.reading == 0 && share.bytes == 0 {
+                state.shares.remove(key);
+            }
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.give_back(usize::from(self.reading), self.bytes);
+    }
+}
+
+fn too_many(share: usize, what: &str) -> Refusal {
+    let whose = if share == 0 { "You have" } else { "Your organisation has" };
+    Refusal::too_many(format!("{whose} too many {what}. Wait for some to be answered."), 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn principal(subject: &str, organisation: &str) -> Principal {
+        Principal {
+            issuer: "i".into(),
+            subject: subject.into(),
+            organisation: organisation.into(),
+            client: None,
+            username: None,
+            scopes: Vec::new(),
+            roles: Vec::new(),
+            groups: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn each_has_a_share_and_gives_it_back() {
+        let bodies = Arc::new(Bodies::default());
+        let limits = FrontLimits {
+            calls_of_principal: 2,
+            calls_of_organisation: 3,
+            bodies: 800,
+            ..FrontLimits::default()
+        };
+        let begin =
+            |subject, organisation| Counted::begin(&bodies, &principal(subject, organisation), &limits);
+        let status = |refused: Result<(), Refusal>| refused.map_err(|refusal| refusal.status().as_u16());
+
+        let mut own = [begin("a", "o").unwrap(), begin("a", "o").unwrap()];
+        let refused = begin("a", "o").map(drop).unwrap_err();
+        assert!(refused.status() == 429 && refused.message().starts_with("You have"), "{refused:?}");
+        let mut other = begin("b", "o").unwrap();
+        let refused = begin("c", "o").map(drop).unwrap_err();
+        assert!(refused.status() == 429 && refused.message().starts_with("Your organisation"), "{refused:?}");
+
+        // A principal has a quarter, an organisation half, of the bytes.
+        assert_eq!(own.each_mut().map(|body| status(body.add(100, &limits))), [Ok(()), Ok(())]);
+        assert_eq!(own.each_mut().map(|body| status(body.add(1, &limits))), [Err(429), Err(429)]);
+        assert_eq!((status(other.add(200, &limits)), status(other.add(1, &limits))), (Ok(()), Err(429)));
+        let mut more = ["d", "e"].map(|subject| begin(subject, "p").unwrap());
+        assert!(more.iter_mut().all(|body| body.add(200, &limits).is_ok()));
+        // All of it is taken: nobody's fault.
+        let mut late = begin("z", "q").unwrap();
+        assert_eq!(status(late.add(1, &limits)), Err(503));
+
+        own[0].is_read();
+        drop(begin("a", "o").expect("the place of the one that is read"));
+        drop((own, other, more));
+        assert_eq!(status(late.add(200, &limits)), Ok(()));
+        drop(late);
+        assert!(bodies.lock().shares.is_empty() && bodies.lock().bytes == 0);
+    }
+}

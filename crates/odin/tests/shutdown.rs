@@ -1,0 +1,242 @@
+//! Front ends and workers end when they are told to, or let go of: no task, no thread, no connection is left.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test may fail
+
+#[allow(dead_code, unreachable_pub)]
+#[path = "support/redis_server.rs"]
+mod redis_server;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use odin::broadcast::BroadcastKey;
+use odin::broker::{Broker, BrokerLimits, MemoryBroker, RedisBroker};
+use odin::call::Timing;
+use odin::front::{Access, Front, FrontConfig, FrontLimits, Handover};
+use odin::protocol::origin::HostRules;
+use odin::protocol::session::SessionKeys;
+use odin::runner::RmcpRunner;
+use odin::worker::{Worker, WorkerConfig};
+use odin::{node, serve};
+use redis_server::RedisServer;
+use rmcp::model::{
+    CallToolRequestParams, CallToolResponse, CallToolResult, ListToolsResult, PaginatedRequestParams,
+    ServerCapabilities, ServerConfig, Tool,
+};
+use rmcp::service::RequestContext;
+use rmcp::{ErrorData, RoleServer, ServerHandler};
+use serde_json::json;
+use tokio::sync::{Mutex, Notify};
+use tokio_util::sync::CancellationToken;
+
+/// Threads and sockets are counted of the whole process: one test at a time.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
+/// A server whose one tool waits until it is let go.
+#[derive(Default)]
+struct Server {
+    begun: AtomicUsize,
+    dropped: AtomicUsize,
+    go: Notify,
+}
+
+struct Dropped<'a>(&'a AtomicUsize);
+
+impl Drop for Dropped<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn tool() -> Tool {
+    let schema = Arc::new(json!({ "type": "object" }).as_object().cloned().unwrap());
+    Tool::new("wait", "Waits.", schema)
+}
+
+impl ServerHandler for Server {
+    fn get_info(&self) -> ServerConfig {
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+    }
+
+    async fn list_tools(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        Ok(ListToolsResult::with_all_items(vec![tool()]))
+    }
+
+    fn get_tool(&self, name: &str) -> Option<Tool> {
+        (name == "wait").then(tool)
+    }
+
+    async fn call_tool(
+        &self,
+        _: CallToolRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        let _dropped = Dropped(&self.dropped);
+        self.go.notified().await;
+        Ok(CallToolResult::success(Vec::new()).into())
+    }
+}
+
+async fn wait(what: &str, mut so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !so() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "waited in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Threads of this process that keep leases.
+fn beats() -> usize {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let name = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("comm")).ok();
+    threads.filter_map(name).filter(|name| name.trim_end() == "beat").count()
+}
+
+/// Open sockets of this process.
+fn sockets() -> usize {
+    let files = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let target = |file: std::fs::DirEntry| std::fs::read_link(file.path()).ok();
+    files.filter_map(target).filter(|target| target.to_string_lossy().starts_with("socket:")).count()
+}
+
+fn front(broker: Arc<dyn Broker>) -> Arc<Front> {
+    let config = FrontConfig {
+        node: node::unique_name("front"),
+        server: "default".into(),
+        access: Access::Open(HostRules::default()),
+        handover: Handover::None,
+        hold_after: Duration::from_millis(50),
+        sessions: SessionKeys::parse(&BASE64_URL_SAFE_NO_PAD.encode([7; 32])).unwrap(),
+        grip: None,
+        broadcast: BroadcastKey::random(),
+        policy: Default::default(),
+        limits: FrontLimits::default(),
+        lease: Timing::default().lease,
+    };
+    Front::start(config, broker, None)
+}
+
+fn worker(broker: Arc<dyn Broker>, runner: Arc<RmcpRunner<Server>>) -> Worker {
+    let config = WorkerConfig { name: node::unique_name("worker"), ..WorkerConfig::new("default") };
+    let beats = broker.clone();
+    Worker::start(config, broker, Box::new(move || beats), runner, None).unwrap()
+}
+
+async fn call(address: std::net::SocketAddr) -> reqwest::Result<reqwest::Response> {
+    let meta = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+    });
+    let params = json!({"name": "wait", "arguments": {}, "_meta": meta});
+    let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let request = http.post(format!("http://{address}/api/v1/mcp/org-1")).body(body.to_string());
+    let headers = [
+        ("content-type", "application/json"),
+        ("accept", "application/json, text/event-stream"),
+        ("mcp-protocol-version", "2026-07-28"),
+        ("mcp-method", "tools/call"),
+        ("mcp-name", "wait"),
+    ];
+    headers.into_iter().fold(request, |request, (name, value)| request.header(name, value)).send().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_shut_down_or_let_go_of_leaves_nothing() {
+    let _alone = ALONE.lock().await;
+    let redis = tokio::task::spawn_blocking(RedisServer::start).await.unwrap();
+    for (over_redis, in_order) in [(false, true), (false, false), (true, true), (true, false)] {
+        let what = format!("over Redis: {over_redis}, shut down: {in_order}");
+        let open = sockets();
+        let broker: Arc<dyn Broker> = match over_redis {
+            true => {
+                let limits = BrokerLimits::default();
+                Arc::new(RedisBroker::connect(&redis.url(), Timing::default(), limits, 1).unwrap())
+            }
+            false => Arc::new(MemoryBroker::new(Timing::default(), BrokerLimits::default())),
+        };
+        let handler = Arc::new(Server::default());
+        let runner = Arc::new(RmcpRunner::new(handler.clone()));
+        let fronts: Vec<_> = (0..4).map(|_| front(broker.clone())).collect();
+        let workers: Vec<_> = (0..4).map(|_| worker(broker.clone(), runner.clone())).collect();
+        wait(&what, || {
+            fronts.iter().all(|front| front.ready().is_ok())
+                && workers.iter().all(|worker| worker.ready().is_ok())
+        })
+        .await;
+        assert_eq!(beats(), 4);
+        // A call that does not end, and its stream.
+        let listener = node::listen("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let serving = serve::serve(listener, fronts[0].router(), stop.clone(), Duration::from_secs(1));
+        let serving = tokio::spawn(serving);
+        let stream = call(address).await.unwrap();
+        assert_eq!(stream.status(), 200);
+        wait("the tool runs", || handler.begun.load(Ordering::SeqCst) == 1).await;
+
+        stop.cancel();
+        if in_order {
+            for worker in &workers {
+                worker.shut_down(Duration::from_millis(200)).await;
+                assert_eq!(worker.ready().unwrap_err(), "it is stopping");
+            }
+            for front in &fronts {
+                front.shut_down(Duration::from_millis(200)).await;
+                assert_eq!(front.ready().unwrap_err(), "it is stopping");
+            }
+        }
+        // With handles still there, what was shut down has no thread and no task any more.
+        if in_order {
+            wait(&format!("no thread; {what}"), || beats() == 0).await;
+        }
+        drop((workers, fronts, stream));
+        serving.await.unwrap();
+        wait(&format!("no thread; {what}"), || beats() == 0).await;
+        wait(&format!("the tool is dropped; {what}"), || handler.dropped.load(Ordering::SeqCst) == 1).await;
+        wait(&format!("nobody has the runner; {what}"), || Arc::strong_count(&runner) == 1).await;
+        wait(&format!("nobody has the broker; {what}"), || Arc::strong_count(&broker) == 1).await;
+        drop(broker);
+        wait(&format!("no connection; {what}"), || sockets() <= open).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_shut_down_ends_what_it_has_and_takes_nothing_more() {
+    let _alone = ALONE.lock().await;
+    let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new(Timing::default(), BrokerLimits::default()));
+    let (first, second) = (Arc::new(Server::default()), Arc::new(Server::default()));
+    let front = front(broker.clone());
+    let old = worker(broker.clone(), Arc::new(RmcpRunner::new(first.clone())));
+    let listener = node::listen("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = serve::serve(listener, front.router(), CancellationToken::new(), Duration::ZERO);
+    let serving = tokio::spawn(serving);
+    let one = tokio::spawn(async move { call(address).await.unwrap().text().await.unwrap() });
+    wait("the call runs", || first.begun.load(Ordering::SeqCst) == 1).await;
+
+    let ending = old.clone();
+    let ending = tokio::spawn(async move { ending.shut_down(Duration::from_secs(20)).await });
+    wait("it is stopping", || old.ready().is_err()).await;
+    let other = tokio::spawn(async move { call(address).await.unwrap().text().await.unwrap() });
+    let new = worker(broker, Arc::new(RmcpRunner::new(second.clone())));
+    wait("the other worker has the new call", || second.begun.load(Ordering::SeqCst) == 1).await;
+    assert!(!ending.is_finished(), "it waits for its call");
+    first.go.notify_one();
+    assert!(one.await.unwrap().contains(r#""result""#));
+    ending.await.unwrap();
+    second.go.notify_one();
+    assert!(other.await.unwrap().contains(r#""result""#));
+    assert_eq!((first.begun.load(Ordering::SeqCst), second.begun.load(Ordering::SeqCst)), (1, 1));
+    new.shut_down(Duration::from_secs(20)).await;
+    wait("no thread", || beats() == 0).await;
+    serving.abort();
+}

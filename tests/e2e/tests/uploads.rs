@@ -1,0 +1,86 @@
+//! What clients send has a time; what they get has none.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::time::Duration;
+
+use e2e::{Client, Era, Form, Road, Stack};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// More than any time that a request has, here or at the gateway (75 s in Envoy).
+const LONG: u64 = 80_000;
+/// More than a body may take.
+const PATIENCE: Duration = Duration::from_secs(150);
+
+/// Sends a head and the beginning of a body, then a byte each second if it is to trickle. What comes back.
+async fn upload(client: &Client, trickle: bool) -> String {
+    let url = reqwest::Url::parse(&client.endpoint).unwrap();
+    let address = format!("127.0.0.1:{}", url.port_or_known_default().unwrap());
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head = format!(
+        "POST {} HTTP/1.1\r\nhost: localhost:{}\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n\
+         accept: application/json, text/event-stream\r\ncontent-length: 5000\r\n\r\n{{",
+        url.path(),
+        url.port_or_known_default().unwrap(),
+        client.token
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let (mut reader, mut writer) = stream.split();
+    let drip = async {
+        while trickle && writer.write_all(b" ").await.is_ok() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    let mut answer = vec![0; 8192];
+    let count = tokio::select! {
+        () = drip => 0,
+        count = tokio::time::timeout(PATIENCE, reader.read(&mut answer)) => {
+            count.expect("a slow upload ends").unwrap_or_default()
+        }
+    };
+    String::from_utf8_lossy(&answer[..count]).into_owned()
+}
+
+#[tokio::test]
+async fn slow_bodies_end_and_long_answers_live() {
+    let stack = Stack::claim().await;
+    let probe = e2e::client::http().get(stack.endpoint(Road::Bifrost, "org-1")).send().await.unwrap();
+    let kong = probe.headers().contains_key("x-kong-request-id");
+    let mut long = Vec::new();
+    for road in Road::BOTH {
+        for era in [Era::Modern, Era::Session] {
+            let client = Client::of(era, &stack, road, "thor", "org-1").await;
+            let arguments = json!({"total_ms": LONG, "events": 20});
+            long.push(tokio::spawn(async move {
+                let exchange = client.tool_with_progress("slow_echo", arguments).await;
+                assert_eq!(exchange.form(), Form::Stream, "{}", exchange.outline());
+                exchange.check_whole(20).unwrap_or_else(|fault| panic!("{road:?} {era:?}: {fault}"));
+            }));
+        }
+    }
+    for (road, trickle) in
+        [(Road::Bifrost, false), (Road::Bifrost, true), (Road::Hermod, false), (Road::Hermod, true)]
+    {
+        let client = Client::modern(&stack, road, "hel", "org-2").await;
+        // nginx has no time for a body as a whole, and sends no answer when it ends a connection.
+        if kong && trickle {
+            continue;
+        }
+        let why = if trickle { "took longer than 60 s" } else { "has come for 10 s" };
+        long.push(tokio::spawn(async move {
+            let answer = upload(&client, trickle).await;
+            let (status, body) = answer.split_once("\r\n").unwrap_or_default();
+            println!("{road:?}, trickling: {trickle}: {status}");
+            assert!(
+                kong && answer.is_empty() || status.contains(" 408 ") && body.contains(why),
+                "{road:?}: {answer}"
+            );
+        }));
+    }
+    for task in long {
+        task.await.unwrap();
+    }
+}
