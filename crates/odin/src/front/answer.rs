@@ -180,7 +180,9 @@ pub(super) async fn submit(
     match front.broker.enqueue(call, order?).await {
         Ok(Enqueue::Accepted) => {
             if let (Some(request), Some(stream)) = (request, &context.stream) {
-                tokio::spawn(watch(front.clone(), call, stream.clone(), request.id.raw().to_owned()));
+                let watch = watch(front.clone(), call, stream.clone(), request.id.raw().to_owned());
+                let ended = front.ended.clone();
+                tokio::spawn(async move { ended.run_until_cancelled(watch).await });
             }
             Ok(())
         }
@@ -198,7 +200,7 @@ pub(super) async fn submit(
 }
 
 /// Withdraws a call of HTTP+SSE that no worker took in time. Nobody waits for such a call: what is said of it goes to
-/// the session's stream.
+/// the session's stream. When this node ends before, the call stays in the queue for the next worker.
 async fn watch(front: Arc<Front>, call: CallId, stream: String, id: Box<RawValue>) {
     tokio::time::sleep(front.config.limits.queue_patience).await;
     for _ in 0..WATCH_TRIES {
