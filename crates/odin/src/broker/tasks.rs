@@ -55,9 +55,11 @@ pub trait TaskBroker: Send + Sync + 'static {
         at: u64,
     ) -> Result<Option<TaskView>>;
     /// END of a round: closes its call, and changes the task. `next` names the call of a round that follows at
-    /// once. None when the task went on without the round: it was cancelled, or expired.
+    /// once. None when the task went on without the round: it was cancelled, or expired. Repeated, because the reply
+    /// was lost, it says how the task is now: else who listens to the task would never hear of its end.
     async fn end_run(
         &self,
+        task: CallId,
         run: CallId,
         fence: Fence<'_>,
         end: &TaskEnd,

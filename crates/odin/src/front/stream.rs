@@ -232,7 +232,8 @@ impl Streaming {
             if self.over {
                 return None;
             }
-            self.waiting.hint_until(Instant::now() + AGAIN).await;
+            // Seldom: hints are seldom lost, and there may be many streams.
+            self.waiting.hint_until(Instant::now() + 2 * AGAIN).await;
             let (front, waiting) = (&self.front, &self.waiting);
             let read = front.broker.read(waiting.call, &front.config.node, waiting.request, self.taken).await;
             let seen = match read {

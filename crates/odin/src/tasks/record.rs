@@ -84,6 +84,8 @@ pub struct TaskRecord {
     pub round: u32,
     /// The call of the round that is queued or running.
     pub run: Option<CallId>,
+    /// The call of the last round that has ended: its END may be repeated.
+    pub ended: Option<CallId>,
     /// Questions without an answer.
     pub asks: BTreeMap<String, Message>,
     /// The answers so far.
@@ -105,6 +107,7 @@ impl TaskRecord {
             status: Status::Working,
             note: None,
             round: 1,
+            ended: None,
             run: Some(new.run),
             asks: BTreeMap::new(),
             answers: BTreeMap::new(),
@@ -181,6 +184,7 @@ impl TaskRecord {
             return false;
         }
         self.run = None;
+        self.ended = Some(run);
         self.answers.clear();
         self.touch(at);
         match end {

@@ -157,10 +157,10 @@ impl Role {
     /// Stores the end of the call: as its answer, as the birth of a task, or as the end of a task's round.
     pub(super) async fn store(&self, shared: &Shared, out: &Message) -> crate::broker::Result<Stored> {
         let (call, fence) = (self.call, shared.fence(self.epoch));
-        if self.task.is_some() {
+        if let Some(task) = self.task {
             let end = end_of(out, self.round.get().copied().unwrap_or(1));
             let next = CallId::random(call.shard());
-            let ended = shared.broker.end_run(call, fence, &end, next, unix_millis()).await?;
+            let ended = shared.broker.end_run(task, call, fence, &end, next, unix_millis()).await?;
             return Ok(Stored::Reply(ended.map(|view| {
                 self.ended.store(true, Ordering::Release);
                 view.iter().for_each(|view| tell(shared, view));
@@ -288,9 +288,10 @@ pub(super) async fn end_lost(shared: &Shared, claimed: &Claimed) {
     let error = &claimed.snapshot.order.lost;
     let end = end_of(&wrap(error), 1);
     let next = CallId::random(claimed.call.shard());
+    let Some(task) = claimed.snapshot.order.task else { return };
     for _ in 0..30 {
         let fence = shared.fence(claimed.snapshot.epoch);
-        match shared.broker.end_run(claimed.call, fence, &end, next, unix_millis()).await {
+        match shared.broker.end_run(task, claimed.call, fence, &end, next, unix_millis()).await {
             Ok(Ok(view)) => return view.iter().for_each(|view| tell(shared, view)),
             Ok(Err(_)) => return,
             Err(_) => tokio::time::sleep(AGAIN).await,

@@ -102,6 +102,7 @@ impl TaskBroker for MemoryBroker {
 
     async fn end_run(
         &self,
+        task: CallId,
         run: CallId,
         fence: Fence<'_>,
         end: &TaskEnd,
@@ -111,8 +112,11 @@ impl TaskBroker for MemoryBroker {
         let now = self.now();
         let mut memory = self.memory();
         memory.sweep(now);
+        if let Some(ended) = memory.task(task, now).filter(|task| task.ended == Some(run)) {
+            return Ok(Ok(Some(ended.view(task))));
+        }
         let Some(kept) = memory.records.get_mut(&run) else { return Ok(Err(Gone::Missing)) };
-        let task = kept.record.order.task;
+        let task = kept.record.order.task.filter(|of| *of == task);
         if let Err(gone) = kept.record.published(fence) {
             return Ok(Err(gone));
         }

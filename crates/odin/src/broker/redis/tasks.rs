@@ -166,6 +166,7 @@ impl TaskBroker for RedisBroker {
 
     async fn end_run(
         &self,
+        task: CallId,
         run: CallId,
         fence: Fence<'_>,
         end: &TaskEnd,
@@ -174,7 +175,7 @@ impl TaskBroker for RedisBroker {
     ) -> Result<std::result::Result<Option<TaskView>, Gone>> {
         let reply = self
             .invoke(&self.tasks.end, run.shard(), |invocation| {
-                invocation.arg(run.to_string()).arg(fence.worker).arg(fence.epoch);
+                invocation.arg(task.to_string()).arg(run.to_string()).arg(fence.worker).arg(fence.epoch);
                 invocation.arg(next.to_string()).arg(at);
                 match end {
                     TaskEnd::Asks { asks, state } => {

@@ -74,7 +74,7 @@ enum Command {
     Begin(CallId, u32, Box<NewTask>, Message),
     Work(CallId, CallId),
     Note(CallId, CallId, u32, &'static str),
-    End(CallId, u32, TaskEnd, CallId),
+    End(CallId, CallId, u32, TaskEnd, CallId),
     Get(CallId, &'static str),
     Answer(CallId, &'static str, Vec<(String, Message)>, CallId),
     Cancel(CallId, &'static str),
@@ -272,7 +272,7 @@ impl World {
             }
             42..48 => Command::Work(self.task_of(run), run),
             48..52 => Command::Note(self.task_of(run), run, run_epoch, self.pick(&["one", "two", ""])),
-            52..64 => Command::End(run, run_epoch, self.end(), self.new_id(run.shard())),
+            52..64 => Command::End(self.task_of(run), run, run_epoch, self.end(), self.new_id(run.shard())),
             64..72 => Command::Get(call, self.principal()),
             72..84 => {
                 let asks: Vec<String> = match self.memory_asks(call) {
@@ -313,10 +313,12 @@ impl World {
         let [one, two] = [(); 2].map(|()| self.new_id(run.shard()));
         let go_on = |state: &str| TaskEnd::Asks { asks: BTreeMap::new(), state: Some(state.into()) };
         vec![
-            Command::End(run, epoch, go_on("one"), one),
+            Command::End(task, run, epoch, go_on("one"), one),
+            // The first reply may be lost.
+            Command::End(task, run, epoch, go_on("one"), one),
             Command::Pull(Rerun::Safe),
             Command::Work(task, one),
-            Command::End(one, 1, go_on("two"), two),
+            Command::End(task, one, 1, go_on("two"), two),
             Command::Pull(Rerun::Safe),
             Command::Work(task, two),
         ]
@@ -425,8 +427,8 @@ async fn ask<B: Broker>(broker: &B, command: &Command, at: u64) -> Result<String
         Command::Note(task, run, epoch, note) => {
             format!("{:?}", broker.note_task(task, run, by("w", epoch), note, at).await?)
         }
-        Command::End(run, epoch, end, next) => {
-            format!("{:?}", broker.end_run(run, by("w", epoch), &end, next, at).await?)
+        Command::End(task, run, epoch, end, next) => {
+            format!("{:?}", broker.end_run(task, run, by("w", epoch), &end, next, at).await?)
         }
         Command::Get(task, principal) => format!("{:?}", broker.task(task, principal, at).await?),
         Command::Answer(task, principal, answers, next) => {
