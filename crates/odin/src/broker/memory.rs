@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc};
 use super::bus::Followers;
 use super::{
     Beat, Beaten, Broker, BrokerLimits, Cast, Claimed, Entry, Held, Inbox, NodeNudge, Result, Stray, Taken,
-    WorkerNudge,
+    Unavailable, WorkerNudge,
 };
 use crate::call::{
     Enqueue, Fence, Gone, Join, Message, Offer, Order, Reach, Read, Record, Resume, Run, Snapshot, State,
@@ -63,6 +63,8 @@ struct Memory {
     followers: Followers,
     /// Members of groups, and when they expire.
     groups: HashMap<String, HashMap<String, u64>>,
+    /// What was used up: in whose name, and until when that matters.
+    used: HashMap<String, (String, u64)>,
     swept: u64,
 }
 
@@ -243,6 +245,7 @@ impl Memory {
         self.node_nudges.retain(|_, nudges| !nudges.sender.is_closed());
         self.worker_nudges.retain(|_, nudges| !nudges.sender.is_closed());
         self.followers.sweep();
+        self.used.retain(|_, (_, until)| now < *until);
         self.groups.retain(|_, members| {
             members.retain(|_, until| now < *until);
             !members.is_empty()
@@ -682,6 +685,22 @@ impl Broker for MemoryBroker {
         let mut memory = self.memory();
         memory.sweep(now);
         Ok(memory.followers.add(topics))
+    }
+
+    async fn use_once(&self, name: &str, by: &str, live: Duration) -> Result<String> {
+        let now = self.now();
+        let mut memory = self.memory();
+        memory.sweep(now);
+        if let Some((by, until)) = memory.used.get(name)
+            && now < *until
+        {
+            return Ok(by.clone());
+        }
+        if memory.used.len() >= self.limits.used {
+            return Err(Unavailable("too much was used up".to_owned()));
+        }
+        memory.used.insert(name.to_owned(), (by.to_owned(), now.saturating_add(millis(live))));
+        Ok(by.to_owned())
     }
 
     async fn enter(&self, group: &str, member: &str, live: Duration, most: usize) -> Result<bool> {

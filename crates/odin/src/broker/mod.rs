@@ -39,11 +39,13 @@ pub struct BrokerLimits {
     pub tasks: usize,
     /// Those of them that are not over.
     pub tasks_open: usize,
+    /// Things used up that one process remembers ([`Broker::use_once`]); more can't be used. In Redis they expire.
+    pub used: usize,
 }
 
 impl Default for BrokerLimits {
     fn default() -> Self {
-        Self { queue: 10_000, inbox: 64, session_fields: 64, tasks: 200, tasks_open: 50 }
+        Self { queue: 10_000, inbox: 64, session_fields: 64, tasks: 200, tasks_open: 50, used: 1_000_000 }
     }
 }
 
@@ -292,6 +294,11 @@ pub trait Broker: TaskBroker {
     /// the receiver ends: it fell too far behind, or the broker was lost for a while. Its client then has to
     /// connect again, and to ask for what it may have missed. Dropping the receiver ends it.
     async fn follow(&self, topics: &[String]) -> Result<mpsc::Receiver<Cast>>;
+
+    /// Uses up what is good for once, in the name of `by`, and says in whose name it was used: `by` when this
+    /// command did it, now or before (it may be repeated). Remembered for a time, after which the caller takes
+    /// such a thing no more.
+    async fn use_once(&self, name: &str, by: &str, live: Duration) -> Result<String>;
 
     /// Adds a member to a group, or renews it, for a time. False when the group has `most` already.
     async fn enter(&self, group: &str, member: &str, live: Duration, most: usize) -> Result<bool>;

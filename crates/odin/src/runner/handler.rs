@@ -31,7 +31,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    Closed, Emission, Inbound, Outbox, Rerun, Runner,
+    Closed, Emission, Inbound, Once, Outbox, Rerun, Runner,
     channel::{JobTransport, Link},
     envelope::{self, Envelope},
     listen,
@@ -50,6 +50,10 @@ use crate::{
 
 /// How long a handler may clean up after its request was cancelled, before it is dropped.
 pub const CANCEL_GRACE: Duration = Duration::from_secs(1);
+
+/// How far the clocks of two workers may differ: a state that is used up is remembered for longer than any of them
+/// would take it.
+const CLOCKS: Duration = Duration::from_secs(300);
 
 /// Tools whose annotations are remembered, at most.
 const MAX_TOOLS: usize = 10_000;
@@ -246,7 +250,7 @@ impl<H: ServerHandler> RmcpRunner<H> {
                 None,
             )
         })?;
-        *state = Some(opened);
+        *state = Some(opened.state);
         Ok(())
     }
 
@@ -399,6 +403,23 @@ impl<H: ServerHandler> Runner for RmcpRunner<H> {
         }
         let tools = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
         tools.get(name).map_or(Rerun::Unsafe, |known| known.rerun)
+    }
+
+    /// The `requestState` of a tool that may not run twice. What can't be opened uses nothing up: it is refused
+    /// when it is run.
+    fn uses_up(&self, job: &Job) -> Option<Once> {
+        let text = job.message.get();
+        // Most requests have none, whether written plainly or with escapes: don't read their arguments twice.
+        if job.era != Era::Modern || !(text.contains("requestState") || text.contains("\\u")) {
+            return None;
+        }
+        let envelope = Envelope::parse(&job.message).ok()?;
+        // As it is read to be run: what is used up is what the handler would see.
+        let Ok(ClientRequest::CallToolRequest(call)) = read(&envelope.method, text) else { return None };
+        let sealed = call.params.request_state.filter(|_| self.rerun(&call.params.name) == Rerun::Unsafe)?;
+        let bound = Bound::of(job, &envelope.method, envelope.params);
+        let opened = self.keys.open(&sealed, &bound, unix_seconds()).ok()?;
+        Some(Once { name: opened.name, live: Duration::from_secs(opened.left) + CLOCKS })
     }
 
     fn task_changed(&self, task: &TaskView) {

@@ -4,6 +4,7 @@
 //! nothing of it but this trait.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use serde_json::value::RawValue;
@@ -82,11 +83,27 @@ pub enum Rerun {
     Unsafe,
 }
 
+/// Something that is good for one run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Once {
+    /// Names it among all.
+    pub name: String,
+    /// How long it would be taken if it were not used up.
+    pub live: Duration,
+}
+
 /// Runs messages of clients.
 pub trait Runner: Send + Sync + 'static {
     /// May `tools/call` of this tool be run again after its worker was lost? Decided from the tool's
     /// annotations; an unknown tool is [`Rerun::Unsafe`]. (Every other message may.)
     fn rerun(&self, tool: &str) -> Rerun;
+
+    /// What running this message uses up, if anything: the caller sees that it is used once
+    /// ([`crate::broker::Broker::use_once`]), and refuses the message otherwise. By default nothing.
+    fn uses_up(&self, job: &Job) -> Option<Once> {
+        let _ = job;
+        None
+    }
 
     /// Does this tool run as a task? By default none does.
     fn task_tool(&self, tool: &str) -> TaskTool {

@@ -49,6 +49,17 @@ pub enum StateKeyError {
     Count,
 }
 
+/// A state that a client brought back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Opened {
+    /// What the handler put there.
+    pub(super) state: String,
+    /// Names this state among all: no two are sealed under one name.
+    pub(super) name: String,
+    /// Seconds until it expires.
+    pub(super) left: u64,
+}
+
 /// A state that was not made here for this request, or that is too old. One and the same error for every cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it was not issued for this request, or has expired")]
@@ -120,7 +131,7 @@ impl StateKeys {
     }
 
     /// Opens what a client brought back.
-    pub(super) fn open(&self, sealed: &str, bound: &Bound, now: u64) -> Result<String, Foreign> {
+    pub(super) fn open(&self, sealed: &str, bound: &Bound, now: u64) -> Result<Opened, Foreign> {
         let bytes = sealed.strip_prefix(VERSION).and_then(|text| BASE64_URL_SAFE_NO_PAD.decode(text).ok());
         let bytes = bytes.ok_or(Foreign)?;
         let (nonce, sealed) = bytes.split_first_chunk::<NONCE>().ok_or(Foreign)?;
@@ -129,10 +140,12 @@ impl StateKeys {
         };
         let plain = self.ciphers.iter().find_map(open).ok_or(Foreign)?;
         let (expires, state) = plain.split_first_chunk::<EXPIRY>().ok_or(Foreign)?;
-        if u64::from_be_bytes(*expires) <= now {
+        let left = u64::from_be_bytes(*expires).saturating_sub(now);
+        if left == 0 {
             return Err(Foreign);
         }
-        String::from_utf8(state.to_vec()).map_err(|_| Foreign)
+        let state = String::from_utf8(state.to_vec()).map_err(|_| Foreign)?;
+        Ok(Opened { state, name: BASE64_URL_SAFE_NO_PAD.encode(nonce), left })
     }
 }
 
@@ -233,6 +246,22 @@ mod tests {
         Bound::of(job, method, Some(&RawValue::from_string(params.into()).unwrap()))
     }
 
+    fn opened(keys: &StateKeys, sealed: &str, bound: &Bound) -> Result<String, Foreign> {
+        keys.open(sealed, bound, NOW).map(|opened| opened.state)
+    }
+
+    #[test]
+    fn each_state_has_a_name_of_its_own_and_the_time_that_is_left() {
+        let keys = StateKeys::random().with_lifetime(Duration::from_secs(60));
+        let bound = Bound::of(&job(), "tools/call", None);
+        let open = |sealed: &str, now| keys.open(sealed, &bound, now).unwrap();
+        let (one, other) =
+            (keys.seal("state", &bound, NOW).unwrap(), keys.seal("state", &bound, NOW).unwrap());
+        assert_ne!(open(&one, NOW).name, open(&other, NOW).name);
+        assert_eq!(open(&one, NOW).name, open(&one, NOW + 10).name);
+        assert_eq!((open(&one, NOW).left, open(&one, NOW + 10).left), (60, 50));
+    }
+
     #[test]
     fn a_state_comes_back_as_it_went_and_shows_nothing() {
         let keys = StateKeys::random();
@@ -240,7 +269,7 @@ mod tests {
         for state in ["", "x", "a secret {\"n\":1}", &"é".repeat(10_000)] {
             let sealed = keys.seal(state, &bound, NOW).unwrap();
             assert!(state.is_empty() || state == "x" || !sealed.contains(state));
-            assert_eq!(keys.open(&sealed, &bound, NOW), Ok(state.to_owned()));
+            assert_eq!(opened(&keys, &sealed, &bound), Ok(state.to_owned()));
             // Twice the same is not twice the same text.
             assert_ne!(sealed, keys.seal(state, &bound, NOW).unwrap());
         }
@@ -255,7 +284,7 @@ mod tests {
         // Space, order, answers, state and metadata don't count.
         let same = r#"{"requestState":"x","inputResponses":{"q":1},"_meta":{"progressToken":7},
             "arguments":{ "b":[true, null], "a":1 },"name":"t"}"#;
-        assert_eq!(keys.open(&sealed, &bound(&job(), "tools/call", same), NOW), Ok("state".into()));
+        assert_eq!(opened(&keys, &sealed, &bound(&job(), "tools/call", same)), Ok("state".into()));
         let mut others = vec![
             bound(&job(), "prompts/get", params),
             bound(&job(), "tools/call", r#"{"name":"u","arguments":{"a":1,"b":[true,null]}}"#),

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -25,6 +25,8 @@ use crate::tasks::{
 
 /// How long to wait before a command is tried again that the broker did not answer.
 const AGAIN: Duration = Duration::from_millis(100);
+/// How long the broker may be silent before a call is refused that needs to know what was used.
+const SILENT: Duration = Duration::from_secs(3);
 /// How often a running task's note for people is renewed, at most.
 const NOTE_EVERY: Duration = Duration::from_secs(1);
 
@@ -128,6 +130,9 @@ impl Role {
                 return Some(self.lost());
             }
         };
+        if let Err(refusal) = self.use_up(shared, &job, &abort).await {
+            return refusal;
+        }
         match self.entry(shared, &job) {
             Entry::Run => {}
             Entry::Refuse(answer) => return Some(answer),
@@ -144,6 +149,37 @@ impl Role {
             });
         }
         Some(Box::<str>::from(answer).into())
+    }
+
+    /// Uses up what the message may be run with once. A task's rounds go on with what the call that began it has
+    /// used. An error: the answer in place of a run, if one is wanted.
+    async fn use_up(
+        &self,
+        shared: &Shared,
+        job: &Job,
+        abort: &CancellationToken,
+    ) -> Result<(), Option<Message>> {
+        let Some(once) = self.tool.as_ref().and_then(|_| shared.runner.uses_up(job)) else { return Ok(()) };
+        let call = self.call.to_string();
+        let begun = Instant::now();
+        loop {
+            match shared.broker.use_once(&once.name, &call, once.live).await {
+                Ok(by) if by == call => return Ok(()),
+                Ok(_) => {
+                    tracing::info!(%call, "a requestState was used before");
+                    return Err(Some(refusal(job, code::INVALID_PARAMS, USED)));
+                }
+                Err(_) if begun.elapsed() < SILENT => {}
+                Err(error) => {
+                    tracing::warn!(%call, %error, "it can't be told whether a requestState was used before");
+                    return Err(Some(refusal(job, code::INTERNAL_ERROR, UNKNOWN_USE)));
+                }
+            }
+            tokio::select! {
+                () = abort.cancelled() => return Err(None),
+                () = tokio::time::sleep(AGAIN) => {}
+            }
+        }
     }
 
     /// What the call answers when nobody knows what became of it.
@@ -279,6 +315,11 @@ impl Role {
     }
 }
 
+const USED: &str = "requestState: it was used already, and this tool may not run twice with one. Ask again without \
+                    requestState and inputResponses.";
+const UNKNOWN_USE: &str = "The server's memory does not answer, so it can't be told whether this requestState was \
+                           used already. The tool was not run. Try again in a few seconds; if the state is refused \
+                           then, ask without requestState and inputResponses.";
 const NO_SESSION_TASKS: &str =
     "This tool runs as a task only, and tasks need revision 2026-07-28 of the protocol.";
 const TOO_MANY: &str = "You have too many tasks. Wait for some to end or to expire, or cancel some.";

@@ -76,6 +76,7 @@ impl Handler {
             tool("fails", true, TaskTool::required()),
             tool("panics", true, TaskTool::required()),
             tool("asks", false, quick),
+            tool("asks-safely", true, quick),
             tool("checkpoints", false, quick),
             tool("ask-first", false, TaskTool::default()),
         ]
@@ -127,7 +128,7 @@ impl ServerHandler for Handler {
             "plain" | "only" => Ok(text(format!("round {round}"))),
             "fails" => Err(ErrorData::internal_error("it failed", Some(json!({ "why": "test" })))),
             "panics" => panic!("as the test wants"),
-            "asks" => match (said(&responses, "name"), said(&responses, "colour"), state.as_deref()) {
+            "asks" | "asks-safely" => match (said(&responses, "name"), said(&responses, "colour"), state.as_deref()) {
                 (None, None, None) => Ok(InputRequiredResult::new(
                     Some(
                         [("name".to_owned(), question("Name?")), ("colour".to_owned(), question("Colour?"))]
@@ -150,8 +151,8 @@ impl ServerHandler for Handler {
             },
             "ask-first" => match (task, said(&responses, "name")) {
                 (None, None) => {
-                    Ok(InputRequiredResult::new(Some([("name".to_owned(), question("Name?"))].into()), None)
-                        .into())
+                    let questions = [("name".to_owned(), question("Name?"))].into();
+                    Ok(InputRequiredResult::new(Some(questions), Some("asked".to_owned())).into())
                 }
                 (None, Some(_)) => Ok(later().into()),
                 (Some(_), Some(name)) => Ok(text(format!("Hello, {name}!"))),

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test may fail
 
 mod handler;
+mod once;
 #[allow(dead_code, unreachable_pub)]
 #[path = "../support/redis_server.rs"]
 mod redis_server;

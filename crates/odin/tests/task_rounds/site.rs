@@ -12,7 +12,7 @@ use odin::broker::{Broker, BrokerLimits, RedisBroker};
 use odin::call::Timing;
 use odin::front::{Access, Front, FrontConfig, FrontLimits, Handover};
 use odin::protocol::session::SessionKeys;
-use odin::runner::RmcpRunner;
+use odin::runner::{RmcpRunner, StateKeys};
 use odin::worker::{Worker, WorkerConfig};
 use serde_json::{Value, json};
 
@@ -22,6 +22,8 @@ const KEY: &str = "k1:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE";
 
 pub(crate) struct Site {
     key: BroadcastKey,
+    /// The same for all its workers.
+    pub(crate) states: StateKeys,
     pub(crate) counts: Arc<Counts>,
     fronts: Vec<String>,
     http: reqwest::Client,
@@ -92,14 +94,16 @@ impl Site {
             tokio::spawn(async move { axum::serve(listener, router).await });
         }
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { key, counts: Arc::default(), fronts, http, next: AtomicU64::new(1), workers: Mutex::default() }
+        let (counts, states, workers) = (Arc::default(), StateKeys::random(), Mutex::default());
+        Self { key, states, counts, fronts, http, next: AtomicU64::new(1), workers }
     }
 
     /// Starts a worker over a broker.
     pub(crate) fn worker(&self, broker: Arc<dyn Broker>) {
         let broadcaster = Broadcaster::new("default", self.key.clone(), broker.clone(), None);
         let runner = RmcpRunner::new(Arc::new(Handler { counts: self.counts.clone() }));
-        let runner = Arc::new(runner.with_broadcaster(broadcaster));
+        let runner = runner.with_broadcaster(broadcaster).with_state_keys(self.states.clone());
+        let runner = Arc::new(runner);
         let beats = broker.clone();
         let config = WorkerConfig::new("default");
         let worker = Worker::start(config, broker, Box::new(move || beats), runner, None).unwrap();
@@ -172,7 +176,34 @@ impl Site {
 
     /// Sends a request; each goes to the next front.
     pub(crate) async fn send(&self, who: Who, method: &str, params: Value, tasks: bool) -> Answer {
-        let response = self.open(who, method, params, tasks).await;
+        self.read(self.open(who, method, params, tasks).await).await
+    }
+
+    /// Sends a request with an `Idempotency-Key`.
+    pub(crate) async fn send_keyed(&self, who: Who, method: &str, params: Value, key: &str) -> Answer {
+        self.read(self.request(who, method, params, false).header("idempotency-key", key).send().await.unwrap())
+            .await
+    }
+
+    /// Sends parameters as they are written, but for `_meta`.
+    pub(crate) async fn send_raw(
+        &self,
+        who: Who,
+        method: &str,
+        params: &serde_json::value::RawValue,
+    ) -> Answer {
+        let plain: Value = serde_json::from_str(params.get()).unwrap();
+        let request = self.request(who, method, plain, false).build().unwrap();
+        let body = std::str::from_utf8(request.body().unwrap().as_bytes().unwrap()).unwrap().to_owned();
+        let meta: Value = serde_json::from_str(&body).unwrap();
+        let meta = &meta["params"]["_meta"];
+        let params = format!("{},\"_meta\":{meta}}}", params.get().strip_suffix('}').unwrap());
+        let message = format!(r#"{{"jsonrpc":"2.0","id":7,"method":"{method}","params":{params}}}"#);
+        let request = reqwest::RequestBuilder::from_parts(self.http.clone(), request).body(message);
+        self.read(request.send().await.unwrap()).await
+    }
+
+    async fn read(&self, response: reqwest::Response) -> Answer {
         let headers = response.headers().iter().filter(|(name, _)| *name != "date");
         let mut headers: Vec<(String, String)> =
             headers.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect();
@@ -188,9 +219,13 @@ impl Site {
         &self,
         who: Who,
         method: &str,
-        mut params: Value,
+        params: Value,
         tasks: bool,
     ) -> reqwest::Response {
+        self.request(who, method, params, tasks).send().await.unwrap()
+    }
+
+    fn request(&self, who: Who, method: &str, mut params: Value, tasks: bool) -> reqwest::RequestBuilder {
         let number = self.next.fetch_add(1, Ordering::SeqCst);
         let mut capabilities = json!({ "elicitation": {} });
         if tasks {
@@ -236,7 +271,7 @@ impl Site {
             request = request.header("mcp-name", name);
         }
         let message = json!({ "jsonrpc": "2.0", "id": 7, "method": method, "params": params });
-        request.body(message.to_string()).send().await.unwrap()
+        request.body(message.to_string())
     }
 }
 

@@ -13,7 +13,7 @@
 --   ids:I     set     calls of (session, request id)      cancel:I  until   a cancellation ahead of its call
 --   session:S  hash   fields of a session                 generation      names this memory
 --   retry:R    C      the call of a retry's key           park:T          a stream on its way to Pushpin
---   group:G    zset   members of a group -> their end
+--   group:G    zset   members of a group -> their end         used:N         in whose name a thing was used up
 local root = KEYS[1]
 local GROUP = 'workers'
 

@@ -592,6 +592,16 @@ impl Broker for RedisBroker {
         self.bus.follow(topics).await
     }
 
+    async fn use_once(&self, name: &str, by: &str, live: Duration) -> Result<String> {
+        let life = live.as_millis().clamp(1, 1 << 40).to_string();
+        let reply = self
+            .invoke(&self.scripts.use_once, self.shard(Some(name)), |invocation| {
+                invocation.arg(name).arg(by).arg(life);
+            })
+            .await?;
+        codec::text(reply)
+    }
+
     async fn enter(&self, group: &str, member: &str, live: Duration, most: usize) -> Result<bool> {
         let life = live.as_millis().clamp(1, 1 << 40).to_string();
         let reply = self

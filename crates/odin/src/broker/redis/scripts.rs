@@ -51,6 +51,7 @@ pub(super) struct Scripts {
     pub(super) restore: Script,
     pub(super) stray: Script,
     pub(super) remember: Script,
+    pub(super) use_once: Script,
     pub(super) enter: Script,
     pub(super) members: Script,
 }
@@ -90,6 +91,7 @@ impl Scripts {
             restore: script!(head, "restore"),
             stray: script!(head, "stray"),
             remember: script!(head, "remember"),
+            use_once: script!(head, "use_once"),
             enter: script!(head, "enter"),
             members: script!(head, "members"),
         }

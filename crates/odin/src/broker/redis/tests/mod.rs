@@ -4,6 +4,7 @@ mod bus;
 mod differential;
 mod leftovers;
 mod live;
+mod once;
 #[allow(dead_code, unreachable_pub)]
 #[path = "../../../../tests/support/redis_server.rs"]
 mod redis_server;
