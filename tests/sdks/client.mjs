@@ -1,11 +1,12 @@
 // Drives a TypeScript SDK: each case prints one line of JSON with what was seen. tests/sdks judges.
 //
-//     client.mjs PACKAGE MODE URL CUT_URL TOKEN
+//     client.mjs PACKAGE MODE URL CUT_URL BLANK_URL TOKEN
 //
 // PACKAGE: `sdk` (@modelcontextprotocol/sdk, 1.x) or `client` (@modelcontextprotocol/client, 2.x).
-// MODE: `modern`, `session` or `sse`. CUT_URL is the same server behind a proxy that cuts connections.
+// MODE: `modern`, `session` or `sse`. CUT_URL is the same server behind a proxy that cuts connections, BLANK_URL behind
+// one that takes the answer out of a stream.
 
-const [, , PACKAGE, MODE, URL_, CUT_URL, TOKEN] = process.argv;
+const [, , PACKAGE, MODE, URL_, CUT_URL, BLANK_URL, TOKEN] = process.argv;
 const requestInit = { headers: { Authorization: `Bearer ${TOKEN}` } };
 let asked = 0;
 
@@ -95,15 +96,24 @@ const cases = {
         const text = await slowEcho(client, 3_000, 30, steps, { timeout: 10_000 }).catch(error => `error: ${error}`);
         return { text, steps, then: await echo(client) };
     },
+
+    // A call whose last event came without the answer that was in it: nothing is left to resume.
+    async ended(client) {
+        const steps = [];
+        const text = await slowEcho(client, 300, 3, steps, { timeout: 8_000 }).catch(error => `error: ${error}`);
+        return { text, steps, then: await echo(client) };
+    },
 };
+const urls = { cut: CUT_URL, ended: BLANK_URL };
 
 for (const [name, run] of Object.entries(cases)) {
     if (name === 'cut' && MODE === 'sse') continue;
+    if (name === 'ended' && MODE !== 'session') continue;
     const begun = Date.now();
     let seen;
     let client;
     try {
-        client = await connect(name === 'cut' ? CUT_URL : URL_);
+        client = await connect(urls[name] ?? URL_);
         const late = sleep(60_000).then(() => { throw new Error('not done after 60 s'); });
         seen = await Promise.race([run(client), late]);
     } catch (error) {

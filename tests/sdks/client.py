@@ -1,8 +1,9 @@
 """Drives the Python SDK: each case prints one line of JSON with what was seen. tests/sdks judges.
 
-    client.py MODE URL CUT_URL TOKEN
+    client.py MODE URL CUT_URL BLANK_URL TOKEN
 
-MODE: `modern`, `session` or `sse`. CUT_URL is the same server behind a proxy that cuts connections.
+MODE: `modern`, `session` or `sse`. CUT_URL is the same server behind a proxy that cuts connections, BLANK_URL behind
+one that takes the answer out of a stream.
 Works with the 1.x and the 2.x line of the package `mcp`.
 """
 
@@ -26,7 +27,7 @@ else:
     from mcp.client.streamable_http import streamable_http_client
     from mcp.types import ElicitResult
 
-MODE, URL, CUT_URL, TOKEN = sys.argv[1:5]
+MODE, URL, CUT_URL, BLANK_URL, TOKEN = sys.argv[1:6]
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 ASKED = []
 
@@ -150,6 +151,16 @@ async def case_cut(client):
     return {"text": text, "steps": steps, "then": await echo(client)}
 
 
+async def case_ended(client):
+    """A call whose last event came without the answer that was in it: nothing is left to resume."""
+    steps = []
+    try:
+        text = await asyncio.wait_for(slow_echo(client, 300, 3, steps), 8)
+    except Exception as error:
+        text = f"error: {error}"
+    return {"text": text, "steps": steps, "then": await echo(client)}
+
+
 def causes(error):
     """An error, with those inside a group."""
     inner = getattr(error, "exceptions", None)
@@ -172,6 +183,8 @@ async def main():
         await run(case.__name__.removeprefix("case_"), case, URL)
     if MODE != "sse":
         await run("cut", case_cut, CUT_URL)
+    if MODE == "session":
+        await run("ended", case_ended, BLANK_URL)
 
 
 asyncio.run(main())

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use grip::{Endpoint, Event, Publisher, PublisherOptions};
 use tokio::sync::mpsc;
 
+use crate::broadcast;
+
 /// The Pushpins of a comma-separated list such as `tcp://127.0.0.1:5562`. Empty text: none.
 ///
 /// # Errors
@@ -18,7 +20,8 @@ pub fn pushpins(list: &str) -> Result<Vec<Endpoint>, String> {
 
 /// Links to the Pushpins; `None` without any.
 pub fn publisher(endpoints: Vec<Endpoint>) -> Option<(Publisher, mpsc::Receiver<Event>)> {
-    (!endpoints.is_empty()).then(|| Publisher::start(endpoints, PublisherOptions::default()))
+    let options = PublisherOptions { watch: broadcast::CHANNELS.into(), ..PublisherOptions::default() };
+    (!endpoints.is_empty()).then(|| Publisher::start(endpoints, options))
 }
 
 /// Waits until the process is asked to stop: SIGTERM or Ctrl-C.

@@ -132,7 +132,11 @@ async fn streams_are_resumed_and_requests_repeated() {
         exchange = client.resume(exchange).await;
         assert_eq!(exchange.status(), 200, "{}", exchange.outline());
     }
-    exchange.to_end().await.check_whole(50).unwrap();
+    let exchange = exchange.to_end().await;
+    exchange.check_whole(50).unwrap();
+    // Nothing is left after its last event.
+    let again = client.resume(exchange).await;
+    assert_eq!((again.status(), again.header("allow")), (405, Some("POST, DELETE")), "{}", again.outline());
 
     let modern = Client::at(embedded.endpoint.clone(), String::new());
     let params = json!({"name": "slow_count", "arguments": {"total_ms": 500, "events": 0}});
@@ -147,11 +151,13 @@ async fn streams_are_resumed_and_requests_repeated() {
 async fn sessions_have_streams_of_their_own_and_http_sse_works() {
     let embedded = start().await;
     let client = client(&embedded, Era::Session).await;
-    let first = client.listen().await;
-    let second = client.listen().await;
+    // Both stay, and the end of the session ends both.
+    let (first, second) = (client.listen().await, client.listen().await);
     assert_eq!((first.form(), second.form()), (Form::Stream, Form::Stream));
-    assert!(first.to_end().await.messages.is_empty());
-    drop(second);
+    assert_eq!(client.delete().await, 200);
+    for stream in [first, second] {
+        assert!(stream.to_end().await.messages.is_empty());
+    }
 
     let mut sse = SseClient::connect(&format!("{}/sse", embedded.endpoint), "").await;
     let params = json!({

@@ -9,7 +9,7 @@ use tokio::process::Command;
 
 use crate::{Mode, Seen};
 
-/// Longest time for one script: six cases of up to a minute.
+/// Longest time for one script: up to eight cases of up to a minute.
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// One of the SDKs that scripts drive.
@@ -97,7 +97,7 @@ impl Kit {
     }
 
     /// Runs all cases with an SDK.
-    pub async fn run(&self, sdk: Sdk, mode: Mode, url: &str, cut_url: &str, token: &str) -> Seen {
+    pub async fn run(&self, sdk: Sdk, mode: Mode, [url, cut_url, blank_url]: [&str; 3], token: &str) -> Seen {
         let mut command = match sdk {
             Sdk::Python | Sdk::Python1 => {
                 let mut command = self.python(sdk);
@@ -111,7 +111,7 @@ impl Kit {
                 command
             }
         };
-        command.args([mode.name(), url, cut_url, token]);
+        command.args([mode.name(), url, cut_url, blank_url, token]);
         let output = output(command).await;
         let said = String::from_utf8_lossy(&output.stdout);
         let complaints = String::from_utf8_lossy(&output.stderr);

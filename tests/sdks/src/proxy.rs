@@ -2,11 +2,17 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+/// What a request that resumes has.
+const RESUMES: &[u8] = b"\nlast-event-id:";
+/// What an answer of the tool has, and the line of an event.
+const ANSWER: &[u8] = b"\"structuredContent\"";
+const DATA: &[u8] = b"\ndata: ";
 /// What is counted: one for each progress notification.
 const MARK: &[u8] = b"\"notifications/progress\"";
 
@@ -81,6 +87,78 @@ async fn pass_on(mut client: TcpStream, to: SocketAddr, plan: Arc<Mutex<Plan>>) 
     }
 }
 
+/// A proxy that takes the answer out of a stream's last event, and leaves the event's id: its client has nothing to go
+/// on with, and nothing is left to resume.
+#[derive(Debug)]
+pub struct Blanker {
+    /// Its port on 127.0.0.1.
+    pub port: u16,
+    resumed: Arc<AtomicUsize>,
+}
+
+impl Blanker {
+    /// Begins to pass connections on to a port of 127.0.0.1.
+    pub async fn before(port: u16) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let own = listener.local_addr().unwrap().port();
+        let resumed = Arc::<AtomicUsize>::default();
+        let counter = resumed.clone();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(blank(client, ([127, 0, 0, 1], port).into(), counter.clone()));
+            }
+        });
+        Self { port: own, resumed }
+    }
+
+    /// Requests with `Last-Event-ID` so far.
+    #[must_use]
+    pub fn resumed(&self) -> usize {
+        self.resumed.load(Ordering::SeqCst)
+    }
+}
+
+async fn blank(mut client: TcpStream, to: SocketAddr, resumed: Arc<AtomicUsize>) {
+    let Ok(mut server) = TcpStream::connect(to).await else { return };
+    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let (mut up, mut down) = ([0; 16 << 10], [0; 16 << 10]);
+    loop {
+        tokio::select! {
+            read = client.read(&mut up) => match read {
+                Ok(read) if read > 0 => {
+                    let head = up[..read].to_ascii_lowercase();
+                    let count = head.windows(RESUMES.len()).filter(|window| *window == RESUMES).count();
+                    resumed.fetch_add(count, Ordering::SeqCst);
+                    if server.write_all(&up[..read]).await.is_err() {
+                        return;
+                    }
+                }
+                _ => return,
+            },
+            read = server.read(&mut down) => match read {
+                Ok(read) if read > 0 => {
+                    take_out(&mut down[..read]);
+                    if client.write_all(&down[..read]).await.is_err() {
+                        return;
+                    }
+                }
+                _ => return,
+            },
+        }
+    }
+}
+
+/// Makes of `data: {the answer}` an empty `data:` and a comment of the same length together.
+fn take_out(bytes: &mut [u8]) {
+    let Some(answer) = bytes.windows(ANSWER.len()).position(|window| window == ANSWER) else { return };
+    let Some(begin) = bytes[..answer].windows(DATA.len()).rposition(|window| window == DATA) else { return };
+    let end = bytes[answer..].iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |end| answer + end);
+    // The space after the colon becomes the comment's first byte.
+    let (_, comment) = bytes[begin..end].split_at_mut(DATA.len() - 1);
+    comment.fill(b'x');
+    comment[..2].copy_from_slice(b"\n:");
+}
+
 /// Counts the marks that end in the new bytes; `tail` carries what may begin one.
 fn marks(tail: &mut Vec<u8>, new: &[u8]) -> usize {
     tail.extend_from_slice(new);
@@ -92,6 +170,23 @@ fn marks(tail: &mut Vec<u8>, new: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn an_answer_is_taken_out_and_its_event_stays() {
+        let mut event = br#"2f\r\nid: a-1
+data: {"result":{"structuredContent":{}}}
+
+"#
+        .to_vec();
+        let length = event.len();
+        super::take_out(&mut event);
+        let text = String::from_utf8(event).unwrap();
+        assert!(text.contains("id: a-1\ndata:\n:xx") && text.ends_with("x\n\n"), "{text}");
+        assert_eq!(text.len(), length);
+        let mut other = b"data: {\"result\":{}}\n\n".to_vec();
+        super::take_out(&mut other);
+        assert_eq!(other, b"data: {\"result\":{}}\n\n");
+    }
+
     #[test]
     fn marks_are_counted_also_when_split() {
         let text = br#"{"method":"notifications/progress"} {"method":"notifications/progress"}"#;

@@ -137,6 +137,12 @@ async fn case(name: &str, client: &Client) -> Value {
                 Err(error) => json!({"error": error.to_string()}),
             }
         }
+        "ended" => {
+            let call = tokio::time::timeout(Duration::from_secs(8), slow_echo(client, 300, 3)).await;
+            let mut seen = call.unwrap_or_else(|_| json!({"text": "error: no answer"}));
+            seen["then"] = echo(client).await;
+            seen
+        }
         _ => {
             let mut seen = slow_echo(client, 3_000, 30).await;
             seen["then"] = echo(client).await;
@@ -146,10 +152,15 @@ async fn case(name: &str, client: &Client) -> Value {
 }
 
 /// Runs all cases, each with a client of its own.
-pub async fn run(mode: Mode, url: &str, cut_url: &str, token: &str) -> Seen {
+pub async fn run(mode: Mode, [url, cut_url, blank_url]: [&str; 3], token: &str) -> Seen {
     let mut seen = Seen::new();
-    for name in ["connect", "list", "progress", "elicit", "cancel", "cut"] {
-        let url = if name == "cut" { cut_url } else { url };
+    let ended = (mode == Mode::Session).then_some("ended");
+    for name in ["connect", "list", "progress", "elicit", "cancel", "cut"].into_iter().chain(ended) {
+        let url = match name {
+            "cut" => cut_url,
+            "ended" => blank_url,
+            _ => url,
+        };
         let work = async {
             let client = connect(mode, url, token).await?;
             let outcome = case(name, &client).await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use e2e::journal::Line;
 use e2e::{Journal, Road, Stack, tokens};
 use sdks::kit::{Kit, Sdk};
-use sdks::proxy::Cutter;
+use sdks::proxy::{Blanker, Cutter};
 use sdks::{Mode, guide, kit, rust};
 use serde_json::{Value, json};
 
@@ -117,11 +117,14 @@ async fn judge(
     };
     let cutter = Cutter::before(port, &CUTS).await;
     let cut_url = format!("http://localhost:{}/api/v1/mcp/org-1", cutter.port);
+    let blanker = Blanker::before(port).await;
+    let blank_url = format!("http://localhost:{}/api/v1/mcp/org-1", blanker.port);
     let token = tokens::token(stack, "thor", "org-1").await;
     let journal = stack.journal();
+    let urls = [url.as_str(), &cut_url, &blank_url];
     let seen = match client.sdk {
-        Some(sdk) => kit.run(sdk, mode, &url, &cut_url, &token).await,
-        None => rust::run(mode, &url, &cut_url, &token).await,
+        Some(sdk) => kit.run(sdk, mode, urls, &token).await,
+        None => rust::run(mode, urls, &token).await,
     };
 
     let mut problems = Problems::default();
@@ -162,6 +165,13 @@ async fn judge(
     }
     if mode != Mode::Sse {
         problems.extend(cut(client, mode, &of("cut"), &cutter, &journal).await);
+    }
+    if mode == Mode::Session {
+        // Where nothing is left of a stream, it asks once, or a few times, and then stops.
+        let (case, resumed) = (of("ended"), blanker.resumed());
+        let answered = case["text"].as_str().is_some_and(|text| text.starts_with("error"));
+        problems.unless(answered && case["then"] == "still here", "ended", &case);
+        problems.unless((1..=4).contains(&resumed), &format!("ended: asked {resumed} times"), &case);
     }
     problems.0
 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
@@ -10,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::held::Held;
 use super::{Command, Event, PublisherOptions, SendError, Status, http, zmq};
 use crate::endpoint::Endpoint;
 
@@ -38,6 +40,7 @@ pub(super) struct Link {
     pending_since: Instant,
     pushpin: usize,
     status: watch::Sender<Status>,
+    held: Arc<Held>,
 }
 
 impl Link {
@@ -48,9 +51,10 @@ impl Link {
         commands: mpsc::Receiver<Command>,
         events: mpsc::Sender<Event>,
         status: watch::Sender<Status>,
+        held: Arc<Held>,
     ) -> Self {
         let (pending, pending_since) = (VecDeque::new(), Instant::now());
-        Self { endpoint, options, commands, events, pending, pending_since, pushpin, status }
+        Self { endpoint, options, commands, events, pending, pending_since, pushpin, status, held }
     }
 
     pub(super) async fn run(mut self) {
@@ -119,6 +123,7 @@ impl Link {
     /// Reports a subscription, or its end.
     pub(super) fn subscription(&mut self, channel: String, subscribed: bool) {
         let pushpin = self.pushpin;
+        self.held.note(pushpin, &channel, subscribed);
         self.event(if subscribed {
             Event::Subscribed { pushpin, channel }
         } else {
@@ -160,6 +165,7 @@ impl Link {
     /// Marks the link as down, answers what is queued, and reports it. False: the last publisher is gone.
     async fn down(&mut self) -> bool {
         self.status.send_replace(Status::Down);
+        self.held.lose(self.pushpin);
         // What the pending events would say, the Down says.
         let pending = std::mem::take(&mut self.pending);
         if matches!(pending.front(), Some(Event::Up { .. })) {

@@ -1,5 +1,6 @@
 //! Publishing to any number of Pushpins.
 
+mod held;
 mod http;
 mod link;
 mod zmq;
@@ -132,6 +133,9 @@ pub struct PublisherOptions {
     /// The silence after `Up` that counts as the end of the replay: 50 ms. After 20 times as long it counts as
     /// ended even if there was no silence.
     pub replay_silence: Duration,
+    /// The beginning of the names of those channels of which the publisher itself is to remember whether they are held
+    /// ([`Publisher::is_held`]). Empty, and so by default, none.
+    pub watch: String,
     /// How long a link has to stand before it counts as settled ([`Publisher::link_settled`]): 1 s.
     pub settle: Duration,
 }
@@ -150,6 +154,7 @@ impl Default for PublisherOptions {
             probe_interval: Duration::from_secs(5),
             probe_timeout: Duration::from_secs(2),
             replay_silence: Duration::from_millis(50),
+            watch: String::new(),
             settle: Duration::from_secs(1),
         }
     }
@@ -194,6 +199,7 @@ struct Handle {
 
 struct Shared {
     links: Vec<Handle>,
+    held: Arc<held::Held>,
     options: PublisherOptions,
 }
 
@@ -217,6 +223,7 @@ impl Publisher {
     #[must_use]
     pub fn start(endpoints: Vec<Endpoint>, options: PublisherOptions) -> (Self, mpsc::Receiver<Event>) {
         let (events, receiver) = mpsc::channel(options.event_backlog.clamp(1, Semaphore::MAX_PERMITS));
+        let held = Arc::new(held::Held::new(options.watch.clone()));
         let links = endpoints
             .into_iter()
             .enumerate()
@@ -230,13 +237,14 @@ impl Publisher {
                     queue,
                     events.clone(),
                     status_sender,
+                    held.clone(),
                 );
                 tokio::spawn(link.run());
                 let room = Arc::new(Semaphore::new(queue_bytes(&options) as usize));
                 Handle { endpoint, commands, room, status }
             })
             .collect();
-        (Self { shared: Arc::new(Shared { links, options }) }, receiver)
+        (Self { shared: Arc::new(Shared { links, held, options }) }, receiver)
     }
 
     /// Sends items to one Pushpin, in order, and waits until the last was written to its socket. Sends of several
@@ -328,6 +336,24 @@ impl Publisher {
     #[must_use]
     pub fn all_replayed(&self) -> bool {
         (0..self.pushpins()).all(|pushpin| self.link_replayed(pushpin))
+    }
+
+    /// Whether this publisher knows when the channel is held: its name is one of those that are watched
+    /// ([`PublisherOptions::watch`]), and all Pushpins report their subscriptions.
+    #[must_use]
+    pub fn watches(&self, channel: &str) -> bool {
+        self.shared.held.watches(channel) && self.shared.links.iter().all(|link| link.endpoint.is_gated())
+    }
+
+    /// Whether some Pushpin holds all these watched channels: what is sent to them from now on arrives.
+    #[must_use]
+    pub fn is_held(&self, channels: &[&str]) -> bool {
+        self.shared.held.has(channels)
+    }
+
+    /// Waits until a watched channel is held.
+    pub async fn wait_held(&self, channel: &str) {
+        self.shared.held.wait_for(channel).await;
     }
 
     /// Waits until all links stand and are replayed.

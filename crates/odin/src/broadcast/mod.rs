@@ -11,13 +11,14 @@
 mod names;
 mod notice;
 mod send;
+mod standing;
 mod streams;
 #[cfg(test)]
 mod tests;
 mod text;
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use grip::{MAX_CHANNELS, Publisher};
@@ -26,8 +27,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
+pub(crate) use names::CHANNELS;
 pub use names::{BroadcastKey, InvalidKey};
 pub use notice::{Audience, LogLevel, MAX_NOTICE, Notice, NoticeError};
+pub use standing::STREAMS_OF_SESSION;
+pub(crate) use standing::{Kept, NotOpened, Standing};
 pub use streams::{Following, Subscription};
 
 use crate::broker::{self, Broker};
@@ -42,8 +46,8 @@ pub const RESOURCES_OF_SESSION: usize = 100;
 pub const SESSIONS_OF_RESOURCE: usize = 10_000;
 /// Notices that wait to be sent by [`Broadcaster::notify_soon`].
 const SOON: usize = 1024;
-/// The channels of a listen stream's audiences: everyone, organisation, principal.
-const AUDIENCES: usize = 3;
+/// The channels of every listen stream: its audiences (everyone, organisation, principal), and its own.
+const EVERY_STREAM: usize = 4;
 
 /// Notifies. Clones are cheap and share everything.
 #[derive(Clone)]
@@ -60,6 +64,9 @@ struct Inner {
     /// One for each Pushpin.
     late: Vec<Late>,
     items: AtomicU64,
+    held_back: Mutex<standing::HeldBack>,
+    /// Streams that are gone are being taken out.
+    tidying: AtomicBool,
 }
 
 /// What a modern stream asked for, and is to get.
@@ -76,7 +83,7 @@ impl Topics {
     /// Leaves out what would take more channels than Pushpin has for one connection: the last URIs first.
     pub(crate) fn bound(&mut self) {
         let lists = [self.tools, self.prompts, self.resources].iter().filter(|list| **list).count();
-        let room = MAX_CHANNELS - AUDIENCES - lists;
+        let room = MAX_CHANNELS - EVERY_STREAM - lists;
         self.tasks.truncate(room);
         self.uris.truncate(room.saturating_sub(self.tasks.len()));
     }
@@ -137,7 +144,8 @@ impl Broadcaster {
         let pushpins = publisher.as_ref().map_or(0, Publisher::pushpins);
         let late = std::iter::repeat_with(Late::default).take(pushpins).collect();
         let (server, items) = (server.into(), AtomicU64::new(0));
-        let inner = Arc::new(Inner { server, key, broker, publisher, soon, late, items });
+        let (held_back, tidying) = (Mutex::default(), AtomicBool::new(false));
+        let inner = Arc::new(Inner { server, key, broker, publisher, soon, late, items, held_back, tidying });
         tokio::spawn(send_soon(Arc::downgrade(&inner), waiting));
         Self { inner }
     }
@@ -154,9 +162,17 @@ impl Broadcaster {
             // First: who hears of the change asks again at once.
             self.inner.broker.cast(&changes(&self.inner.server), lists.into()).await?;
         }
-        let mut out: Vec<Outgoing> = self.modern(audience, notice).into_iter().collect();
-        out.extend(self.session(audience, notice).await?);
-        self.send(&out).await
+        // Before anything is sent: who is entered from here on has not missed this.
+        let (special, looked) = match self.special().await {
+            Ok(special) => (special, Ok(())),
+            Err(error) => (Vec::new(), Err(error)),
+        };
+        let modern = self.modern(audience, notice).into_iter();
+        let mut out: Vec<Outgoing> =
+            modern.map(|(out, to)| self.route(Kind::Modern, out, &to, &special)).collect();
+        let session = self.session(audience, notice).await?.into_iter();
+        out.extend(session.map(|(out, to)| self.route(Kind::Session, out, &to, &special)));
+        self.send(&out).await.and(looked)
     }
 
     /// As [`Broadcaster::notify`], in the background and in the order of the calls. Where a thousand notices
@@ -253,7 +269,8 @@ impl Broadcaster {
             audiences.iter().filter_map(|audience| self.audience(Kind::Session, audience)).collect();
         let lowest = level.and_then(|level| LOG_LEVELS.iter().position(|known| *known == level));
         let levels = LOG_LEVELS.iter().skip(lowest.unwrap_or_default());
-        Subscription { channels, topics: levels.map(|level| self.log_channel(level)).collect(), id: None }
+        let topics = levels.map(|level| self.log_channel(level)).collect();
+        Subscription { channels, topics, id: None, name: None }
     }
 
     /// What a modern stream is subscribed to. `id`: that of its request, as JSON.
@@ -277,6 +294,7 @@ impl Broadcaster {
             channels: audiences.chain(topics.tasks.iter().map(|task| self.task_channel(*task))).collect(),
             topics: wanted.filter_map(|topic| self.topic(&topic)).collect(),
             id: Some(id.to_owned()),
+            name: None,
         }
     }
 
@@ -285,16 +303,24 @@ impl Broadcaster {
         self.inner.items.load(Ordering::Relaxed)
     }
 
-    fn modern(&self, audience: &Audience, notice: &Notice) -> Option<Outgoing> {
+    /// What goes to modern streams, and to which of them.
+    fn modern(&self, audience: &Audience, notice: &Notice) -> Option<(Outgoing, Audience)> {
         let content = || text::modern(notice.method(), &notice.params);
         if let Topic::Task(id) = notice.topic {
-            return Some(Outgoing::content(self.task_channel(id), None, content()));
+            let out = Outgoing::content(self.task_channel(id), None, content());
+            return Some((out, Audience::Everyone));
         }
         let required = self.topic(&notice.topic)?;
-        Some(Outgoing::content(self.audience(Kind::Modern, audience)?, Some(required), content()))
+        let out = Outgoing::content(self.audience(Kind::Modern, audience)?, Some(required), content());
+        Some((out, audience.clone()))
     }
 
-    async fn session(&self, audience: &Audience, notice: &Notice) -> broker::Result<Vec<Outgoing>> {
+    /// What goes to streams of sessions, and to which of them.
+    async fn session(
+        &self,
+        audience: &Audience,
+        notice: &Notice,
+    ) -> broker::Result<Vec<(Outgoing, Audience)>> {
         let content = text::session(notice.method(), &notice.params);
         let required = match &notice.topic {
             Topic::Task(_) => return Ok(Vec::new()),
@@ -303,14 +329,17 @@ impl Broadcaster {
                 let watchers = watchers.iter().filter_map(|text| serde_json::from_str::<Watcher>(text).ok());
                 let sessions = watchers
                     .filter(|watcher| watcher.is_in(audience))
-                    .filter_map(|watcher| self.audience(Kind::Session, &Audience::Session(watcher.session)));
-                return Ok(sessions.map(|to| Outgoing::content(to, None, content.clone())).collect());
+                    .map(|watcher| Audience::Session(watcher.session))
+                    .filter_map(|to| Some((self.audience(Kind::Session, &to)?, to)));
+                let out = |(channel, to)| (Outgoing::content(channel, None, content.clone()), to);
+                return Ok(sessions.map(out).collect());
             }
             Topic::Log(level) => Some(self.log_channel(level.as_str())),
             Topic::Tools | Topic::Prompts | Topic::Resources => None,
         };
         let channel = self.audience(Kind::Session, audience);
-        Ok(channel.map(|channel| Outgoing::content(channel, required, content)).into_iter().collect())
+        let out = channel.map(|channel| Outgoing::content(channel, required, content));
+        Ok(out.map(|out| (out, audience.clone())).into_iter().collect())
     }
 
     fn name(&self, parts: &[&str]) -> String {

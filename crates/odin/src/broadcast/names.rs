@@ -12,6 +12,9 @@ const LABEL: &str = "asgard broadcast v1";
 /// Bytes of the digest that a name shows: as unguessable as the id of a call.
 const NAME_BYTES: usize = 20;
 
+/// The beginning of the names of all channels of notices.
+pub(crate) const CHANNELS: &str = "b-";
+
 /// The secret that the names of channels are made with; the same on all backends and workers of a site.
 #[derive(Clone)]
 pub struct BroadcastKey([u8; 32]);
@@ -62,7 +65,7 @@ impl BroadcastKey {
         }
         let digest = mac.finalize().into_bytes();
         let hex: String = digest.iter().take(NAME_BYTES).map(|byte| format!("{byte:02x}")).collect();
-        format!("b-{hex}")
+        format!("{CHANNELS}{hex}")
     }
 }
 

@@ -10,7 +10,7 @@ use futures::future::{join, join_all};
 use futures::{StreamExt, stream};
 use grip::{Item, MIN_CLOSE_DELAY, Publisher, SendError};
 
-use super::streams::{self, REQUIRED};
+use super::streams::{self, REQUIRED, SKIPPED};
 use super::{Broadcaster, Inner};
 use crate::broker;
 use crate::call::Message;
@@ -61,21 +61,39 @@ impl Late {
 }
 
 /// Something for one channel.
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct Outgoing {
-    channel: String,
+    pub(super) channel: String,
     required: Option<String>,
+    /// Names of streams that are left out, separated by commas.
+    skipped: String,
     content: String,
     end: bool,
 }
 
 impl Outgoing {
     pub(super) fn content(channel: String, required: Option<String>, content: String) -> Self {
-        Self { channel, required, content, end: false }
+        Self { channel, required, skipped: String::new(), content, end: false }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.channel.len() + self.content.len()
+    }
+
+    /// The same for all streams of the channel but some.
+    pub(super) fn without(self, skipped: &[&str]) -> Self {
+        Self { skipped: skipped.join(","), ..self }
+    }
+
+    /// The same for one stream alone, if that also has the channel `with`, where one is named.
+    pub(super) fn to_one(&self, channel: String, with: Option<String>) -> Self {
+        let required = self.required.clone().or(with);
+        Self { channel, required, skipped: String::new(), content: self.content.clone(), end: self.end }
     }
 
     /// A last word, if any, and the end of the channel's streams.
     pub(super) fn end(channel: String, content: String) -> Self {
-        Self { channel, required: None, content, end: true }
+        Self { channel, required: None, skipped: String::new(), content, end: true }
     }
 }
 
@@ -86,16 +104,14 @@ impl Broadcaster {
         cast
     }
 
-    async fn publish(&self, out: &[Outgoing]) {
+    pub(super) async fn publish(&self, out: &[Outgoing]) {
         let Some(publisher) = &self.inner.publisher else { return };
         let contents = out.iter().filter(|out| !out.content.is_empty()).map(|out| {
             // The same on all Pushpins, and when it is sent again: no stream gets it twice.
             let id = format!("{:032x}", rand::random::<u128>());
             let item = Item::content(&out.channel, out.content.clone()).id(id);
-            match &out.required {
-                Some(required) => item.meta(REQUIRED, required),
-                None => item,
-            }
+            let item = out.required.iter().fold(item, |item, required| item.meta(REQUIRED, required));
+            if out.skipped.is_empty() { item } else { item.meta(SKIPPED, &out.skipped) }
         });
         let contents: Vec<Item> = contents.collect();
         self.deliver(publisher, &contents, false).await;
@@ -137,6 +153,7 @@ impl Broadcaster {
             .map(|out| {
                 let item = streams::Item {
                     required: out.required.as_deref().map(Cow::Borrowed),
+                    skipped: Cow::Borrowed(&out.skipped),
                     content: Cow::Borrowed(&out.content),
                     end: out.end,
                 };

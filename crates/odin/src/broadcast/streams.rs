@@ -8,6 +8,8 @@ use grip::Channel;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use super::names::CHANNELS;
+use super::standing::Standing;
 use super::text;
 use crate::broker::{self, Broker, Cast};
 
@@ -15,8 +17,17 @@ use crate::broker::{self, Broker, Cast};
 pub(super) const REQUIRE: &str = "require-sub";
 /// The value of an item that the filter reads.
 pub(super) const REQUIRED: &str = "require_sub";
+/// Pushpin's filter that leaves streams out, the value of an item that it reads, and that of a stream.
+pub(super) const SKIP: &str = "skip-users";
+pub(super) const SKIPPED: &str = "skip_users";
+const USER: &str = "user";
 /// Pushpin's filter that fills templates.
 const SUBSTITUTE: &str = "var-subst";
+
+/// The channel that one stream alone has.
+pub(super) fn own_channel(name: &str) -> String {
+    format!("{CHANNELS}own-{name}")
+}
 
 /// The channels of one standing stream, and the id of its subscription. The same for a stream that Pushpin
 /// holds ([`Subscription::channels`]) and for one that a backend holds itself ([`Subscription::follow`]).
@@ -28,12 +39,15 @@ pub struct Subscription {
     pub(super) topics: Vec<String>,
     /// The subscription's id as JSON: on modern streams.
     pub(super) id: Option<String>,
+    /// The stream's name, once it has one: it then has a channel of its own as well.
+    #[serde(default)]
+    pub(super) name: Option<String>,
 }
 
 impl Subscription {
     /// How many channels it has; Pushpin takes [`grip::MAX_CHANNELS`] for a connection.
     pub fn len(&self) -> usize {
-        self.channels.len() + self.topics.len()
+        self.channels.len() + self.topics.len() + usize::from(self.name.is_some())
     }
 
     /// Whether it has no channel.
@@ -43,15 +57,22 @@ impl Subscription {
 
     /// The channels for the instruction that makes Pushpin hold the stream, with their filters.
     pub fn channels(&self) -> impl Iterator<Item = Channel> {
-        self.channels.iter().chain(&self.topics).map(|name| {
-            let channel = Channel::new(name).filter(REQUIRE);
+        let own = self.name.as_deref().map(own_channel);
+        self.channels.iter().chain(&self.topics).cloned().chain(own).map(|name| {
+            let channel = Channel::new(name).filter(REQUIRE).filter(SKIP);
             if self.id.is_some() { channel.filter(SUBSTITUTE) } else { channel }
         })
     }
 
-    /// The value that the filters read, by its name.
-    pub fn meta(&self) -> Option<(&'static str, String)> {
-        self.id.as_deref().map(|id| (text::ID, text::ascii(id)))
+    /// The values that the filters read, by their names.
+    pub fn meta(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let id = self.id.as_deref().map(|id| (text::ID, text::ascii(id)));
+        id.into_iter().chain(self.name.clone().map(|name| (USER, name)))
+    }
+
+    /// The same for a stream that has its name.
+    pub(crate) fn of(self, stream: &Standing) -> Self {
+        Self { name: Some(stream.name().to_owned()), ..self }
     }
 
     /// Follows the subscription over the bus, for a stream that this process holds.
@@ -59,9 +80,11 @@ impl Subscription {
     /// # Errors
     /// [`broker::Unavailable`].
     pub async fn follow(self, broker: &dyn Broker) -> broker::Result<Following> {
-        let casts = broker.follow(&self.channels).await?;
-        let channels = self.channels.into_iter().chain(self.topics).collect();
-        Ok(Following { casts, channels, id: self.id, ended: false })
+        let own = self.name.as_deref().map(own_channel);
+        let followed: Vec<String> = self.channels.into_iter().chain(own).collect();
+        let casts = broker.follow(&followed).await?;
+        let channels = followed.into_iter().chain(self.topics).collect();
+        Ok(Following { casts, channels, id: self.id, name: self.name, ended: false })
     }
 }
 
@@ -71,6 +94,9 @@ pub(super) struct Item<'a> {
     /// A channel that the stream must have as well.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub(super) required: Option<Cow<'a, str>>,
+    /// Names of streams that are left out.
+    #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
+    pub(super) skipped: Cow<'a, str>,
     /// The event; a template on modern streams.
     #[serde(borrow, default)]
     pub(super) content: Cow<'a, str>,
@@ -85,6 +111,7 @@ pub struct Following {
     casts: mpsc::Receiver<Cast>,
     channels: BTreeSet<String>,
     id: Option<String>,
+    name: Option<String>,
     ended: bool,
 }
 
@@ -99,6 +126,9 @@ impl Following {
                 continue;
             };
             if item.required.is_some_and(|channel| !self.channels.contains(&*channel)) {
+                continue;
+            }
+            if self.name.as_deref().is_some_and(|name| item.skipped.split(',').any(|left| left == name)) {
                 continue;
             }
             self.ended = item.end;

@@ -225,14 +225,66 @@ async fn an_audience_can_be_closed() {
     assert_eq!(came(&mut stays).await.len(), 1);
 }
 
+#[tokio::test]
+async fn openings_are_bounded_for_each_principal() {
+    let site = Site::new();
+    let (thor, loki) = (principal("thor", "asgard"), principal("loki", "asgard"));
+    let open = async |of: &Principal, session: Option<&str>| {
+        site.to.register(Standing::new(of, session).named(false), Duration::from_secs(60)).await
+    };
+    let first = open(&thor, None).await.unwrap();
+    for number in 1..256 {
+        open(&thor, (number % 2 == 0).then_some("s")).await.unwrap();
+    }
+    assert_eq!(open(&thor, None).await, Err(NotOpened::TooManyOfYours));
+    assert!(open(&loki, None).await.is_ok());
+    // One that stands makes room.
+    site.to.settled(&first).await;
+    assert!(open(&thor, Some("s")).await.is_ok());
+    assert_eq!(open(&thor, Some("s")).await, Err(NotOpened::TooManyOfYours));
+}
+
+#[tokio::test]
+async fn a_sessions_streams_are_ordered_and_bounded_whatever_the_clocks_say() {
+    let site = Site::new();
+    let thor = principal("thor", "asgard");
+    let mut streams = Vec::new();
+    for _ in 0..6 {
+        let stream = Standing::new(&thor, Some("s")).named(true);
+        let followed = site.to.session_subscription(&thor, "s", None).of(&stream);
+        let followed = followed.follow(site.broker.as_ref()).await.unwrap();
+        streams.push((site.to.register(stream, Duration::from_secs(60)).await.unwrap(), followed));
+    }
+    // Two had to make room.
+    for (_, followed) in &mut streams[..2] {
+        let last = timeout(Duration::from_secs(5), followed.next()).await.unwrap().unwrap();
+        assert_eq!(&last[..], b"retry: 600000\n\n");
+        assert_eq!(timeout(Duration::from_secs(5), followed.next()).await.unwrap(), None);
+    }
+    while let Some((newest, mut followed)) = streams.pop().filter(|_| streams.len() >= 2) {
+        site.notify(Audience::Everyone, Notice::tools_changed()).await;
+        assert_eq!(came(&mut followed).await.len(), 1);
+        for (_, other) in &mut streams[2..] {
+            assert!(came(other).await.is_empty());
+        }
+        drop(site.to.keep(newest));
+        let left = streams.len() - 2;
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        while site.to.special().await.unwrap().len() != if left > 1 { left } else { 0 } {
+            assert!(tokio::time::Instant::now() < deadline);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
 #[test]
 fn a_stream_fits_into_pushpins_channels() {
     let uris: Vec<String> = (0..30).map(|number| format!("a://{number}")).collect();
     let tasks: Vec<CallId> = (0..4).map(|_| CallId::random(0)).collect();
     let mut topics = Topics { uris: uris.clone(), tasks: tasks.clone(), ..ALL };
     topics.bound();
-    assert_eq!((topics.uris.as_slice(), topics.tasks), (&uris[..10], tasks));
+    assert_eq!((topics.uris.as_slice(), topics.tasks), (&uris[..9], tasks));
     let mut topics = Topics { uris, ..Topics::default() };
     topics.bound();
-    assert_eq!(topics.uris.len(), 17);
+    assert_eq!(topics.uris.len(), 16);
 }

@@ -425,9 +425,11 @@ impl Record {
         if self.order.era != Era::Session
             || self.order.session.as_deref() != Some(session)
             || self.order.stream.is_some()
-            || self.run == Run::Cancelled
         {
             return Resume::Unknown;
+        }
+        if self.run == Run::Cancelled {
+            return Resume::Replay { events: Vec::new() };
         }
         let mut events: Vec<Message> = self.log.iter().skip(last as usize).cloned().collect();
         if let Some(out) = &self.out {

@@ -280,7 +280,7 @@ pub enum Withdraw {
 pub enum Resume {
     /// The call is unknown, or somebody else's.
     Unknown,
-    /// Everything that was missed; the call is finished.
+    /// Everything that was missed; the call is finished, or was cancelled.
     Replay {
         /// Events after the last one that the client has, the answer included.
         events: Vec<Message>,

@@ -15,6 +15,7 @@ use super::access::Caller;
 use super::answer::{self, Context, Outcome};
 use super::session::{self, INITIALIZED, LOG_LEVEL, Session};
 use super::{Front, into_axum, listen, policy, refuse, standing, unix_seconds};
+use crate::broadcast::Standing;
 use crate::call::Via;
 use crate::protocol::session::SessionInfo;
 use crate::protocol::{self, Body, Message, Refusal, Request, Revision, Route};
@@ -48,8 +49,9 @@ pub(super) async fn open(front: &Arc<Front>, caller: Caller, path: &str, headers
     let channels = vec![standing::session_channel(&info.key())];
     let key = info.key();
     // The client has had no chance yet to name a level.
-    let subscription = Some(front.broadcaster.session_subscription(&caller.principal, &key, None));
-    standing::open(front, &caller, standing::Spec::Channels { channels, subscription, content }).await
+    let subscription = front.broadcaster.session_subscription(&caller.principal, &key, None);
+    let stream = Box::new(Standing::new(&caller.principal, Some(&key)));
+    standing::open(front, &caller, standing::Spec::Channels { stream, channels, subscription, content }).await
 }
 
 /// POST on `…/{session}/messages`. The answer is 202; what is to be said, the stream says.

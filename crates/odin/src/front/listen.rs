@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use super::answer::{self, Context, Outcome};
 use super::standing::{self, Spec};
 use super::{Front, refuse};
-use crate::broadcast::{self, Topics};
+use crate::broadcast::{self, Standing, Topics};
 use crate::id::CallId;
 use crate::job::Era;
 use crate::protocol::{self, Refusal, Request, Revision};
@@ -93,7 +93,8 @@ pub(super) async fn serve(front: &Arc<Front>, context: Context, request: &Reques
     if !tasks.is_empty() {
         tokio::spawn(look_again(front.clone(), context.caller.principal.key(), tasks));
     }
-    let spec = Spec::Channels { channels: Vec::new(), subscription: Some(subscription), content };
+    let stream = Box::new(Standing::new(&context.caller.principal, None));
+    let spec = Spec::Channels { stream, channels: Vec::new(), subscription, content };
     standing::open(front, &context.caller, spec).await
 }
 

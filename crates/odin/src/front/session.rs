@@ -278,7 +278,7 @@ async fn post(front: &Front, session: &Session, name: Option<Id<'_>>, message: &
 /// DELETE: the session ends. What still runs in it goes on to its end.
 pub(super) async fn end(front: &Arc<Front>, session: &Session) -> Response {
     let ended = session.remember(front, ENDED, "1").await;
-    standing::end(front, &standing::session_channel(&session.info.key())).await;
+    standing::end(front, &session.info.key()).await;
     match ended {
         Ok(()) => into_axum(protocol::json_response(http::StatusCode::OK, bytes::Bytes::from_static(b"{}"))),
         Err(refusal) => refuse(front, refusal),

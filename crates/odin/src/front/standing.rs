@@ -11,6 +11,7 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use grip::{Channel, Hold, Item};
+use http::{HeaderValue, StatusCode, header};
 use identity::Road;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -20,15 +21,12 @@ use super::answer::{self, count};
 use super::session::Session;
 use super::waiting::Waiting;
 use super::{Counters, Front, hold, listen, refuse, stream};
-use crate::broadcast::{self, Subscription};
+use crate::broadcast::{self, Kept, NotOpened, Standing, Subscription};
 use crate::broker::{self, Cast};
 use crate::call::{HANG_UP, Message, Resume, Via};
 use crate::id::{CallChannel, CallId, Ticket};
-use crate::protocol::Refusal;
 use crate::protocol::sse::{self, EventId};
-
-/// How long a close may take to overtake the hold that follows it.
-const CLOSE_AHEAD: Duration = Duration::from_millis(20);
+use crate::protocol::{Refusal, code};
 
 /// What a stream is to be.
 #[derive(Debug, Serialize, Deserialize)]
@@ -44,9 +42,12 @@ pub(super) enum Spec {
     },
     /// What is published on some channels.
     Channels {
+        /// Whose it is.
+        stream: Box<Standing>,
+        /// The channels of messages for this stream alone.
         channels: Vec<String>,
         /// What notifications it gets.
-        subscription: Option<Subscription>,
+        subscription: Subscription,
         /// What the stream begins with.
         content: String,
     },
@@ -79,8 +80,7 @@ pub(super) async fn get(
         }
         Some(Err(_)) => refuse(front, unknown_event()),
         None | Some(Ok(_)) => {
-            let channel = session_channel(&session.info.key());
-            end(front, &channel).await;
+            // A session may have several: the newest of them gets what there is to say.
             let mut content = stream::prime(session.info.revision, own).unwrap_or_default();
             if last_event_id.is_some() {
                 // What changed meanwhile was told to nobody: broadcasts have no event ids.
@@ -88,20 +88,17 @@ pub(super) async fn get(
                     content.push_str(&broadcast::event(method));
                 }
             }
-            let subscription = Some(session.subscription(front, &caller));
-            open(front, &caller, Spec::Channels { channels: vec![channel], subscription, content }).await
+            let stream = Box::new(Standing::new(&caller.principal, Some(&session.info.key())));
+            let (channels, subscription) = (Vec::new(), session.subscription(front, &caller));
+            open(front, &caller, Spec::Channels { stream, channels, subscription, content }).await
         }
     }
 }
 
-/// Ends the stream on a channel: a session has one at a time, so that a message goes to one alone.
-pub(super) async fn end(front: &Front, channel: &str) {
-    if let Some(publisher) = &front.publisher {
-        publisher.broadcast(&[Item::close(channel)]).await;
-        tokio::time::sleep(CLOSE_AHEAD).await;
-    }
+/// Ends the streams of a session.
+pub(super) async fn end(front: &Front, session: &str) {
     // A failure leaves a stream that its client has given up.
-    let _ = front.broker.cast(channel, HANG_UP.into()).await;
+    let _ = front.broadcaster.end_session(session).await;
 }
 
 /// Sends a message to a standing stream, whoever holds it.
@@ -151,20 +148,36 @@ async fn held(front: &Arc<Front>, spec: Spec) -> Option<Response> {
                     let channel = CallChannel { call, number: channel };
                     hold::instruct(Hold::stream(channel.to_string()), stream::replay(call, last, &events))
                 }
-                Resume::Replay { events } => stream::events(stream::replay(call, last, &events)),
+                Resume::Replay { events } => replayed(front, call, last, &events),
                 Resume::Unknown | Resume::Joined => refuse(front, unknown_event()),
             })
         }
-        Spec::Channels { channels, subscription, content } => {
-            let notified = subscription.iter().flat_map(Subscription::channels);
-            let mut channels = channels.into_iter().map(Channel::new).chain(notified);
+        Spec::Channels { stream, channels, subscription, content } => {
+            let stream = match register(front, stream.named(false)).await {
+                Ok(stream) => stream,
+                Err(refusal) => return Some(refuse(front, refusal)),
+            };
+            tokio::spawn(front.broadcaster.clone().settle(stream.clone()));
+            let subscription = subscription.of(&stream);
+            let mut channels = channels.into_iter().map(Channel::new).chain(subscription.channels());
             let hold = Hold::stream(channels.next()?);
             let hold = channels.fold(hold, Hold::channel);
-            let meta = subscription.as_ref().and_then(Subscription::meta);
-            let hold = meta.into_iter().fold(hold, |hold, (key, value)| hold.meta(key, value));
+            let hold = subscription.meta().fold(hold, |hold, (key, value)| hold.meta(key, value));
             Some(hold::instruct(hold, content))
         }
     }
+}
+
+/// Enters a stream that is to be opened.
+async fn register(front: &Front, stream: Standing) -> Result<Standing, Refusal> {
+    let live = Duration::from_secs(front.config.sessions.lifetime());
+    front.broadcaster.register(stream, live).await.map_err(|error| match error {
+        NotOpened::Unavailable(_) => silent(),
+        NotOpened::TooManyOfYours => {
+            Refusal::too_many("You are opening too many streams at once. Wait for some to open.", 1)
+        }
+        NotOpened::TooMany => Refusal::unavailable("Too many streams are being opened. Try again.", 1),
+    })
 }
 
 /// Takes a call's stream up again. What is missing is replayed at once if the call has ended.
@@ -174,11 +187,20 @@ async fn resume(front: &Arc<Front>, caller: &Caller, spec: Spec) -> Response {
         return by_itself(front, caller, spec).await;
     }
     match front.broker.resume(*call, session, *last, None).await {
-        Ok(Resume::Replay { events }) => stream::events(stream::replay(*call, *last, &events)),
+        Ok(Resume::Replay { events }) => replayed(front, *call, *last, &events),
         Ok(Resume::Held { .. } | Resume::Joined) => open(front, caller, spec).await,
         Ok(Resume::Unknown) => refuse(front, unknown_event()),
         Err(_) => refuse(front, silent()),
     }
+}
+
+/// The rest of a call that is over. A client that has all of it is not given an empty stream: it would take that
+/// for a broken one and come back for ever.
+fn replayed(front: &Front, call: CallId, last: u32, events: &[Message]) -> Response {
+    if events.is_empty() {
+        return refuse(front, nothing_left());
+    }
+    stream::events(stream::replay(call, last, events))
 }
 
 /// Streams from this process.
@@ -197,48 +219,49 @@ async fn by_itself(front: &Arc<Front>, caller: &Caller, spec: Spec) -> Response 
             }
             waiting.settle();
             match reply {
-                Ok(Resume::Replay { events }) => stream::events(stream::replay(call, last, &events)),
+                Ok(Resume::Replay { events }) => replayed(front, call, last, &events),
                 Ok(_) => refuse(front, unknown_event()),
                 Err(_) => refuse(front, silent()),
             }
         }
-        Spec::Channels { channels, subscription, content } => {
+        Spec::Channels { stream, channels, subscription, content } => {
             // Counts for the caller as long as it stands.
             let counted = Waiting::register(front, CallId::from_parts(0, [0; 16]), counted).uncalled();
-            match follow(front, channels, subscription).await {
-                Ok((messages, notices)) => {
-                    Counters::count(&front.counters.streamed);
-                    let first = Some(content);
-                    Following { messages, notices, first, _counted: counted }.into_response()
-                }
-                Err(_) => refuse(front, silent()),
-            }
+            let stream = stream.named(true);
+            // It follows before it is entered: from then on it misses nothing.
+            let Ok((messages, notices)) = follow(front, channels, subscription.of(&stream)).await else {
+                return refuse(front, silent());
+            };
+            let kept = match register(front, stream).await {
+                Ok(stream) => front.broadcaster.keep(stream),
+                Err(refusal) => return refuse(front, refusal),
+            };
+            Counters::count(&front.counters.streamed);
+            let first = Some(content);
+            Following { messages, notices, first, _kept: kept, _counted: counted }.into_response()
         }
     }
 }
 
-type Followed = (Option<mpsc::Receiver<Cast>>, Option<broadcast::Following>);
+type Followed = (Option<mpsc::Receiver<Cast>>, broadcast::Following);
 
 async fn follow(
     front: &Front,
     channels: Vec<String>,
-    subscription: Option<Subscription>,
+    subscription: Subscription,
 ) -> broker::Result<Followed> {
     let broker = front.broker.as_ref();
     let messages = if channels.is_empty() { None } else { Some(broker.follow(&channels).await?) };
-    let notices = match subscription {
-        Some(subscription) => Some(subscription.follow(broker).await?),
-        None => None,
-    };
-    Ok((messages, notices))
+    Ok((messages, subscription.follow(broker).await?))
 }
 
 /// A stream of what is cast.
 struct Following {
     /// Messages for this stream alone.
     messages: Option<mpsc::Receiver<Cast>>,
-    notices: Option<broadcast::Following>,
+    notices: broadcast::Following,
     first: Option<String>,
+    _kept: Kept,
     _counted: Waiting,
 }
 
@@ -253,19 +276,13 @@ impl Following {
                 None => std::future::pending().await,
             }
         };
-        let notice = async {
-            match &mut self.notices {
-                Some(notices) => notices.next().await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             message = message => match message {
                 Some((_, message)) if &*message == HANG_UP => None,
                 Some((_, message)) => Some(format!("data: {message}\n\n").into()),
                 None => None,
             },
-            notice = notice => notice,
+            notice = self.notices.next() => notice,
             () = tokio::time::sleep(hold::KEEP_ALIVE) => Some(Bytes::from_static(sse::KEEP_ALIVE)),
         }
     }
@@ -284,6 +301,14 @@ fn unknown_event() -> Refusal {
     Refusal::invalid(
         "Last-Event-ID names no event that can be resumed from. Ask again, or open a stream without it.",
     )
+}
+
+/// There is no stream any more. Of all answers the one at which the released clients stop: 405 is how a server says
+/// that GET brings no stream (rmcp goes on asking after any other one, 204 included); an `EventSource` stops as well.
+fn nothing_left() -> Refusal {
+    let why = "This stream has ended, and Last-Event-ID names its last event: nothing is left of it.";
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, code::INVALID_REQUEST, why)
+        .with_header(header::ALLOW, HeaderValue::from_static("POST, DELETE"))
 }
 
 fn silent() -> Refusal {

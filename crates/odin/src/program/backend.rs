@@ -51,7 +51,11 @@ pub async fn backend<H: ServerHandler>(
             let broadcaster = front.broadcaster().clone();
             Some(worker::embedded(common, settings, broker, broadcaster, handler, pushpins).await?)
         }
-        None => None,
+        None => {
+            // Events that nobody reads would fill their queue, and then hold the links up.
+            drop(pushpins);
+            None
+        }
     };
     let listener = bind(listen).await?;
     let (stop, most) = (CancellationToken::new(), PATIENCE + CONNECTIONS);

@@ -102,6 +102,12 @@ impl Client {
         Stream::of(request).await
     }
 
+    /// Ends the session.
+    pub async fn delete(&self) {
+        let answer = self.head(self.http.delete(self.url())).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+    }
+
     /// Opens the session's own stream.
     pub async fn get(&self, last_event_id: Option<&str>) -> Stream {
         let mut request = self.head(self.http.get(self.url()));
@@ -118,6 +124,8 @@ pub struct Stream {
     buffer: Vec<u8>,
     /// The id of the last event that had one.
     pub last_id: Option<String>,
+    /// How long the server wants its clients to stay away, in milliseconds.
+    pub retry: Option<u64>,
 }
 
 impl Stream {
@@ -129,7 +137,7 @@ impl Stream {
         if status != 200 || !is_stream {
             panic!("{status} {}", response.text().await.unwrap());
         }
-        Self { response, buffer: Vec::new(), last_id: None }
+        Self { response, buffer: Vec::new(), last_id: None, retry: None }
     }
 
     /// The next event's data, empty ones included. None: the stream has ended; an error: it was cut.
@@ -141,6 +149,9 @@ impl Stream {
                 let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name));
                 if let Some(id) = field("id: ") {
                     self.last_id = Some(id.to_owned());
+                }
+                if let Some(retry) = field("retry: ") {
+                    self.retry = Some(retry.parse().unwrap());
                 }
                 if let Some(data) = field("data:") {
                     return Ok(Some(data.trim_start().to_owned()));

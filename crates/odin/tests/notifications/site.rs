@@ -21,6 +21,7 @@ use odin::protocol::origin::HostRules;
 use odin::protocol::session::SessionKeys;
 use odin::runner::RmcpRunner;
 use odin::worker::{Worker, WorkerConfig};
+use tokio::sync::watch;
 
 use super::pushpin::{ISSUER, KEY, Pushpin};
 use super::redis_server::RedisServer;
@@ -36,8 +37,37 @@ pub const USER: &str = "x-test-user";
 const KEYS: &str = "k1:YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE";
 const SESSIONS: &str = "YmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmI";
 
+/// Keeps answers that Pushpin is to hold from it, as a slow network would.
+pub struct Gate {
+    open: watch::Sender<bool>,
+    waiting: AtomicUsize,
+}
+
+impl Gate {
+    pub fn close(&self) {
+        self.open.send_replace(false);
+    }
+
+    pub fn open(&self) {
+        self.open.send_replace(true);
+    }
+
+    /// Answers that are kept.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::SeqCst)
+    }
+
+    async fn pass(&self) {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        self.open.subscribe().wait_for(|open| *open).await.unwrap();
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 /// What runs, and ends when it is dropped.
 pub struct Site {
+    /// Between the backends' holds and Pushpin.
+    pub gate: Arc<Gate>,
     pub pushpin: Option<Pushpin>,
     /// Where clients of the bifrost road go.
     pub gateway: SocketAddr,
@@ -59,7 +89,10 @@ impl Site {
             backends.push(listener().await);
         }
         let names: Vec<String> = backends.iter().map(|backend| address(backend).to_string()).collect();
-        let pushpin = Pushpin::start(&names, &address(&gateway).to_string()).await.unwrap();
+        // Holds too pass through the gateway here, so that they can be kept.
+        let edge_address = address(&gateway).to_string();
+        let pushpin = Pushpin::start(std::slice::from_ref(&edge_address), &edge_address).await.unwrap();
+        let gate = Arc::new(Gate { open: watch::Sender::new(true), waiting: AtomicUsize::new(0) });
         let broker = || broker(&redis);
         let publisher = || node::publisher(vec![pushpin.endpoint()]);
         let key = BroadcastKey::random();
@@ -87,20 +120,13 @@ impl Site {
             backends: names,
             next: Arc::default(),
             keys: Arc::new(AssertionKeys::parse(KEYS).unwrap()),
+            gate: gate.clone(),
         };
         let address = address(&gateway);
         serve(gateway, Router::new().fallback(pass).with_state(edge));
         let admin = admin(&fronts[0]).await;
-        Self {
-            pushpin: Some(pushpin),
-            gateway: address,
-            admin,
-            fronts,
-            broadcaster,
-            key,
-            _worker: worker,
-            redis: Some(redis),
-        }
+        let (pushpin, redis, _worker) = (Some(pushpin), Some(redis), worker);
+        Self { gate, pushpin, gateway: address, admin, fronts, broadcaster, key, _worker, redis }
     }
 
     /// A broadcaster of a process that has only just started: its link to Pushpin does not stand yet.
@@ -122,16 +148,9 @@ impl Site {
         let gateway = address(&listener);
         serve(listener, front.router());
         let admin = admin(&front).await;
-        Self {
-            pushpin: None,
-            gateway,
-            admin,
-            fronts: vec![front],
-            broadcaster,
-            key,
-            _worker: worker,
-            redis: None,
-        }
+        let gate = Arc::new(Gate { open: watch::Sender::new(true), waiting: AtomicUsize::new(0) });
+        let (fronts, _worker) = (vec![front], worker);
+        Self { gate, pushpin: None, gateway, admin, fronts, broadcaster, key, _worker, redis: None }
     }
 
     /// Where clients of a road go.
@@ -243,6 +262,7 @@ struct Edge {
     backends: Vec<String>,
     next: Arc<AtomicUsize>,
     keys: Arc<AssertionKeys>,
+    gate: Arc<Gate>,
 }
 
 /// What the gateway and its filter do: the assertion, a backend in turn, the hand-over.
@@ -255,6 +275,17 @@ async fn pass(
 ) -> Response {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let path = uri.path().to_owned();
+    let backend = &edge.backends[edge.next.fetch_add(1, Ordering::Relaxed) % edge.backends.len()];
+    if path.starts_with("/_hermod/") {
+        let mut inner = headers.clone();
+        for name in ["host", "content-length", "transfer-encoding", "connection"] {
+            inner.remove(name);
+        }
+        let answer = edge.http.request(method, format!("http://{backend}{path}")).headers(inner);
+        let answer = answer.send().await.unwrap();
+        edge.gate.pass().await;
+        return answered(answer);
+    }
     let endpoint = identity::path::parse(&path).unwrap();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let assertion = edge.keys.sign(&Assertion {
@@ -269,7 +300,6 @@ async fn pass(
         expires_at: now + identity::assertion::LIFE,
     });
     let assertion = HeaderValue::try_from(assertion).unwrap();
-    let backend = &edge.backends[edge.next.fetch_add(1, Ordering::Relaxed) % edge.backends.len()];
     let mut inner = headers.clone();
     for name in ["host", "content-length", "transfer-encoding", "connection", USER] {
         inner.remove(name);
@@ -278,6 +308,9 @@ async fn pass(
     let request = edge.http.request(method, format!("http://{backend}{path}")).headers(inner).body(body);
     let answer = request.send().await.unwrap();
     if answer.status() != 303 {
+        if answer.headers().contains_key("grip-hold") {
+            edge.gate.pass().await;
+        }
         return answered(answer);
     }
     let location = answer.headers()["location"].to_str().unwrap().to_owned();

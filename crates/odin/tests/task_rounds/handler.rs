@@ -128,23 +128,28 @@ impl ServerHandler for Handler {
             "plain" | "only" => Ok(text(format!("round {round}"))),
             "fails" => Err(ErrorData::internal_error("it failed", Some(json!({ "why": "test" })))),
             "panics" => panic!("as the test wants"),
-            "asks" | "asks-safely" => match (said(&responses, "name"), said(&responses, "colour"), state.as_deref()) {
-                (None, None, None) => Ok(InputRequiredResult::new(
-                    Some(
-                        [("name".to_owned(), question("Name?")), ("colour".to_owned(), question("Colour?"))]
+            "asks" | "asks-safely" => {
+                match (said(&responses, "name"), said(&responses, "colour"), state.as_deref()) {
+                    (None, None, None) => Ok(InputRequiredResult::new(
+                        Some(
+                            [
+                                ("name".to_owned(), question("Name?")),
+                                ("colour".to_owned(), question("Colour?")),
+                            ]
                             .into(),
-                    ),
-                    Some("first".to_owned()),
-                )
-                .into()),
-                (Some(name), Some(colour), Some("first")) => Ok(InputRequiredResult::new(
-                    Some([("name".to_owned(), question("Name again?"))].into()),
-                    Some(format!("{name} {colour}")),
-                )
-                .into()),
-                (Some(name), None, Some(before)) => Ok(text(format!("{before}, {name}, round {round}"))),
-                other => Err(ErrorData::internal_error(format!("unexpected: {other:?}"), None)),
-            },
+                        ),
+                        Some("first".to_owned()),
+                    )
+                    .into()),
+                    (Some(name), Some(colour), Some("first")) => Ok(InputRequiredResult::new(
+                        Some([("name".to_owned(), question("Name again?"))].into()),
+                        Some(format!("{name} {colour}")),
+                    )
+                    .into()),
+                    (Some(name), None, Some(before)) => Ok(text(format!("{before}, {name}, round {round}"))),
+                    other => Err(ErrorData::internal_error(format!("unexpected: {other:?}"), None)),
+                }
+            }
             "checkpoints" => match state.as_deref().unwrap_or("") {
                 "aaa" => Ok(text(format!("after round {round}"))),
                 before => Ok(InputRequiredResult::new(None, Some(format!("{before}a"))).into()),

@@ -181,8 +181,10 @@ impl Site {
 
     /// Sends a request with an `Idempotency-Key`.
     pub(crate) async fn send_keyed(&self, who: Who, method: &str, params: Value, key: &str) -> Answer {
-        self.read(self.request(who, method, params, false).header("idempotency-key", key).send().await.unwrap())
-            .await
+        self.read(
+            self.request(who, method, params, false).header("idempotency-key", key).send().await.unwrap(),
+        )
+        .await
     }
 
     /// Sends parameters as they are written, but for `_meta`.
@@ -215,13 +217,7 @@ impl Site {
     }
 
     /// Sends a request, and returns when its answer begins.
-    pub(crate) async fn open(
-        &self,
-        who: Who,
-        method: &str,
-        params: Value,
-        tasks: bool,
-    ) -> reqwest::Response {
+    pub(crate) async fn open(&self, who: Who, method: &str, params: Value, tasks: bool) -> reqwest::Response {
         self.request(who, method, params, tasks).send().await.unwrap()
     }
 
