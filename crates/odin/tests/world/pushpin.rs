@@ -28,6 +28,17 @@ impl World {
                 let Some(reply) = self.ask("RESUME", resume) else { return };
                 let call = &mut self.calls[number];
                 match reply {
+                    // Nothing is left of it: the front end says so, and the client stops asking.
+                    Resume::Replay { events } if events.is_empty() => {
+                        call.gets.remove(index);
+                        // A repeated request may come after the answer.
+                        if !call.client.phase.is_final() {
+                            call.client.phase = Phase::Gone;
+                            if !call.cancelled && !call.promised {
+                                call.client.wrong = Some("nothing is left, and it has no answer".into());
+                            }
+                        }
+                    }
                     Resume::Unknown => {
                         call.gets.remove(index);
                         call.client.phase = Phase::Gone;
