@@ -217,6 +217,7 @@ pub const SUITES: &[Suite] = &[
     e2e!("notify", "an operator tells an organisation, on both roads, also while every backend is new"),
     e2e!("embedded", "one process with an embedded worker and its own streams"),
     e2e!("tasks", "long work under a handle: its worker, every backend and the gateway killed meanwhile"),
+    e2e!("fairness", "a flood of one organisation's long calls: most get 429, and the others don't notice"),
     e2e!("load", "2,000 calls on each road, none lost, none twice, in order"),
     e2e!("heimdall", "Keycloak changes its key or is away: known keys pass, nothing else does"),
     e2e!("restarts", "Pushpin, Redis and the gateway killed: the next call works"),

@@ -41,6 +41,13 @@ impl Principal {
         }
         key
     }
+
+    /// What identifies the organisation that this caller acts for: issuer and alias, each with its length
+    /// before it.
+    pub fn organisation_key(&self) -> String {
+        let (issuer, organisation) = (&self.issuer, &self.organisation);
+        format!("{}:{issuer}{}:{organisation}", issuer.len(), organisation.len())
+    }
 }
 
 /// The way that a request took to the backend; decided once, in the filter, from a verified `Grip-Sig`.

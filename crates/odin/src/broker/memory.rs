@@ -1,5 +1,6 @@
 //! The broker of one process.
 
+mod queue;
 mod tasks;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -9,14 +10,15 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use tokio::sync::{Notify, mpsc};
 
+use self::queue::{Open, Queue};
 use super::bus::Followers;
 use super::{
-    Beat, Beaten, Broker, BrokerLimits, Cast, Claimed, Entry, Held, Inbox, NodeNudge, Result, Stray, Taken,
-    Unavailable, WorkerNudge,
+    Arrived, Beat, Beaten, Broker, BrokerLimits, Cast, Claimed, Entry, Held, Inbox, NodeNudge, Result, Room,
+    Stray, Taken, Unavailable, WorkerNudge,
 };
 use crate::call::{
     Enqueue, Fence, Gone, Join, Message, Offer, Order, Reach, Read, Record, Resume, Run, Snapshot, State,
-    Timing, Withdraw,
+    Timing, Whose, Withdraw,
 };
 use crate::id::{CallChannel, CallId, Ticket};
 use crate::runner::Rerun;
@@ -28,8 +30,8 @@ pub(super) const NUDGES: usize = 1024;
 const CANCEL_AHEAD: Duration = Duration::from_secs(10);
 /// How long a stream that is no call's may take to be held.
 pub(super) const PARKED: Duration = Duration::from_secs(30);
-/// How long [`Broker::next`] waits.
-const NEXT_WAIT: Duration = Duration::from_secs(1);
+/// How long [`Broker::arrival`] waits.
+const WAIT: Duration = Duration::from_secs(1);
 
 /// Milliseconds of some clock that never goes back.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -48,6 +50,7 @@ struct Memory {
     generation: u64,
     records: HashMap<CallId, Kept>,
     queues: HashMap<String, Queue>,
+    open: Open,
     tickets: HashMap<Ticket, (CallId, u64)>,
     parked: HashMap<Ticket, (String, u64)>,
     by_retry: HashMap<String, CallId>,
@@ -81,19 +84,6 @@ impl Kept {
     fn new(record: Record) -> Self {
         Self { record, inbox: VecDeque::new(), fetched: 0, expires: None }
     }
-}
-
-#[derive(Default)]
-struct Queue {
-    waiting: VecDeque<Line>,
-    /// Lines that were read and not yet taken: line → when.
-    read: BTreeMap<CallId, (Line, u64)>,
-}
-
-#[derive(Clone)]
-struct Line {
-    call: CallId,
-    tool: Option<String>,
 }
 
 struct Nudges<T> {
@@ -182,6 +172,8 @@ impl Memory {
             return;
         }
         kept.inbox.clear();
+        self.leave(call);
+        let Some(kept) = self.records.get_mut(&call) else { return };
         if kept.record.is_forgettable() {
             self.forget_record(call);
         } else if kept.expires.is_none() {
@@ -189,6 +181,15 @@ impl Memory {
             kept.expires = Some(now + millis(if kept_long { timing.keep } else { timing.tombstone }));
             self.forget_request(call);
         }
+    }
+
+    /// A call that is over waits in no queue, and counts for nobody.
+    fn leave(&mut self, call: CallId) {
+        let Some(Kept { record: Record { order, .. }, .. }) = self.records.get(&call) else { return };
+        if let Some(queue) = self.queues.get_mut(&order.server) {
+            queue.leave(call, false);
+        }
+        self.open.release(&order.server, &order.parties(), call);
     }
 
     /// Nothing can cancel a call that is over.
@@ -216,6 +217,7 @@ impl Memory {
     }
 
     fn forget_record(&mut self, call: CallId) {
+        self.leave(call);
         self.forget_retry(call);
         self.forget_request(call);
         self.records.remove(&call);
@@ -255,10 +257,6 @@ impl Memory {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn entry(line: &Line) -> Entry {
-    Entry { call: line.call, tool: line.tool.clone(), receipt: String::new() }
 }
 
 #[async_trait]
@@ -306,11 +304,19 @@ impl Broker for MemoryBroker {
         {
             return Ok(Enqueue::Cancelled);
         }
-        let queue = memory.queues.entry(order.server.clone()).or_default();
-        if queue.waiting.len() >= self.limits.queue {
+        let (parties, server) = (order.parties(), order.server.as_str());
+        if memory.open.count(server, &parties.principal) >= self.limits.calls_of_principal {
+            return Ok(Enqueue::TooMany(Whose::Principal));
+        }
+        if memory.open.count(server, &parties.organisation) >= self.limits.calls_of_organisation {
+            return Ok(Enqueue::TooMany(Whose::Organisation));
+        }
+        let queue = memory.queues.entry(server.to_owned()).or_default();
+        if queue.len() >= self.limits.queue {
             return Ok(Enqueue::Full);
         }
-        queue.waiting.push_back(Line { call, tool: order.tool.clone() });
+        queue.push(call, order.tool.clone(), parties.clone());
+        memory.open.add(server, &parties, call);
         if let Some(key) = key {
             memory.by_request.entry(key).or_default().push(call);
         }
@@ -468,39 +474,32 @@ impl Broker for MemoryBroker {
         Ok(fields.map(|(fields, _)| fields.clone()).unwrap_or_default())
     }
 
-    async fn next(&self, server: &str, _worker: &str, most: usize) -> Result<Vec<Entry>> {
-        let deadline = tokio::time::Instant::now() + NEXT_WAIT;
+    async fn next(&self, server: &str, worker: &str, room: &Room) -> Result<Vec<Entry>> {
+        let (now, idle) = (self.now(), millis(self.timing.undelivered));
+        let mut memory = self.memory();
+        let Memory { queues, records, .. } = &mut *memory;
+        let is_queued = |call| {
+            records.get(&call).is_some_and(|kept| !kept.record.closed && kept.record.run == Run::Queued)
+        };
+        Ok(queues.entry(server.to_owned()).or_default().next(worker, room, now, idle, is_queued))
+    }
+
+    async fn arrival(&self, server: &str, worker: &str) -> Result<Option<Arrived>> {
+        let deadline = tokio::time::Instant::now() + WAIT;
         loop {
             let arrived = self.arrived.notified();
-            {
-                let now = self.now();
-                let mut memory = self.memory();
-                let queue = memory.queues.entry(server.to_owned()).or_default();
-                let count = most.min(queue.waiting.len());
-                let lines: Vec<Line> = queue.waiting.drain(..count).collect();
-                if !lines.is_empty() {
-                    queue.read.extend(lines.iter().map(|line| (line.call, (line.clone(), now))));
-                    return Ok(lines.iter().map(entry).collect());
-                }
+            if self.memory().queues.get(server).is_some_and(|queue| queue.has_news(worker)) {
+                return Ok(None);
             }
             if tokio::time::timeout_at(deadline, arrived).await.is_err() {
-                return Ok(Vec::new());
+                return Ok(None);
             }
         }
     }
 
-    async fn undelivered(&self, server: &str, _worker: &str, most: usize) -> Result<Vec<Entry>> {
-        let now = self.now();
-        let idle = millis(self.timing.undelivered);
-        let mut memory = self.memory();
-        let queue = memory.queues.entry(server.to_owned()).or_default();
-        let old = queue.read.values_mut().filter(|(_, at)| now >= *at + idle).take(most);
-        Ok(old
-            .map(|(line, at)| {
-                *at = now;
-                entry(line)
-            })
-            .collect())
+    async fn pass_on(&self, _server: &str, _line: &Arrived) -> Result<()> {
+        // All workers are woken for each line.
+        Ok(())
     }
 
     async fn take(
@@ -513,13 +512,16 @@ impl Broker for MemoryBroker {
     ) -> Result<Option<Taken>> {
         let now = self.now();
         let mut memory = self.memory();
-        if let Some(queue) = memory.queues.get_mut(server) {
-            queue.read.remove(&entry.call);
-        }
         let generation = memory.generation.to_string();
-        let Some(kept) = memory.records.get_mut(&entry.call) else { return Ok(None) };
-        let taken = kept.record.take(worker, attempt, rerun, now, &self.timing);
-        let reply = taken.then(|| Taken { snapshot: kept.record.snapshot(), generation });
+        let Memory { records, queues, .. } = &mut *memory;
+        let kept = records.get_mut(&entry.call);
+        let reply = kept.and_then(|kept| {
+            let taken = kept.record.take(worker, attempt, rerun, now, &self.timing);
+            taken.then(|| Taken { snapshot: kept.record.snapshot(), generation })
+        });
+        if let Some(queue) = queues.get_mut(server) {
+            queue.leave(entry.call, reply.is_some());
+        }
         memory.settle(entry.call, now, &self.timing);
         Ok(reply)
     }
@@ -654,6 +656,12 @@ impl Broker for MemoryBroker {
         let key = snapshot.order.session.clone().zip(snapshot.order.request_id.clone());
         if let Some(retry) = &snapshot.order.retry {
             memory.by_retry.insert(retry.name.clone(), call);
+        }
+        if memory.records.get(&call).is_some_and(|kept| kept.record.run == Run::Queued) {
+            memory.leave(call);
+        }
+        if snapshot.order.task.is_none() {
+            memory.open.add(&snapshot.order.server, &snapshot.order.parties(), call);
         }
         let mut record = Record::restored(snapshot, worker, now, &self.timing);
         // The cancellation came while nobody knew the call.

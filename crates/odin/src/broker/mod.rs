@@ -9,7 +9,7 @@ mod memory;
 mod redis;
 mod tasks;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,16 +21,21 @@ pub use memory::{Clock, MemoryBroker};
 pub use tasks::{Begun, TaskBroker, TaskReply};
 
 use crate::call::{
-    Claim, Enqueue, Fence, Gone, Join, Message, Offer, Order, Read, Resume, Snapshot, State, Withdraw,
+    Claim, Enqueue, Fence, Gone, Join, Message, Offer, Order, Parties, Read, Resume, Snapshot, State,
+    Withdraw,
 };
 use crate::id::{CallChannel, CallId, Ticket};
 use crate::runner::Rerun;
 
-/// Bounds that the broker enforces.
+/// Bounds that the broker enforces, in each shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BrokerLimits {
     /// Calls that wait in one server's queue.
     pub queue: usize,
+    /// Calls of one principal that are open at once on one server: queued, running, or held with their answer.
+    pub calls_of_principal: usize,
+    /// The same for one organisation.
+    pub calls_of_organisation: usize,
     /// Messages from the client that wait for one running call.
     pub inbox: usize,
     /// Stored fields of one session.
@@ -45,7 +50,16 @@ pub struct BrokerLimits {
 
 impl Default for BrokerLimits {
     fn default() -> Self {
-        Self { queue: 10_000, inbox: 64, session_fields: 64, tasks: 200, tasks_open: 50, used: 1_000_000 }
+        Self {
+            queue: 10_000,
+            calls_of_principal: 256,
+            calls_of_organisation: 4096,
+            inbox: 64,
+            session_fields: 64,
+            tasks: 200,
+            tasks_open: 50,
+            used: 1_000_000,
+        }
     }
 }
 
@@ -65,8 +79,55 @@ pub struct Entry {
     /// Tool that `tools/call` names; none for every other method. Tells the worker whether the call may
     /// run again before it takes it.
     pub tool: Option<String>,
+    /// Whom it counts for: what the worker's slots are shared by.
+    pub parties: Parties,
     /// What the broker needs to acknowledge the line.
     pub receipt: String,
+}
+
+/// What a worker may take from a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Room {
+    /// Lines in all.
+    pub most: usize,
+    /// Slots that one organisation may have.
+    pub organisation: usize,
+    /// Slots that one principal may have.
+    pub principal: usize,
+    /// How many slots each organisation and principal has, by the names of [`Parties`].
+    pub taken: HashMap<String, usize>,
+}
+
+impl Room {
+    /// For who takes any `most` lines.
+    pub fn of(most: usize) -> Self {
+        Self { most, organisation: usize::MAX, principal: usize::MAX, taken: HashMap::new() }
+    }
+
+    /// Whether a call may be taken.
+    pub fn fits(&self, parties: &Parties) -> bool {
+        let taken = |name| self.taken.get(name).copied().unwrap_or_default();
+        self.most > 0
+            && taken(&parties.organisation) < self.organisation
+            && taken(&parties.principal) < self.principal
+    }
+
+    /// A call was taken.
+    pub fn take(&mut self, parties: &Parties) {
+        self.most = self.most.saturating_sub(1);
+        for name in [&parties.organisation, &parties.principal] {
+            *self.taken.entry(name.clone()).or_default() += 1;
+        }
+    }
+}
+
+/// A line that has come while a worker waited. It is still in the queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arrived {
+    /// The line.
+    pub entry: Entry,
+    /// How many workers were woken for it that could not take it.
+    pub passed: u8,
 }
 
 /// A call that this worker took.
@@ -218,11 +279,17 @@ pub trait Broker: TaskBroker {
     /// The stored fields of a session.
     async fn recall(&self, session: &str) -> Result<BTreeMap<String, String>>;
 
-    /// The next lines of a server's queue; waits until there is one, at most about a second.
-    async fn next(&self, server: &str, worker: &str, most: usize) -> Result<Vec<Entry>>;
-    /// Lines that a worker read and did not take, this one's own included.
-    async fn undelivered(&self, server: &str, worker: &str, most: usize) -> Result<Vec<Entry>>;
-    /// TAKE; acknowledges the line in any case. None: nothing to do. `attempt` is a new name for each taking of a
+    /// NEXT: lines of a server's queue that the worker has room for, by turns over organisations, and within one
+    /// over the principals; those of one principal in their order. Does not wait. A line that is not taken soon is
+    /// given again.
+    async fn next(&self, server: &str, worker: &str, room: &Room) -> Result<Vec<Entry>>;
+    /// Waits until a line comes after this worker's last [`next`](Self::next), at most for about a second. Where
+    /// the line is known, this worker may TAKE it at once; if it has no room for it, it is to
+    /// [pass it on](Self::pass_on). One at a time for each queue of a worker. None: see what `next` says.
+    async fn arrival(&self, server: &str, worker: &str) -> Result<Option<Arrived>>;
+    /// Wakes another worker for a line, in place of this one.
+    async fn pass_on(&self, server: &str, line: &Arrived) -> Result<()>;
+    /// TAKE; the line leaves the queue in any case. None: nothing to do. `attempt` is a new name for each taking of a
     /// line, and the same when the command is repeated.
     async fn take(
         &self,

@@ -14,6 +14,6 @@ mod types;
 pub use delivery::{Action, Delivery, DeliveryLimits, Exit, HANG_UP, Input, Link, Send, SendOutcome};
 pub use record::Record;
 pub use types::{
-    Claim, Enqueue, Fence, Gone, Join, Message, Offer, Order, Reach, Read, Resume, Retry, Run, Snapshot,
-    State, Timing, Via, Withdraw,
+    Claim, Enqueue, Fence, Gone, Join, Message, Offer, Order, Parties, Reach, Read, Resume, Retry, Run,
+    Snapshot, State, Timing, Via, Whose, Withdraw,
 };

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::id::{CallId, Ticket};
 use crate::job::Era;
@@ -129,6 +130,9 @@ pub struct Order {
     pub assertion: String,
     /// [`identity::Principal::key`] of the caller.
     pub principal: String,
+    /// [`identity::Principal::organisation_key`] of the caller.
+    #[serde(default)]
+    pub organisation: String,
     /// Session id, in the session eras.
     pub session: Option<String>,
     /// The client's own request id as JSON text.
@@ -154,6 +158,26 @@ impl Order {
     pub fn keeps_log(&self) -> bool {
         self.era == Era::Session || self.via == Via::Backend
     }
+
+    /// Whom the call counts for.
+    pub fn parties(&self) -> Parties {
+        Parties { principal: short("p", &self.principal), organisation: short("o", &self.organisation) }
+    }
+}
+
+/// Whom a call counts for, by names of one length: hashes of [`Order::principal`] and [`Order::organisation`].
+/// No principal has the name of an organisation.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Parties {
+    /// The caller, in its organisation.
+    pub principal: String,
+    /// The organisation.
+    pub organisation: String,
+}
+
+fn short(kind: &str, name: &str) -> String {
+    let hash = Sha256::new().chain_update(kind).chain_update(name).finalize();
+    hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What a repeated request is recognised by (header `Idempotency-Key`).
@@ -202,6 +226,8 @@ pub enum Enqueue {
     Accepted,
     /// The queue is full; nothing was kept.
     Full,
+    /// Too many calls are open already; nothing was kept.
+    TooMany(Whose),
     /// The client cancelled it before it came; nothing was kept.
     Cancelled,
     /// The command was sent and not answered: the call may be in the queue, or come into it late. WITHDRAW
@@ -214,6 +240,15 @@ pub enum Enqueue {
         /// Whether the parameters are the same.
         same: bool,
     },
+}
+
+/// Whose calls are too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// The caller's own.
+    Principal,
+    /// Those of its organisation together.
+    Organisation,
 }
 
 /// How a repeated request meets its call (JOIN).

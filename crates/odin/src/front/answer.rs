@@ -13,7 +13,7 @@ use super::access::Caller;
 use super::cache::Cache;
 use super::waiting::{AGAIN, Look, Waiting, not_taken, silent};
 use super::{Counters, Front, Handover, hold, into_axum, policy, refuse, retry, standing, stream};
-use crate::call::{Enqueue, Join, Message, Offer, Order, Retry, Via, Withdraw};
+use crate::call::{Enqueue, Join, Message, Offer, Order, Retry, Via, Whose, Withdraw};
 use crate::id::{CallId, Ticket};
 use crate::job::{Era, Job};
 use crate::protocol::{self, Refusal, Request, Revision, sse};
@@ -188,6 +188,7 @@ pub(super) async fn submit(
         }
         Ok(Enqueue::Cancelled | Enqueue::Known { .. }) => Ok(()),
         Ok(Enqueue::Full) => Err(full()),
+        Ok(Enqueue::TooMany(whose)) => Err(too_many(whose)),
         Ok(Enqueue::Unanswered) if request.is_some() => {
             let mut waiting = Waiting::register(front, call, Vec::new());
             waiting.request = NOBODY;
@@ -270,6 +271,10 @@ async fn begin(
             waiting.settle();
             Err(full())
         }
+        Ok(Enqueue::TooMany(whose)) => {
+            waiting.settle();
+            Err(too_many(whose))
+        }
         Ok(Enqueue::Known { call, same }) => {
             waiting.call = call;
             match retry.filter(|_| same) {
@@ -314,6 +319,20 @@ fn full() -> Refusal {
     Refusal::unavailable("The queue is full. Try again in a few seconds.", 5)
 }
 
+fn too_many(whose: Whose) -> Refusal {
+    Refusal::too_many(
+        match whose {
+            Whose::Principal => {
+                "You have too many calls that are queued, running or not yet delivered. Wait for some to end."
+            }
+            Whose::Organisation => {
+                "Your organisation has too many calls that are queued, running or not yet delivered. Wait for some to end."
+            }
+        },
+        1,
+    )
+}
+
 /// Counts a call for its principal and organisation.
 pub(super) fn count(front: &Front, principal: &Principal) -> Result<Vec<String>, Refusal> {
     let limits = &front.config.limits;
@@ -322,10 +341,13 @@ pub(super) fn count(front: &Front, principal: &Principal) -> Result<Vec<String>,
     let mut in_flight = front.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
     let of = |key: &String| in_flight.get(key).copied().unwrap_or_default();
     if of(&own) >= limits.calls_of_principal {
-        return Err(Refusal::too_many("You have too many calls in flight. Wait for some to end.", 1));
+        return Err(Refusal::too_many(
+            "You have too many requests that wait at this node. Wait for some to end.",
+            1,
+        ));
     }
     if of(&organisation) >= limits.calls_of_organisation {
-        return Err(Refusal::too_many("Your organisation has too many calls in flight.", 1));
+        return Err(Refusal::too_many("Your organisation has too many requests that wait at this node.", 1));
     }
     let counted = vec![own, organisation];
     for key in &counted {
@@ -368,6 +390,7 @@ fn order(
             .map(|request| request.params.name.as_deref().unwrap_or_default().to_owned()),
         assertion: context.caller.assertion.clone(),
         principal: context.caller.principal.key(),
+        organisation: context.caller.principal.organisation_key(),
         session: session_key(context).map(str::to_owned),
         request_id: request.map(|request| request.id.key().into_owned()),
         lost: lost(id).into(),

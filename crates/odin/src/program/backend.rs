@@ -16,7 +16,7 @@ use crate::admin::{self, AdminToken};
 use crate::broadcast::BroadcastKey;
 use crate::broker::{Broker, MemoryBroker};
 use crate::call::Timing;
-use crate::front::{Access, Front, FrontConfig};
+use crate::front::{Access, Front, FrontConfig, FrontLimits};
 use crate::node;
 use crate::protocol::origin::HostRules;
 use crate::serve;
@@ -119,7 +119,11 @@ fn front_config(
         grip: secrets.grip()?.map(|key| (settings.grip_iss.clone(), key)),
         broadcast: BroadcastKey::from_env().map_err(|error| format!("ASGARD_BROADCAST_KEY: {error}"))?,
         policy: settings.policy.as_deref().map(policy).transpose()?.unwrap_or_default(),
-        limits: settings.limits(),
+        limits: FrontLimits {
+            calls_of_principal: common.calls_of_principal,
+            calls_of_organisation: common.calls_of_organisation,
+            ..settings.limits()
+        },
         lease: Timing::default().lease,
     })
 }

@@ -25,6 +25,13 @@ pub struct CommonSettings {
     /// Named server that requests are for.
     #[arg(long, env = "ASGARD_SERVER", default_value = "default")]
     pub server: String,
+    /// Calls of one principal that are open at once (queued, running, or held with their answer), in each shard;
+    /// more get 429. The same on every node.
+    #[arg(long, env = "ASGARD_CALLS_OF_PRINCIPAL", default_value_t = 256)]
+    pub calls_of_principal: usize,
+    /// The same for one organisation.
+    #[arg(long, env = "ASGARD_CALLS_OF_ORGANISATION", default_value_t = 4096)]
+    pub calls_of_organisation: usize,
     /// What to log, as in RUST_LOG.
     #[arg(long, env = "ASGARD_LOG", default_value = "info,rmcp=warn")]
     pub log: String,
@@ -32,7 +39,11 @@ pub struct CommonSettings {
 
 impl CommonSettings {
     pub(super) fn limits(&self) -> BrokerLimits {
-        BrokerLimits::default()
+        BrokerLimits {
+            calls_of_principal: self.calls_of_principal,
+            calls_of_organisation: self.calls_of_organisation,
+            ..BrokerLimits::default()
+        }
     }
 }
 
@@ -48,6 +59,13 @@ pub struct WorkerSettings {
     /// Rounds of tasks that run at once, beside the calls; 0: this worker takes no tasks.
     #[arg(long, env = "ASGARD_TASK_CONCURRENCY", default_value_t = 32, value_parser = count(0))]
     pub task_concurrency: usize,
+    /// Percent of the slots (of calls, and of rounds of tasks) that one organisation may have at once. Always at
+    /// least one slot.
+    #[arg(long, env = "ASGARD_ORGANISATION_SHARE", default_value_t = 75, value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub organisation_share: u8,
+    /// Percent of the slots that one principal may have at once. Always at least one slot.
+    #[arg(long, env = "ASGARD_PRINCIPAL_SHARE", default_value_t = 50, value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub principal_share: u8,
 }
 
 /// A number of things at once.

@@ -13,7 +13,7 @@ use crate::broker::Broker;
 use crate::node;
 use crate::runner::{RmcpRunner, StateKeys};
 use crate::serve;
-use crate::worker::{Worker, WorkerConfig};
+use crate::worker::{Shares, Worker, WorkerConfig};
 
 /// How long running calls may take to end when the worker is asked to stop.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -75,7 +75,8 @@ fn config(common: &CommonSettings, settings: &WorkerSettings) -> WorkerConfig {
     let name = node::unique_name(settings.name.as_deref().unwrap_or("worker"));
     let WorkerSettings { concurrency, task_concurrency, .. } = *settings;
     tracing::info!(worker = name, concurrency, task_concurrency, "taking calls");
-    WorkerConfig { name, concurrency, task_concurrency, ..WorkerConfig::new(&common.server) }
+    let shares = Shares { organisation: settings.organisation_share, principal: settings.principal_share };
+    WorkerConfig { name, concurrency, task_concurrency, shares, ..WorkerConfig::new(&common.server) }
 }
 
 async fn runner<H: ServerHandler>(

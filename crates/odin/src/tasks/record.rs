@@ -68,6 +68,8 @@ pub fn queue(server: &str) -> String {
 pub struct TaskRecord {
     /// [`identity::Principal::key`] of its owner.
     pub principal: String,
+    /// [`identity::Principal::organisation_key`] of its owner.
+    pub organisation: String,
     /// Named server that runs it.
     pub server: String,
     /// What was ordered. Its long parts are emptied once it is over.
@@ -101,6 +103,7 @@ impl TaskRecord {
     pub fn new(call: &Order, new: NewTask, now: u64) -> Self {
         Self {
             principal: call.principal.clone(),
+            organisation: call.organisation.clone(),
             server: call.server.clone(),
             updated: new.created,
             expires: now.saturating_add(new.ttl),
@@ -129,6 +132,7 @@ impl TaskRecord {
             tool: Some(self.new.tool.clone()),
             assertion: String::new(),
             principal: self.principal.clone(),
+            organisation: self.organisation.clone(),
             session: None,
             request_id: None,
             lost: self.new.lost.clone(),

@@ -6,15 +6,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::encode::Stream;
 use super::outbox::JobOutbox;
+use super::slots::Slot;
 use super::task::{Role, Stored};
 use crate::broker::Beat;
-use crate::call::{Action, Delivery, Exit, Fence, Gone, Input, Message, SendOutcome, Snapshot, State, Via};
+use crate::call::{
+    Action, Delivery, Exit, Fence, Gone, Input, Message, Parties, SendOutcome, Snapshot, State, Via,
+};
 use crate::id::{CallChannel, CallId};
 use crate::job::Era;
 use crate::runner::Inbound;
@@ -98,12 +101,7 @@ struct Driver {
 }
 
 /// Runs a call to its end on this worker. The slot is given back when the tool has ended.
-pub(super) async fn drive(
-    shared: Arc<Shared>,
-    start: Start,
-    delivery: Delivery,
-    slot: Option<OwnedSemaphorePermit>,
-) {
+pub(super) async fn drive(shared: Arc<Shared>, start: Start, delivery: Delivery, slot: Option<Slot>) {
     let (sender, inputs) = mpsc::unbounded_channel();
     let (look, looks) = mpsc::channel(1);
     let subscribed = Arc::new(AtomicBool::new(true));
@@ -129,7 +127,8 @@ pub(super) async fn drive(
     }
     let abort = CancellationToken::new();
     let role = Arc::new(Role::of(start.call, &start.snapshot));
-    let inbox = start.run.then(|| run_tool(&shared, &role, sender, abort.clone(), slot));
+    let parties = start.snapshot.order.parties();
+    let inbox = start.run.then(|| run_tool(&shared, &role, sender, abort.clone(), slot, parties));
     let call = start.call;
     let epoch = start.snapshot.epoch;
     let mut driver = Driver {
@@ -175,7 +174,8 @@ fn run_tool(
     role: &Arc<Role>,
     inputs: mpsc::UnboundedSender<Input>,
     abort: CancellationToken,
-    slot: Option<OwnedSemaphorePermit>,
+    slot: Option<Slot>,
+    parties: Parties,
 ) -> mpsc::Sender<Inbound> {
     let (inbox, messages) = mpsc::channel(INBOX);
     let outbox = Arc::new(JobOutbox::new(inputs.clone(), shared.config.events));
@@ -183,7 +183,7 @@ fn run_tool(
     tokio::spawn(async move {
         let slot = match slot {
             Some(slot) => Some(slot),
-            None => role.slots(&shared).clone().acquire_owned().await.ok(),
+            None => role.slots(&shared).acquire(&parties).await,
         };
         let work = role.run(&shared, outbox, messages, abort);
         let answer = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| Some(role.lost()));

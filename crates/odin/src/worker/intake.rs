@@ -1,15 +1,16 @@
 //! Where calls come from: the queue, lost workers, and what the broker has to say about running ones.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures::future::BoxFuture;
 use rand::RngExt;
-use tokio::sync::Semaphore;
 
 use super::drive::{self, Start};
 use super::encode::Stream;
+use super::slots::{FreeSlot, Slots};
 use super::{Shared, task};
-use crate::broker::{Claimed, Entry, Taken, WorkerNudge};
+use crate::broker::{self, Arrived, Claimed, Entry, Taken, WorkerNudge};
 use crate::call::{Claim, Delivery, DeliveryLimits, Send};
 use crate::runner::Rerun;
 use crate::tasks;
@@ -18,6 +19,10 @@ use crate::tasks;
 const PAUSE: Duration = Duration::from_millis(200);
 /// How often to look for calls of lost workers.
 const CLAIM_EVERY: Duration = Duration::from_millis(250);
+/// How often to look for lines that nobody was woken for, or that a worker read and never took.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Lines that come faster than this are read together.
+const BUSY: Duration = Duration::from_millis(1);
 /// Lines read from the queue at once, and calls claimed at once.
 const MOST: usize = 32;
 
@@ -25,7 +30,7 @@ const MOST: usize = 32;
 #[derive(Clone)]
 pub(super) struct Lane {
     queue: String,
-    slots: Arc<Semaphore>,
+    slots: Arc<Slots>,
 }
 
 impl Lane {
@@ -43,40 +48,135 @@ impl Lane {
 /// Takes calls from the queue as long as there are free slots.
 pub(super) async fn take(shared: Arc<Shared>, lane: Lane) {
     let config = &shared.config;
-    while !shared.stop.is_cancelled() {
-        let slot = tokio::select! {
+    let mut reader =
+        Reader { shared: &shared, lane: &lane, slot: None, looks: true, looked: Instant::now(), waits: None };
+    loop {
+        tokio::select! {
             () = shared.stop.cancelled() => return,
-            slot = lane.slots.clone().acquire_owned() => slot,
-        };
-        let Ok(slot) = slot else { return };
-        let most = (lane.slots.available_permits() + 1).min(MOST);
-        drop(slot);
-        let entries = tokio::select! {
-            () = shared.stop.cancelled() => return,
-            entries = shared.broker.next(&lane.queue, &config.name, most) => entries,
-        };
-        match entries {
-            Ok(entries) => entries.into_iter().for_each(|entry| spawn_take(&shared, &lane, entry)),
-            Err(error) => {
-                tracing::warn!(%error, "the queue can't be read");
-                tokio::time::sleep(PAUSE).await;
-            }
+            step = reader.step(&config.name) => match step {
+                Some(Ok(())) => {}
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "the queue can't be read");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                None => return,
+            },
         }
     }
 }
 
-fn spawn_take(shared: &Arc<Shared>, lane: &Lane, entry: Entry) {
+/// Reads one queue. It has a free slot in its hand whenever it waits for a line: what wakes it, it can begin.
+struct Reader<'a> {
+    shared: &'a Arc<Shared>,
+    lane: &'a Lane,
+    slot: Option<FreeSlot>,
+    /// Lines may wait that are to be taken by turns. Else it waits for the next one to come.
+    looks: bool,
+    /// When it looked last.
+    looked: Instant,
+    /// The wait for a line, and since when. It goes on over other steps: a line that wakes nobody waits too long.
+    waits: Option<(Waits<'a>, Instant)>,
+}
+
+type Waits<'a> = BoxFuture<'a, broker::Result<Option<Arrived>>>;
+
+impl<'a> Reader<'a> {
+    /// None: the worker ends. May be dropped at any await.
+    async fn step(&mut self, worker: &'a str) -> Option<broker::Result<()>> {
+        let (shared, lane) = (self.shared, self.lane);
+        if self.slot.is_none() {
+            self.slot = lane.slots.free_now();
+        }
+        if self.slot.is_none() {
+            // Lines may come while all slots are taken.
+            self.looks = true;
+            tokio::select! {
+                biased;
+                slot = lane.slots.free() => self.slot = Some(slot?),
+                line = arrival(&mut self.waits) => {
+                    self.waits = None;
+                    if let Ok(Some(line)) = line {
+                        return Some(shared.broker.pass_on(&lane.queue, &line).await);
+                    }
+                }
+            }
+            return Some(Ok(()));
+        }
+        if self.looks {
+            let room = lane.slots.room((lane.slots.count() + 1).min(MOST));
+            self.looked = Instant::now();
+            let lines = match shared.broker.next(&lane.queue, worker, &room).await {
+                Ok(lines) => lines,
+                Err(error) => return Some(Err(error)),
+            };
+            // Less than there was room for: nothing else waits that this worker may take.
+            self.looks = lines.len() >= room.most;
+            for entry in lines {
+                let free = self.slot.take().or_else(|| lane.slots.free_now());
+                spawn_take(shared, lane, entry, free);
+            }
+            return Some(Ok(()));
+        }
+        let (_, since) =
+            self.waits.get_or_insert_with(|| (shared.broker.arrival(&lane.queue, worker), Instant::now()));
+        let since = *since;
+        tokio::select! {
+            line = arrival(&mut self.waits) => {
+                self.waits = None;
+                match line {
+                    Ok(Some(line)) if lane.slots.room(1).fits(&line.entry.parties) => {
+                        // Lines that come one on another are read together.
+                        self.looks = since.elapsed() < BUSY;
+                        let free = self.slot.take();
+                        spawn_take(shared, lane, line.entry, free);
+                    }
+                    Ok(Some(line)) => {
+                        // Others may wait behind it that this worker may take.
+                        self.looks = line.passed == 0;
+                        return Some(shared.broker.pass_on(&lane.queue, &line).await);
+                    }
+                    Ok(None) => self.looks = true,
+                    Err(error) => {
+                        self.looks = true;
+                        return Some(Err(error));
+                    }
+                }
+            }
+            () = lane.slots.roomier() => self.looks = true,
+            // A line may have woken a worker that is gone, or have been read by one.
+            () = tokio::time::sleep_until((self.looked + LOOK_EVERY).into()) => self.looks = true,
+        }
+        Some(Ok(()))
+    }
+}
+
+/// The line that is waited for; never, when none is.
+async fn arrival(waits: &mut Option<(Waits<'_>, Instant)>) -> broker::Result<Option<Arrived>> {
+    match waits {
+        Some((wait, _)) => wait.await,
+        None => std::future::pending().await,
+    }
+}
+
+fn spawn_take(shared: &Arc<Shared>, lane: &Lane, entry: Entry, free: Option<FreeSlot>) {
     let (shared, lane) = (shared.clone(), lane.clone());
     let busy = shared.busy.clone();
+    // At once: what the reader does next depends on it.
+    let slot = free.and_then(|free| lane.slots.give(free, &entry.parties).ok());
     tokio::spawn(async move {
         let _busy = busy;
         // A line that is not taken now is there for other workers.
-        let slot = tokio::select! {
-            biased;
-            () = shared.stop.cancelled() => return,
-            slot = lane.slots.clone().acquire_owned() => slot,
+        let slot = match slot {
+            Some(slot) if !shared.stop.is_cancelled() => Some(slot),
+            Some(_) => None,
+            // A call of a lost worker came in between.
+            None => tokio::select! {
+                biased;
+                () = shared.stop.cancelled() => None,
+                slot = lane.slots.acquire(&entry.parties) => slot,
+            },
         };
-        let Ok(slot) = slot else { return };
+        let Some(slot) = slot else { return };
         let rerun = match &entry.tool {
             Some(tool) => shared.runner.rerun(tool),
             None => Rerun::Safe,
@@ -106,7 +206,7 @@ async fn take_one(shared: &Shared, lane: &Lane, entry: &Entry, rerun: Rerun) -> 
     }
 }
 
-/// Takes over the calls of lost workers, and lines that were read and never taken.
+/// Takes over the calls of lost workers.
 pub(super) async fn claim(shared: Arc<Shared>, lane: Lane) {
     let config = &shared.config;
     while !shared.stop.is_cancelled() {
@@ -122,9 +222,6 @@ pub(super) async fn claim(shared: Arc<Shared>, lane: Lane) {
             continue;
         }
         let _busy = shared.busy.clone();
-        if let Ok(entries) = shared.broker.undelivered(&lane.queue, &config.name, MOST).await {
-            entries.into_iter().for_each(|entry| spawn_take(&shared, &lane, entry));
-        }
         if let Ok(claimed) = shared.broker.claim(&lane.queue, &config.name, MOST).await {
             for claimed in claimed {
                 tracing::warn!(call = %claimed.call, "taking over the call of a lost worker");

@@ -8,8 +8,11 @@ mod drive;
 mod encode;
 mod intake;
 mod outbox;
+mod slots;
 mod streams;
 mod task;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::join;
 use grip::{Event, Publisher};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::broker::Broker;
@@ -26,9 +29,11 @@ use crate::call::{Fence, Timing};
 use crate::id::CallId;
 use crate::node::{self, Degraded};
 use crate::runner::Runner;
+use slots::Slots;
 
 pub(crate) use encode::event;
 pub use outbox::EventLimits;
+pub use slots::Shares;
 pub use task::TaskTimes;
 
 /// What a worker is called and how much it takes on.
@@ -42,6 +47,8 @@ pub struct WorkerConfig {
     pub concurrency: usize,
     /// Rounds of tasks that run at once, beside the calls. None: this worker takes no tasks.
     pub task_concurrency: usize,
+    /// How much of that one organisation and one principal may have at once; of each of the two by itself.
+    pub shares: Shares,
     /// The protocol's times; the same on every node.
     pub timing: Timing,
     /// Bounds of what one call may send before its answer.
@@ -61,6 +68,7 @@ impl WorkerConfig {
             server: server.into(),
             concurrency: 64,
             task_concurrency: 32,
+            shares: Shares::default(),
             timing: Timing::default(),
             events: EventLimits::default(),
             answer_bytes: 900_000,
@@ -89,8 +97,8 @@ pub(crate) struct Shared {
     broker: Arc<dyn Broker>,
     runner: Arc<dyn Runner>,
     publisher: Option<Publisher>,
-    slots: Arc<Semaphore>,
-    task_slots: Arc<Semaphore>,
+    slots: Arc<Slots>,
+    task_slots: Arc<Slots>,
     state: Mutex<State>,
     start: Instant,
     /// Time of the last beat that was answered, in milliseconds since `start`; taken before it was sent.
@@ -137,8 +145,8 @@ impl Worker {
         let (publisher, events) = pushpins.unzip();
         let ended = CancellationToken::new();
         let shared = Arc::new(Shared {
-            slots: Arc::new(Semaphore::new(config.concurrency)),
-            task_slots: Arc::new(Semaphore::new(config.task_concurrency)),
+            slots: Slots::new(config.concurrency, config.shares),
+            task_slots: Slots::new(config.task_concurrency, config.shares),
             config,
             broker,
             runner,

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
+use super::slots::Slots;
 use crate::broker::{Begun, Claimed};
 use crate::call::{Gone, Message, Reach, Snapshot, State};
 use crate::id::CallId;
@@ -103,7 +104,7 @@ impl Role {
     }
 
     /// The slots that it takes one of.
-    pub(super) fn slots<'a>(&self, shared: &'a Shared) -> &'a Arc<Semaphore> {
+    pub(super) fn slots<'a>(&self, shared: &'a Shared) -> &'a Arc<Slots> {
         if self.task.is_some() { &shared.task_slots } else { &shared.slots }
     }
 

@@ -73,7 +73,9 @@ impl World {
             }
             Enqueue::Known { call, same: true } => self.join(number, call),
             Enqueue::Cancelled => self.refuse(number),
-            Enqueue::Full | Enqueue::Unanswered | Enqueue::Known { .. } => unreachable!("{reply:?}"),
+            Enqueue::Full | Enqueue::TooMany(_) | Enqueue::Unanswered | Enqueue::Known { .. } => {
+                unreachable!("{reply:?}")
+            }
         }
     }
 

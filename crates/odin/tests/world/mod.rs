@@ -334,9 +334,8 @@ impl World {
         let worker = self.rng.random_range(0..self.workers.len());
         match self.rng.random_range(0..100) {
             0..20 => self.front(call),
-            20..25 => self.worker_next(worker),
-            25 => self.worker_takes(worker),
-            26..28 => self.worker_undelivered(worker),
+            20..27 => self.worker_next(worker),
+            27 => self.worker_takes(worker),
             28..40 => self.worker_beat(worker),
             40..42 => self.worker_claim(worker),
             42..58 => self.worker_job(worker),
@@ -377,7 +376,6 @@ impl World {
             self.worker_beat(worker);
             self.worker_claim(worker);
             self.worker_next(worker);
-            self.worker_undelivered(worker);
             self.worker_takes(worker);
             for _ in 0..6 {
                 self.worker_tool(worker);
@@ -406,6 +404,7 @@ impl World {
             tool: Some(format!("{:?}", call.rerun)),
             assertion: "proof".into(),
             principal: "somebody".into(),
+            organisation: "some".into(),
             session: (call.era == Era::Session).then(|| SESSION.into()),
             request_id: Some(call.key.to_string()),
             lost: "lost".into(),

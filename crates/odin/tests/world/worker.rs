@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use futures::FutureExt;
-use odin::broker::{Beat, Broker, Entry, MemoryBroker};
+use odin::broker::{Beat, Broker, Entry, MemoryBroker, Room};
 use odin::call::{
     Action, Claim, Delivery, DeliveryLimits, Fence, Gone, HANG_UP, Input, Link, Message, Send, SendOutcome,
     Snapshot, Timing,
@@ -91,23 +90,13 @@ impl World {
             return;
         }
         let name = self.workers[worker].name.clone();
-        let entries = self.broker.next(SERVER, &name, 2).now_or_never();
-        let Some(Ok(entries)) = entries else { return };
+        let next = async |broker: &MemoryBroker| broker.next(SERVER, &name, &Room::of(2)).await;
+        let Some(entries) = self.ask("NEXT", next) else { return };
         // A worker may die, or be paused, between reading a line and taking it.
         if !entries.is_empty() && self.rng.random_range(0..20) == 0 {
             self.say(format!("worker {worker} reads a line and forgets it"));
             return;
         }
-        self.take(worker, entries);
-    }
-
-    pub fn worker_undelivered(&mut self, worker: usize) {
-        if self.idle(worker) {
-            return;
-        }
-        let name = self.workers[worker].name.clone();
-        let undelivered = async |broker: &MemoryBroker| broker.undelivered(SERVER, &name, 2).await;
-        let Some(entries) = self.ask("UNDELIVERED", undelivered) else { return };
         self.take(worker, entries);
     }
 

@@ -35,11 +35,6 @@ async fn corrupt(redis: &mut MultiplexedConnection, random: &mut StdRng) -> Opti
                 format!("HSET {key} {field} {nonsense:?}")
             }
         }
-        ("stream", 0..5) => {
-            let add = redis::cmd("XADD").arg(&key).arg("*").arg("call").arg(nonsense).to_owned();
-            let _: String = add.query_async(redis).await.unwrap();
-            format!("XADD {key} call {nonsense:?}")
-        }
         ("zset", 0..5) => {
             let _: () = redis::cmd("ZADD").arg(&key).arg(1).arg(nonsense).query_async(redis).await.unwrap();
             format!("ZADD {key} 1 {nonsense:?}")

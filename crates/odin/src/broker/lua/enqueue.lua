@@ -1,7 +1,6 @@
--- ENQ: call, server, ids or '', the retry's name and print or '', number of the line's fields, those with
--- their values, the order's likewise
-local call, server, ids, retry, print = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local line = tonumber(ARGV[6])
+-- ENQ: call, server, ids or '', the retry's name and print or '', whom it counts for, the order's fields with
+-- their values
+local call, server, ids, retry, print, by, of = unpack(ARGV, 1, 7)
 local withdrawn = tonumber(redis.call('GET', key('withdrawn', call)))
 if withdrawn and now < withdrawn then return 'cancelled' end
 if record(call) then return 'accepted' end
@@ -15,19 +14,16 @@ if ids ~= '' then
   if ahead and now < ahead then return 'cancelled' end
 end
 
-local queue = key('q', server)
-local waiting = redis.call('XLEN', queue)
-if waiting >= QUEUE then
-  -- Lines that a worker has read don't wait any more. No group yet: nothing was read.
-  local pending = redis.pcall('XPENDING', queue, GROUP)
-  if not pending.err then waiting = waiting - pending[1] end
-  if waiting >= QUEUE then return 'full' end
-end
+if has_most(server, by, CALLS_BY) then return 'principal' end
+if has_most(server, of, CALLS_OF) then return 'organisation' end
+if redis.call('ZCARD', key('waiting', server)) >= QUEUE then return 'full' end
 
+local line = next_number(server)
 local at = key('call', call)
 redis.call('DEL', at, key('log', call), key('inbox', call))
 redis.call('HSET', at, 'run', 'queued', 'epoch', 0, 'owner', '', 'rerun', 'unsafe', 'hi', 0, 'channels', 0,
-  'enqueued', now, 'asked', now, 'reach', 'node', 'cancel', '0', 'closed', '0', unpack(ARGV, 7 + line))
+  'enqueued', now, 'asked', now, 'reach', 'node', 'cancel', '0', 'closed', '0', 'line', line,
+  unpack(ARGV, 8))
 redis.call('PEXPIRE', at, LIFE)
 if ids ~= '' then
   redis.call('SADD', key('ids', ids), call)
@@ -40,6 +36,8 @@ if stream then
   redis.call('HSET', at, 'reach', 'held', 'channels', 1, 'channel', 1, 'from', 0, 'gate', '0', 'since', now,
     'ticket', '')
 end
-redis.call('XADD', queue, '*', unpack(ARGV, 7, 6 + line))
-redis.call('PEXPIRE', queue, LIFE)
+add_line(server, call, by, of, line, LIFE)
+count_open(server, call, by, of)
+local tool = redis.call('HGET', at, 'tool')
+ring(server, call, line, by, of, 0, tool and '+' .. tool or '-')
 return 'accepted'

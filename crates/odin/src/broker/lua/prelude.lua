@@ -2,30 +2,24 @@
 -- both with the same commands and compares every reply.
 --
 -- Rust puts the site's constants in front: LEASE, SILENCE, OFFER, GATE, START, KEEP, TOMBSTONE, UNDELIVERED,
--- CANCEL_AHEAD, CONSUMER, LIFE, SLACK (milliseconds), QUEUE, INBOX, SESSION_FIELDS (counts), and `now`
+-- CANCEL_AHEAD, LIFE, SLACK (milliseconds), QUEUE, CALLS_BY, CALLS_OF, BELL, INBOX, SESSION_FIELDS (counts), and `now`
 -- (milliseconds of Redis' clock).
 --
 -- KEYS[1] is the root of one shard, `asgard:{s}:`. Every key begins with it, so that a script stays within
 -- one slot of a Redis Cluster:
 --   call:C    hash    the record          log:C    list  its kept events     inbox:C  list  for its worker
---   q:SERVER  stream  the queue           leases:SERVER  zset  call -> end of its lease
+--   leases:SERVER  zset  call -> end of its lease; and what queue.lua has
 --   ticket:T  "C until"                   withdrawn:C  until  a call that is refused if it still comes
 --   ids:I     set     calls of (session, request id)      cancel:I  until   a cancellation ahead of its call
 --   session:S  hash   fields of a session                 generation      names this memory
 --   retry:R    C      the call of a retry's key           park:T          a stream on its way to Pushpin
 --   group:G    zset   members of a group -> their end         used:N         in whose name a thing was used up
-local root = KEYS[1]
-local GROUP = 'workers'
 
 local FIELDS = {
   'run', 'epoch', 'hi', 'channels', 'enqueued', 'era', 'via', 'server', 'reach', 'at_node', 'at_request',
   'ticket', 'since', 'channel', 'from', 'gate', 'owner', 'rerun', 'cancel', 'closed', 'expires', 'session',
-  'ids', 'node', 'request', 'retry', 'print', 'stream', 'task', 'asked', 'attempt', 'fetched',
+  'ids', 'node', 'request', 'retry', 'print', 'stream', 'task', 'asked', 'attempt', 'fetched', 'by', 'of', 'line',
 }
-
-local function key(kind, name)
-  return root .. kind .. ':' .. name
-end
 
 -- The record without its long texts. A key of another kind, or a record without its numbers, is none.
 local function record(call)
@@ -38,7 +32,10 @@ local function record(call)
     r[field] = tonumber(r[field])
     if not r[field] then return nil end
   end
-  for _, field in ipairs({ 'since', 'channel', 'from', 'asked', 'fetched' }) do r[field] = tonumber(r[field]) or 0 end
+  r.by, r.of = r.by or '', r.of or ''
+  for _, field in ipairs({ 'since', 'channel', 'from', 'asked', 'fetched', 'line' }) do
+    r[field] = tonumber(r[field]) or 0
+  end
   local expires = tonumber(r.expires)
   if expires and now >= expires then return nil end
   return r
@@ -116,6 +113,15 @@ local function live(r)
   redis.call('PEXPIRE', key('leases', r.server), LIFE)
   if r.ids then redis.call('PEXPIRE', key('ids', r.ids), LIFE) end
   if r.retry then redis.call('PEXPIRE', key('retry', r.retry), LIFE) end
+  if not r.task then count_open(r.server, r.call, r.by, r.of, true) end
+end
+
+-- A call that is over waits in no queue, and counts for nobody.
+local function leave(r)
+  redis.call('ZREM', key('leases', r.server), r.call)
+  redis.call('ZREM', key('read', r.server), r.call)
+  remove_line(r.server, r.call, r.by, r.of)
+  if not r.task then release(r.server, r.call, r.by, r.of) end
 end
 
 -- Whether somebody may ask for it again, so that it goes on without a client.
@@ -124,7 +130,7 @@ local function is_kept(r)
 end
 
 local function close(r, ...)
-  redis.call('ZREM', key('leases', r.server), r.call)
+  leave(r)
   redis.call('DEL', key('inbox', r.call))
   if r.ids then redis.call('SREM', key('ids', r.ids), r.call) end
   put(r, 'closed', '1', 'owner', '', 'attempt', '', 'reach', 'none', 'job', '', ...)
@@ -148,7 +154,7 @@ local function finish(r)
     -- Kept for a while in any case: the reply that brought the answer may be lost.
     expire(r, is_kept(r) and not cancelled and KEEP or TOMBSTONE)
   else
-    redis.call('ZREM', key('leases', r.server), r.call)
+    leave(r)
     redis.call('DEL', r.key, key('log', r.call), key('inbox', r.call))
     if r.ids then redis.call('SREM', key('ids', r.ids), r.call) end
     forget_retry(r)

@@ -4,6 +4,7 @@ local known = record(call)
 -- Registered already; the reply was lost.
 if owned(call, worker, epoch) then return state(known) end
 if known and known.epoch >= tonumber(epoch) then return 'fenced' end
+if known and known.run == 'queued' then leave(known) end
 
 local at = key('call', call)
 redis.call('DEL', at, key('log', call), key('inbox', call))
@@ -18,5 +19,6 @@ own(r, worker)
 if r.ids then redis.call('SADD', key('ids', r.ids), call) end
 if r.retry then redis.call('SET', key('retry', r.retry), call) end
 live(r)
+if not r.task then count_open(r.server, call, r.by, r.of) end
 nudge_waiting(r)
 return state(r)

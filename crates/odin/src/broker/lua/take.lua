@@ -1,8 +1,6 @@
 -- TAKE: call, server, worker, receipt, attempt, rerun, fresh generation
-local worker, receipt, attempt, rerun = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-local queue = key('q', ARGV[2])
-redis.pcall('XACK', queue, GROUP, receipt)
-redis.call('XDEL', queue, receipt)
+local worker, attempt, rerun = ARGV[3], ARGV[5], ARGV[6]
+redis.call('ZREM', key('read', ARGV[2]), ARGV[1])
 local r = record(ARGV[1])
 if not r or r.closed == '1' then return false end
 -- Repeated, because the reply was lost: else nobody would run the call.
@@ -14,6 +12,7 @@ if not again then
     close_cancelled(r)
     return false
   end
+  remove_line(r.server, r.call, r.by, r.of, true)
   put(r, 'run', 'running', 'epoch', r.epoch + 1, 'rerun', rerun, 'owner', worker, 'attempt', attempt)
 end
 own(r, worker)

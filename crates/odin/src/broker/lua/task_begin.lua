@@ -8,16 +8,20 @@ drop_silent_node(r)
 if again then return { 'created', state(r) } end
 if r.reach == 'none' and not is_kept(r) then return { 'nobody', state(r) } end
 
-local principal, ttl = redis.call('HGET', r.key, 'principal') or '', tonumber(ARGV[9])
+local principal, organisation, by, of =
+  unpack(redis.call('HMGET', r.key, 'principal', 'organisation', 'by', 'of'))
+principal, organisation, by, of = principal or '', organisation or '', by or '', of or ''
+local ttl = tonumber(ARGV[9])
 local all, open = owners('tasks', principal), owners('open', principal)
 redis.call('ZREMRANGEBYSCORE', all, '-inf', now)
 redis.call('ZREMRANGEBYSCORE', open, '-inf', now)
 if redis.call('ZCARD', all) >= TASKS or redis.call('ZCARD', open) >= TASKS_OPEN then return 'full' end
 
-local t = { id = r.call, key = key('task', r.call), principal = principal, server = r.server, tool = ARGV[7],
-  run = ARGV[5], expires = now + ttl }
+local t = { id = r.call, key = key('task', r.call), principal = principal, organisation = organisation, by = by,
+  of = of, server = r.server, tool = ARGV[7], run = ARGV[5], expires = now + ttl }
 redis.call('DEL', t.key, key('asks', t.id), key('answers', t.id))
-put(t, 'principal', principal, 'server', t.server, 'tool', t.tool, 'job', ARGV[6], 'lost', ARGV[8], 'ttl', ARGV[9],
+put(t, 'principal', principal, 'organisation', organisation, 'by', by, 'of', of)
+put(t, 'server', t.server, 'tool', t.tool, 'job', ARGV[6], 'lost', ARGV[8], 'ttl', ARGV[9],
   'poll', ARGV[10], 'created', ARGV[11], 'updated', ARGV[11], 'expires', t.expires, 'status', 'working', 'round', 1,
   'run', t.run)
 set_or_drop(t, 'info', (optional(12)))

@@ -4,7 +4,8 @@
 --   asks:T   hash  key -> question that the client has not answered      answers:T  hash  key -> its answer
 --   tasks:P  zset  a principal's tasks -> their ends                     open:P     zset  those that are not over
 -- Two more constants: TASKS, TASKS_OPEN (counts).
-local TASK = { 'principal', 'server', 'tool', 'status', 'expires', 'round', 'run', 'updated' }
+local TASK = { 'principal', 'server', 'tool', 'status', 'expires', 'round', 'run', 'updated',
+  'organisation', 'by', 'of' }
 local VIEW = { 'status', 'note', 'created', 'updated', 'ttl', 'poll', 'outcome', 'info' }
 local OVER = { completed = true, failed = true, cancelled = true }
 
@@ -57,15 +58,17 @@ end
 -- Queues the task's current round, however long the queue is: its number is bounded by that of the tasks.
 local function start_run(t)
   local server = t.server .. '/tasks'
-  local at, queue = key('call', t.run), key('q', server)
+  local at, line = key('call', t.run), next_number(server)
+  local by, of, time = t.by or '', t.of or '', math.max(LIFE, t.expires - now + SLACK)
   redis.call('DEL', at, key('log', t.run), key('inbox', t.run))
   redis.call('HSET', at, 'run', 'queued', 'epoch', 0, 'owner', '', 'rerun', 'unsafe', 'hi', 0, 'channels', 0,
     'enqueued', now, 'asked', now, 'reach', 'none', 'cancel', '0', 'closed', '0', 'server', server, 'job', '',
     'era', 'session', 'via', 'backend', 'tool', t.tool, 'assertion', '', 'principal', t.principal,
+    'organisation', t.organisation or '', 'by', by, 'of', of, 'line', line,
     'lost', redis.call('HGET', t.key, 'lost') or '', 'node', '', 'request', 0, 'task', t.id)
-  redis.call('PEXPIRE', at, math.max(LIFE, t.expires - now + SLACK))
-  redis.call('XADD', queue, '*', 'call', t.run, 'tool', t.tool)
-  redis.call('PEXPIRE', queue, math.max(LIFE, t.expires - now, redis.call('PTTL', queue)))
+  redis.call('PEXPIRE', at, time)
+  add_line(server, t.run, by, of, line, time)
+  ring(server, t.run, line, by, of, 0, '+' .. t.tool)
 end
 
 local function go_on(t, run)

@@ -3,8 +3,12 @@
 use async_trait::async_trait;
 
 use super::super::{Begun, Result, TaskBroker, TaskReply};
-use super::{Kept, Line, Memory, MemoryBroker};
+#[cfg(test)]
+use super::queue::{OpenCalls, Queue};
+use super::{Kept, Memory, MemoryBroker};
 use crate::broker::WorkerNudge;
+#[cfg(test)]
+use crate::call::Order;
 use crate::call::{Fence, Gone, Message, Reach, Record, Run};
 use crate::id::CallId;
 use crate::tasks::{Answered, NewTask, TaskEnd, TaskRecord, TaskView, TaskWork};
@@ -24,8 +28,8 @@ impl Memory {
         let Some(record) = self.tasks.get(&task) else { return };
         let Some(run) = record.run else { return };
         let order = record.order(task);
-        let line = Line { call: run, tool: order.tool.clone() };
-        self.queues.entry(order.server.clone()).or_default().waiting.push_back(line);
+        let queue = self.queues.entry(order.server.clone()).or_default();
+        queue.push(run, order.tool.clone(), order.parties());
         let mut record = Record::new(order, now);
         record.reach = Reach::None;
         self.records.insert(run, Kept::new(record));
@@ -195,12 +199,29 @@ impl TaskBroker for MemoryBroker {
 impl MemoryBroker {
     /// Lines in a server's queue.
     pub(crate) fn waiting(&self, server: &str) -> usize {
-        self.memory().queues.get(server).map_or(0, |queue| queue.waiting.len())
+        self.memory().queues.get(server).map_or(0, Queue::len)
     }
 
     /// A copy of a task's record.
     pub(crate) fn peek_task(&self, task: CallId) -> Option<TaskRecord> {
         self.memory().tasks.get(&task).cloned()
+    }
+
+    /// For each principal and organisation of a server, by name: its open calls as their records say it, and
+    /// those that count for it.
+    pub(crate) fn open_calls(&self, server: &str) -> (OpenCalls, OpenCalls) {
+        let memory = self.memory();
+        let mut open = OpenCalls::new();
+        for (call, Kept { record, .. }) in &memory.records {
+            let Order { task, server: at, .. } = &record.order;
+            if !record.closed && task.is_none() && at == server {
+                let parties = record.order.parties();
+                for name in [parties.principal, parties.organisation] {
+                    open.entry(name).or_default().insert(*call);
+                }
+            }
+        }
+        (open, memory.open.of(server))
     }
 
     /// Forgets a call's record.

@@ -8,7 +8,8 @@ use redis::Value;
 
 use super::super::{Claimed, Held, Inbox, Result, Stray, Unavailable};
 use crate::call::{
-    Claim, Gone, Join, Message, Offer, Order, Reach, Read, Resume, Retry, Run, Snapshot, State, Via, Withdraw,
+    Claim, Gone, Join, Message, Offer, Order, Parties, Reach, Read, Resume, Retry, Run, Snapshot, State, Via,
+    Withdraw,
 };
 use crate::id::CallChannel;
 use crate::job::Era;
@@ -126,6 +127,8 @@ pub(super) fn snapshot(value: Value) -> Result<Snapshot> {
     let session = optional("session");
     let request_id = optional("request_id");
     let stream = optional("stream");
+    // Records of the release before have none.
+    let organisation = optional("organisation").unwrap_or_default();
     let retry = optional("retry").zip(optional("print")).map(|(name, print)| Retry { name, print });
     let task = optional("task").map(|task| parse(&task)).transpose()?;
     let mut required = |name: &str| optional(name).ok_or_else(|| nonsense("record"));
@@ -145,6 +148,7 @@ pub(super) fn snapshot(value: Value) -> Result<Snapshot> {
         tool,
         assertion: required("assertion")?,
         principal: required("principal")?,
+        organisation,
         session,
         request_id,
         lost: required("lost")?.into(),
@@ -204,6 +208,7 @@ pub(super) fn order(order: &Order) -> Vec<Field<'_>> {
         ("via", via.into()),
         ("assertion", order.assertion.as_str().into()),
         ("principal", order.principal.as_str().into()),
+        ("organisation", order.organisation.as_str().into()),
         ("lost", (&*order.lost).into()),
         ("node", order.node.as_str().into()),
         ("request", order.request.to_string().into()),
@@ -223,7 +228,14 @@ pub(super) fn order(order: &Order) -> Vec<Field<'_>> {
         }
     }
     fields.extend(order.task.map(|task| ("task", task.to_string().into())));
+    fields.extend(parties(&order.parties()));
     fields
+}
+
+/// The fields that say whom a call counts for.
+pub(super) fn parties(parties: &Parties) -> [Field<'static>; 2] {
+    let Parties { principal, organisation } = parties.clone();
+    [("by", principal.into()), ("of", organisation.into())]
 }
 
 /// The fields that a backend at the other end of a call makes.

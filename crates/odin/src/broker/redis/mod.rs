@@ -14,6 +14,7 @@ mod tasks;
 mod tests;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,16 +28,16 @@ use tokio::sync::mpsc;
 use self::bus::Bus;
 use self::codec::Field;
 use self::link::{Link, unavailable};
-use self::queue::Reader;
+use self::queue::Waiting;
 use self::scripts::{Clock, Scripts, head};
 use self::tasks::TaskScripts;
 use super::memory::PARKED;
 use super::{
-    Beat, Beaten, Broker, BrokerLimits, Cast, Claimed, Entry, Held, Inbox, NodeNudge, Result, Stray, Taken,
-    Unavailable, WorkerNudge,
+    Arrived, Beat, Beaten, Broker, BrokerLimits, Cast, Claimed, Entry, Held, Inbox, NodeNudge, Result, Room,
+    Stray, Taken, Unavailable, WorkerNudge,
 };
 use crate::call::{
-    Enqueue, Fence, Gone, Join, Message, Offer, Order, Read, Resume, Snapshot, State, Timing, Withdraw,
+    Enqueue, Fence, Gone, Join, Message, Offer, Order, Read, Resume, Snapshot, State, Timing, Whose, Withdraw,
 };
 use crate::id::{CallChannel, CallId, Ticket};
 use crate::runner::Rerun;
@@ -63,8 +64,10 @@ pub struct RedisBroker {
     scripts: Scripts,
     tasks: TaskScripts,
     shards: u8,
-    life: Duration,
-    readers: Mutex<HashMap<(String, String), Arc<Reader>>>,
+    /// Where workers wait, by server and worker.
+    waiting: Mutex<HashMap<(String, String), Arc<Waiting>>>,
+    /// The shard that the next worker begins with.
+    first: AtomicU8,
     bus: Bus,
     /// The last known name of each shard's memory.
     generations: Mutex<Vec<Option<String>>>,
@@ -107,19 +110,19 @@ impl RedisBroker {
             scripts: Scripts::new(&timing, &limits, life, clock),
             tasks: TaskScripts::new(&head(&timing, &limits, life, clock)),
             shards,
-            life,
-            readers: Mutex::default(),
+            waiting: Mutex::default(),
+            first: AtomicU8::new(0),
             generations: Mutex::new(vec![None; usize::from(shards)]),
         })
     }
 
-    fn reader(&self, server: &str, worker: &str) -> Arc<Reader> {
-        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
-        let reader = readers.entry((server.to_owned(), worker.to_owned())).or_insert_with(|| {
-            let queues = (0..self.shards).map(|shard| format!("{}q:{server}", root(shard))).collect();
-            Arc::new(Reader::new(self.client.clone(), worker, queues, self.life))
+    fn waiting(&self, server: &str, worker: &str) -> Arc<Waiting> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = waiting.entry((server.to_owned(), worker.to_owned())).or_insert_with(|| {
+            let bells = (0..self.shards).map(|shard| format!("{}bell:{server}", root(shard))).collect();
+            Arc::new(Waiting::new(self.client.clone(), bells))
         });
-        Arc::clone(reader)
+        Arc::clone(place)
     }
 
     async fn call(&self, script: &Script, call: CallId, args: &[&str]) -> Result<Value> {
@@ -270,8 +273,7 @@ impl Broker for RedisBroker {
         }
         let key = order_key(&order);
         let retry = order.retry.as_ref();
-        let mut line: Vec<Field<'_>> = vec![("call", call.to_string().into())];
-        line.extend(order.tool.as_deref().map(|tool| ("tool", tool.into())));
+        let parties = order.parties();
         let mut fields = codec::order(&order);
         fields.extend(codec::node(&order.node, order.request));
         fields.extend(key.as_deref().map(|key| ("ids", key.into())));
@@ -279,8 +281,7 @@ impl Broker for RedisBroker {
         invocation.arg(call.to_string()).arg(&order.server).arg(key.as_deref().unwrap_or_default());
         invocation.arg(retry.map_or("", |retry| &retry.name));
         invocation.arg(retry.map_or("", |retry| &retry.print));
-        invocation.arg(line.len() * 2);
-        add_fields(&mut invocation, &line);
+        invocation.arg(&parties.principal).arg(&parties.organisation);
         add_fields(&mut invocation, &fields);
         let Some(reply) = self.link.invoke_once(&invocation).await? else { return Ok(Enqueue::Unanswered) };
         if let Value::Array(_) = reply {
@@ -290,6 +291,8 @@ impl Broker for RedisBroker {
         match codec::text(reply)?.as_str() {
             "accepted" => Ok(Enqueue::Accepted),
             "full" => Ok(Enqueue::Full),
+            "principal" => Ok(Enqueue::TooMany(Whose::Principal)),
+            "organisation" => Ok(Enqueue::TooMany(Whose::Organisation)),
             "cancelled" => Ok(Enqueue::Cancelled),
             reply => Err(Unavailable(format!("unexpected reply {reply}"))),
         }
@@ -404,24 +407,49 @@ impl Broker for RedisBroker {
         redis::from_redis_value(reply).map_err(|error| Unavailable(error.to_string()))
     }
 
-    async fn next(&self, server: &str, worker: &str, most: usize) -> Result<Vec<Entry>> {
-        self.reader(server, worker).next(most).await
-    }
-
-    async fn undelivered(&self, server: &str, worker: &str, most: usize) -> Result<Vec<Entry>> {
-        let mut entries = Vec::new();
-        for shard in 0..self.shards {
-            if entries.len() >= most {
+    async fn next(&self, server: &str, _worker: &str, room: &Room) -> Result<Vec<Entry>> {
+        let (mut room, mut entries) = (room.clone(), Vec::new());
+        let first = self.first.fetch_add(1, Ordering::Relaxed);
+        for number in 0..self.shards {
+            if room.most == 0 {
                 break;
             }
+            let shard = (usize::from(first) + usize::from(number)) % usize::from(self.shards);
+            let shard = u8::try_from(shard).unwrap_or_default();
+            let most = room.most;
             let reply = self
-                .invoke(&self.scripts.undelivered, shard, |invocation| {
-                    invocation.arg(server).arg(worker).arg(most - entries.len());
+                .invoke(&self.scripts.next, shard, |invocation| {
+                    invocation.arg(server).arg(most).arg(room.organisation).arg(room.principal);
+                    for (name, taken) in queue::named(&room, most) {
+                        invocation.arg(name).arg(*taken);
+                    }
                 })
-                .await?;
-            entries.extend(queue::entries(reply)?);
+                .await;
+            let lines = match reply.and_then(codec::items) {
+                // Of another shard there are lines, which must not be lost.
+                Err(_) if !entries.is_empty() => break,
+                lines => lines?,
+            };
+            for line in lines {
+                let entry = queue::entry(line)?;
+                room.take(&entry.parties);
+                entries.push(entry);
+            }
         }
         Ok(entries)
+    }
+
+    async fn arrival(&self, server: &str, worker: &str) -> Result<Option<Arrived>> {
+        self.waiting(server, worker).line().await
+    }
+
+    async fn pass_on(&self, server: &str, line: &Arrived) -> Result<()> {
+        let Some(words) = queue::passed_on(line) else { return Ok(()) };
+        self.invoke(&self.scripts.pass_on, line.entry.call.shard(), |invocation| {
+            invocation.arg(server).arg(&words);
+        })
+        .await
+        .map(drop)
     }
 
     async fn take(

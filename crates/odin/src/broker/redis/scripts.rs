@@ -9,8 +9,8 @@ use crate::call::Timing;
 
 /// How long a cancellation is remembered for a request that it overtook.
 const CANCEL_AHEAD: Duration = Duration::from_secs(10);
-/// When the name of a silent worker is taken off the queue's group.
-const CONSUMER: Duration = Duration::from_secs(60);
+/// What waits to wake a worker, at most: more says no more.
+const BELL: u64 = 1000;
 /// Longer times make no sense to Redis, which adds them to its clock.
 const LONGEST: u64 = 1 << 40;
 
@@ -37,7 +37,8 @@ pub(super) struct Scripts {
     pub(super) join: Script,
     pub(super) cancel: Script,
     pub(super) post: Script,
-    pub(super) undelivered: Script,
+    pub(super) next: Script,
+    pub(super) pass_on: Script,
     pub(super) take: Script,
     pub(super) inbox: Script,
     pub(super) emit: Script,
@@ -77,7 +78,8 @@ impl Scripts {
             join: script!(head, "join"),
             cancel: script!(head, "cancel"),
             post: script!(head, "post"),
-            undelivered: script!(head, "undelivered"),
+            next: script!(head, "next"),
+            pass_on: script!(head, "pass_on"),
             take: script!(head, "take"),
             inbox: script!(head, "inbox"),
             emit: script!(head, "emit"),
@@ -121,10 +123,12 @@ pub(super) fn head(timing: &Timing, limits: &BrokerLimits, life: Duration, clock
         ("TOMBSTONE", millis(timing.tombstone)),
         ("UNDELIVERED", millis(timing.undelivered)),
         ("CANCEL_AHEAD", millis(CANCEL_AHEAD)),
-        ("CONSUMER", millis(CONSUMER.min(life))),
         ("LIFE", millis(life)),
         ("SLACK", millis(slack)),
         ("QUEUE", limits.queue as u64),
+        ("CALLS_BY", limits.calls_of_principal as u64),
+        ("CALLS_OF", limits.calls_of_organisation as u64),
+        ("BELL", BELL),
         ("INBOX", limits.inbox as u64),
         ("SESSION_FIELDS", limits.session_fields as u64),
         ("TASKS", limits.tasks as u64),
@@ -133,6 +137,8 @@ pub(super) fn head(timing: &Timing, limits: &BrokerLimits, life: Duration, clock
     let mut head: String =
         constants.iter().map(|(name, value)| format!("local {name} = {value}\n")).collect();
     head.push_str(now);
+    head.push('\n');
+    head.push_str(include_str!("../lua/queue.lua"));
     head.push('\n');
     head.push_str(include_str!("../lua/prelude.lua"));
     head

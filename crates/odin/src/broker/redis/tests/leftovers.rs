@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use redis::{Value, cmd};
 
-use super::super::super::{Beat, Broker, BrokerLimits, Entry, Inbox};
+use super::super::super::{Beat, Broker, BrokerLimits, Entry, Inbox, Room};
 use super::super::scripts::Clock;
 use super::super::{RedisBroker, codec};
 use super::redis_server::RedisServer;
@@ -26,7 +26,7 @@ impl Site {
     }
 
     async fn line(&self) -> Entry {
-        until("a line", async || self.broker.next("s", "w", 1).await.unwrap().pop()).await
+        until("a line", async || self.broker.next("s", "w", &Room::of(1)).await.unwrap().pop()).await
     }
 
     async fn take(&self, order: &Order) -> CallId {
@@ -83,7 +83,8 @@ async fn nothing_is_left_when_the_times_have_passed() {
     assert_eq!(broker.offer(call, "a", 1, ticket(call), true).await, Ok(Offer::Done(out())));
     assert_eq!(broker.offer(call, "a", 1, ticket(call), true).await, Ok(Offer::Done(out())));
     let left = site.keys().await;
-    assert!(left.iter().all(|key| key.contains(":q:") || key.contains(":call:")), "{left:?}");
+    let lasting = [":number:", ":bell:", ":call:"];
+    assert!(left.iter().all(|key| lasting.iter().any(|kind| key.contains(kind))), "{left:?}");
     assert_eq!(broker.withdraw(CallId::random(0), "a", 3).await, Ok(Withdraw::Missing));
 
     // Finished in a session, held with events, cancelled, given up, and resumed: kept for a time.
@@ -107,14 +108,18 @@ async fn nothing_is_left_when_the_times_have_passed() {
     site.enqueue(&with_id("2")).await;
     site.line().await;
     let call = site.take_after_cancelled(&with_id("3")).await;
+    for _ in 0..2 {
+        site.enqueue(&modern).await;
+    }
     broker.emit(call, by("w", 1), 1, &["e".into()]).await.unwrap().unwrap();
     assert!(broker.post(call, "session", "m".into()).await.unwrap());
     // A cancellation that nothing follows; it is remembered for ten seconds.
     broker.cancel("nobody's", "1").await.unwrap();
 
     let keys = site.keys().await;
-    let kinds = ["call", "log", "inbox", "q", "leases", "ticket", "withdrawn", "ids", "cancel"];
-    for kind in kinds {
+    let kinds = "call log inbox leases ticket withdrawn ids cancel waiting number lines principals organisations \
+                 read bell open";
+    for kind in kinds.split(' ') {
         assert!(keys.iter().any(|key| key.contains(&format!(":{kind}:"))), "no {kind} in {keys:?}");
     }
     for key in &keys {
@@ -152,26 +157,4 @@ async fn a_call_at_work_outlives_the_time_of_its_parts() {
     assert_eq!(inbox(0).await, waiting);
     assert_eq!(inbox(0).await, waiting, "until it is said that it arrived");
     assert_eq!(inbox(1).await, Inbox { last: 1, messages: vec![] });
-}
-
-#[tokio::test]
-async fn names_of_workers_that_are_gone_leave_the_queue() {
-    let server = RedisServer::start();
-    let life = Duration::from_millis(1500);
-    let limits = BrokerLimits::default();
-    let broker =
-        RedisBroker::with_clock(&server.url(), Timing::default(), limits, 1, life, Clock::Redis).unwrap();
-    let site = Site { broker };
-    site.take(&order(Era::Modern, "a", 1)).await;
-    let names = async || {
-        let list = cmd("XINFO").arg("CONSUMERS").arg("asgard:{0}:q:s").arg("workers").clone();
-        let consumers = codec::items(site.broker.link.command(&list).await.unwrap()).unwrap();
-        consumers.into_iter().map(|one| codec::map(one).unwrap()["name"].clone()).collect::<Vec<_>>()
-    };
-    assert_eq!(names().await, ["w"]);
-    until("the end of a name", async || {
-        site.broker.undelivered("s", "v", 1).await.unwrap();
-        names().await.is_empty().then_some(())
-    })
-    .await;
 }

@@ -8,7 +8,7 @@ use redis::{Value, cmd};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::super::super::{Beat, Broker, BrokerLimits, Entry, NodeNudge, WorkerNudge};
+use super::super::super::{Beat, Broker, BrokerLimits, Entry, NodeNudge, Room, WorkerNudge};
 use super::super::{RedisBroker, codec};
 use super::redis_server::RedisServer;
 use super::{by, order, until};
@@ -25,9 +25,12 @@ fn broker(server: &RedisServer, shards: u8) -> RedisBroker {
 async fn line(broker: &RedisBroker, worker: &str) -> Entry {
     let deadline = Instant::now() + Duration::from_secs(10);
     while Instant::now() < deadline {
-        if let Some(line) = broker.next("s", worker, 1).await.ok().and_then(|mut lines| lines.pop()) {
+        if let Some(line) =
+            broker.next("s", worker, &Room::of(1)).await.ok().and_then(|mut lines| lines.pop())
+        {
             return line;
         }
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
     panic!("no line came");
 }
@@ -70,7 +73,7 @@ async fn a_quick_call_takes_five_round_trips() {
             broker.link.command(cmd("CONFIG").arg("RESETSTAT")).await.unwrap();
             assert_eq!(broker.enqueue(call, order.clone()).await, Ok(Enqueue::Accepted));
 
-            let line = line(&broker, "w").await;
+            let line = broker.arrival("s", "w").await.unwrap().unwrap().entry;
             assert_eq!((line.call, line.tool.as_deref()), (call, Some("report")));
             let taken = broker.take("s", "w", &line, "t", Rerun::Safe).await.unwrap().unwrap();
             assert_eq!(taken.snapshot.order, order);
@@ -85,8 +88,8 @@ async fn a_quick_call_takes_five_round_trips() {
 
             if !first {
                 let commands = commands(&broker).await;
-                let sent = ["evalsha", "xreadgroup", "xack"].map(|name| commands.get(name).copied());
-                assert_eq!(sent, [Some(4), Some(1), Some(1)], "{commands:?}");
+                let sent = ["evalsha", "blpop"].map(|name| commands.get(name).copied());
+                assert_eq!(sent, [Some(4), Some(1)], "{commands:?}");
             }
             assert_eq!(offer().await, Offer::Done("out".into()), "the first reply may be lost");
             let beaten = broker.beat("w", &[]).await.unwrap();
@@ -106,7 +109,7 @@ async fn two_workers_share_the_work() {
             tokio::spawn(async move {
                 let mut taken = Vec::new();
                 loop {
-                    let lines = broker.next("s", worker, 2).await.unwrap();
+                    let lines = broker.next("s", worker, &Room::of(2)).await.unwrap();
                     assert!(lines.len() <= 2);
                     if lines.is_empty() {
                         return taken;
@@ -139,10 +142,10 @@ async fn what_a_dead_worker_read_is_found_by_another() {
             [enqueued(&broker, Era::Modern).await, enqueued(&broker, Era::Modern).await].into();
         line(&broker, "dead").await;
         line(&broker, "dead").await;
-        assert_eq!(broker.undelivered("s", "w", 10).await, Ok(vec![]), "too early");
+        assert_eq!(broker.next("s", "w", &Room::of(10)).await, Ok(vec![]), "too early");
         let mut found = BTreeSet::new();
         until("both lines", async || {
-            for line in broker.undelivered("s", "w", 1).await.unwrap() {
+            for line in broker.next("s", "w", &Room::of(1)).await.unwrap() {
                 assert_eq!(line.tool.as_deref(), Some("report"));
                 assert!(broker.take("s", "w", &line, "t", Rerun::Safe).await.unwrap().is_some());
                 found.insert(line.call);
@@ -152,20 +155,53 @@ async fn what_a_dead_worker_read_is_found_by_another() {
         .await;
         assert_eq!(found, calls);
         tokio::time::sleep(Duration::from_millis(1100)).await;
-        assert_eq!(broker.undelivered("s", "w", 10).await, Ok(vec![]), "all are acknowledged");
+        assert_eq!(broker.next("s", "w", &Room::of(10)).await, Ok(vec![]), "all are acknowledged");
     }
 }
 
 #[tokio::test]
-async fn a_reader_that_is_dropped_loses_nothing() {
+async fn who_waits_is_woken_with_the_line_and_may_pass_it_on() {
     let server = RedisServer::start();
-    let broker = broker(&server, 1);
-    // The reader waits in Redis when its future is dropped.
-    assert!(timeout(Duration::from_millis(300), broker.next("s", "w", 5)).await.is_err());
+    let broker = Arc::new(broker(&server, 2));
+    let wait = |worker: &'static str| {
+        let broker = Arc::clone(&broker);
+        tokio::spawn(async move {
+            loop {
+                if let Some(line) = broker.arrival("s", worker).await.unwrap() {
+                    return line;
+                }
+            }
+        })
+    };
+    let first = wait("v");
+    // Redis serves them in the order in which they came.
+    until("the first waits", async || (commands(&broker).await.get("blpop") >= Some(&1)).then_some(())).await;
+    let second = wait("w");
     let call = enqueued(&broker, Era::Modern).await;
-    let started = Instant::now();
-    assert_eq!(line(&broker, "w").await.call, call);
-    assert!(started.elapsed() < Duration::from_millis(900), "not only as an undelivered line");
+    let line = first.await.unwrap();
+    assert_eq!((line.entry.call, line.entry.tool.as_deref(), line.passed), (call, Some("report"), 0));
+    assert_eq!(line.entry.parties, order(Era::Modern, "a", 1).parties());
+    broker.pass_on("s", &line).await.unwrap();
+    let line = second.await.unwrap();
+    assert_eq!((line.entry.call, line.passed), (call, 1));
+    // It waits for its turn all the same, and can be taken without.
+    assert!(broker.take("s", "w", &line.entry, "t", Rerun::Safe).await.unwrap().is_some());
+    assert_eq!(broker.next("s", "w", &Room::of(9)).await, Ok(vec![]));
+    // Nobody is woken for what is taken, and not for ever for what nobody may take.
+    broker.pass_on("s", &line).await.unwrap();
+    let call = enqueued(&broker, Era::Modern).await;
+    let mut line = wait("v").await.unwrap();
+    for passed in 1..=40 {
+        assert_eq!(line.entry.call, call);
+        broker.pass_on("s", &line).await.unwrap();
+        let Some(next) = broker.arrival("s", "v").await.unwrap() else {
+            assert!(passed > 2);
+            return;
+        };
+        assert_eq!(next.passed, passed);
+        line = next;
+    }
+    panic!("the line goes round and round");
 }
 
 #[tokio::test]
@@ -222,7 +258,7 @@ async fn everything_comes_back_after_a_restart() {
     for _ in 0..3 {
         let started = Instant::now();
         broker.beat("w", &[]).await.unwrap_err();
-        broker.next("s", "v", 1).await.unwrap_err();
+        broker.next("s", "v", &Room::of(1)).await.unwrap_err();
         assert!(started.elapsed() < Duration::from_secs(1), "a refused connection needs no waiting");
     }
     server.restart();
@@ -291,8 +327,11 @@ async fn foreign_and_broken_keys_harm_only_themselves() {
         let (name, arguments) = command.split_first().unwrap();
         broker.link.command(cmd(name).arg(arguments)).await.unwrap()
     };
-    // A line that names no call is thrown away.
-    run(&["XADD", "asgard:{0}:q:s", "*", "foreign", "line"]).await;
+    // A line that names no call is thrown away, and so is who seems to have lines and has none.
+    run(&["ZADD", "asgard:{0}:waiting:s", "0", "foreign"]).await;
+    run(&["ZADD", "asgard:{0}:lines:by:s", "0", "foreign"]).await;
+    run(&["ZADD", "asgard:{0}:principals:of:s", "0", "by", "1", "nobody"]).await;
+    run(&["ZADD", "asgard:{0}:organisations:s", "0", "of", "1", "nothing"]).await;
     let good = enqueued(&broker, Era::Modern).await;
     let entry = line(&broker, "w").await;
     assert_eq!(entry.call, good);
@@ -342,7 +381,7 @@ async fn no_script_reaches_beyond_its_shard() {
     let broker = broker(&server, 1);
     let call = enqueued(&broker, Era::Session).await;
     let entry = line(&broker, "dead").await;
-    assert_eq!(broker.undelivered("s", "w", 1).await, Ok(vec![]));
+    assert_eq!(broker.next("s", "w", &Room::of(1)).await, Ok(vec![]));
     let taken = broker.take("s", "w", &entry, "t", Rerun::Safe).await.unwrap().unwrap();
     broker.emit(call, by("w", 1), 1, &["e".into()]).await.unwrap().unwrap();
     let ticket = Ticket::random(0);

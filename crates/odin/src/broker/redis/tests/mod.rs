@@ -26,6 +26,7 @@ fn order(era: Era, node: &str, request: u64) -> Order {
         tool: Some("report".into()),
         assertion: "a1".into(),
         principal: "p".into(),
+        organisation: "o".into(),
         session: (era == Era::Session).then(|| "session".into()),
         request_id: (era == Era::Session).then(|| "1".into()),
         lost: "lost".into(),

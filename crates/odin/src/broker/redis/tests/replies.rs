@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
-use super::super::super::{Broker, BrokerLimits};
+use super::super::super::{Broker, BrokerLimits, Room};
 use super::super::RedisBroker;
 use super::redis_server::RedisServer;
 use super::{by, order, until};
@@ -77,7 +77,7 @@ async fn pass(mut client: TcpStream, target: String, lose: Arc<AtomicBool>) {
 async fn warm(broker: &RedisBroker) {
     let call = CallId::random(0);
     broker.enqueue(call, order(Era::Session, "warm", 1)).await.unwrap();
-    let line = until("a line", async || broker.next("s", "warm", 1).await.unwrap().pop()).await;
+    let line = until("a line", async || broker.next("s", "warm", &Room::of(1)).await.unwrap().pop()).await;
     broker.take("s", "warm", &line, "t", Rerun::Safe).await.unwrap().unwrap();
     broker.post(call, "session", "m".into()).await.unwrap();
     broker.inbox(call, by("warm", 1), 0).await.unwrap();
@@ -92,14 +92,15 @@ async fn what_may_not_be_repeated_is_sent_once() {
     let server = RedisServer::start();
     let lossy = Lossy::start(&server).await;
     warm(&lossy.broker).await;
-    let lines = async || lossy.broker.link.command(cmd("XLEN").arg("asgard:{0}:q:s")).await.unwrap();
+    let lines = async || lossy.broker.link.command(cmd("ZCARD").arg("asgard:{0}:waiting:s")).await.unwrap();
 
     let call = CallId::random(0);
     let session = order(Era::Session, "a", 1);
     assert_eq!(lossy.losing().enqueue(call, session).await, Ok(Enqueue::Unanswered));
     assert!(lossy.has_lost());
     assert_eq!(lines().await, Value::Int(1), "one line in the queue");
-    let line = until("the line", async || lossy.broker.next("s", "w", 1).await.unwrap().pop()).await;
+    let line =
+        until("the line", async || lossy.broker.next("s", "w", &Room::of(1)).await.unwrap().pop()).await;
     lossy.broker.take("s", "w", &line, "t", Rerun::Unsafe).await.unwrap().unwrap();
     assert_eq!(lossy.broker.withdraw(call, "a", 1).await, Ok(Withdraw::Begun));
 
@@ -127,7 +128,7 @@ async fn a_repeated_command_says_the_same_again() {
     for streams in [false, true] {
         let call = CallId::random(0);
         broker.enqueue(call, order(Era::Modern, "a", 1)).await.unwrap();
-        let line = until("the line", async || broker.next("s", "w", 1).await.unwrap().pop()).await;
+        let line = until("the line", async || broker.next("s", "w", &Room::of(1)).await.unwrap().pop()).await;
         let taken = lossy.losing().take("s", "w", &line, "one", Rerun::Unsafe).await.unwrap();
         assert_eq!(taken.map(|taken| taken.snapshot.epoch), Some(1), "somebody has to run it");
         assert!(lossy.has_lost());

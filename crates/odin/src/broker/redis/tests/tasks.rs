@@ -10,7 +10,7 @@ use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use redis::cmd;
 
-use super::super::super::{Beat, Broker, BrokerLimits, Entry, MemoryBroker, Result, TaskBroker};
+use super::super::super::{Beat, Broker, BrokerLimits, Entry, MemoryBroker, Result, Room, TaskBroker};
 use super::super::scripts::Clock;
 use super::super::{LIFE, RedisBroker, codec, root};
 use super::redis_server::RedisServer;
@@ -385,10 +385,10 @@ impl World {
             let mut redis: Vec<Entry> = Vec::new();
             let waiting = self.memory.waiting(queue);
             while memory.len() < waiting {
-                memory.extend(self.memory.next(queue, "w", 100).await.unwrap());
+                memory.extend(self.memory.next(queue, "w", &Room::of(100)).await.unwrap());
             }
             while redis.len() < waiting {
-                redis.extend(self.redis.next(queue, "w", 100).await.unwrap());
+                redis.extend(self.redis.next(queue, "w", &Room::of(100)).await.unwrap());
             }
             memory.sort_by_key(|entry| entry.call);
             redis.sort_by_key(|entry| entry.call);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::super::super::{Beat, Broker, Claimed, Unavailable};
+use super::super::super::super::{Beat, Broker, Claimed, Room, Unavailable};
 use crate::call::{Fence, Message, Order, Snapshot};
 use crate::id::{CallChannel, CallId, Ticket};
 use crate::runner::Rerun;
@@ -12,6 +12,8 @@ use crate::runner::Rerun;
 pub(super) const OUTCOMES: &[(&str, &str)] = &[
     ("Enqueue", "Accepted"),
     ("Enqueue", "Full"),
+    ("Enqueue", "TooMany(Principal)"),
+    ("Enqueue", "TooMany(Organisation)"),
     ("Enqueue", "Cancelled"),
     ("Enqueue", "same: true"),
     ("Enqueue", "same: false"),
@@ -102,8 +104,7 @@ pub(super) enum Command {
     Post(CallId, &'static str, Message),
     Remember(&'static str, &'static str, Message),
     Recall(&'static str),
-    Next(&'static str, usize),
-    Undelivered(&'static str),
+    Next(&'static str, Room),
     /// The worker, the line's call, the name of the attempt.
     Take(&'static str, CallId, &'static str, Rerun),
     Inbox(CallId, By, u64),

@@ -8,7 +8,6 @@ mod commands;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use futures::future::try_join_all;
 use rand::rngs::StdRng;
@@ -17,12 +16,12 @@ use rand::{RngExt, SeedableRng};
 use redis::{Script, Value, cmd};
 
 use self::commands::{Command, OUTCOMES, ask};
-use super::super::super::{Beat, Broker, BrokerLimits, Entry, MemoryBroker, Result, Taken};
+use super::super::super::{Beat, Broker, BrokerLimits, Entry, MemoryBroker, Result, Room, Taken};
 use super::super::scripts::{Clock, head};
 use super::super::{LIFE, RedisBroker, codec, root};
 use super::redis_server::RedisServer;
 use super::{by, order};
-use crate::call::{Enqueue, Message, Order, Reach, Record, Retry, Run, Snapshot, Timing, Via};
+use crate::call::{Message, Order, Parties, Reach, Record, Retry, Run, Snapshot, Timing, Via};
 use crate::id::{CallChannel, CallId, Ticket};
 use crate::job::Era;
 use crate::runner::Rerun;
@@ -41,6 +40,15 @@ if not r then return false end
 local lease = redis.call('ZSCORE', key('leases', r.server), r.call)
 return { snapshot(r), r.owner, lease or 0, r.closed, r.enqueued, r.attempt or '' }";
 
+/// Names of all principals and organisations.
+fn parties() -> BTreeSet<String> {
+    let all = [("p", "o"), ("q", "o"), ("r", "other")].map(|(principal, organisation)| {
+        let (principal, organisation) = (principal.into(), organisation.into());
+        Order { principal, organisation, ..order(Era::Modern, "a", 1) }.parties()
+    });
+    all.into_iter().flat_map(|Parties { principal, organisation }| [principal, organisation]).collect()
+}
+
 struct World {
     random: StdRng,
     clock: Arc<AtomicU64>,
@@ -51,7 +59,6 @@ struct World {
     tickets: Vec<Ticket>,
     /// Lines that were read: the receipts of both.
     lines: BTreeMap<CallId, (Entry, Entry)>,
-    waiting: usize,
     /// Commands that are to come next.
     plan: VecDeque<Command>,
     snapshots: Vec<(CallId, Snapshot)>,
@@ -85,10 +92,12 @@ async fn redis_answers_what_memory_answers() {
 
 impl World {
     async fn new(server: &RedisServer, seed: u64, shards: u8) -> Self {
-        let timing = Timing { undelivered: Duration::ZERO, ..Timing::default() };
-        // The memory's queue is one, that of Redis has its bound in each shard.
+        let timing = Timing::default();
+        // The memory's queue is one, that of Redis has its bounds in each shard.
         let limits = BrokerLimits {
             queue: if shards > 1 { 100 } else { 3 },
+            calls_of_principal: if shards > 1 { 100 } else { 3 },
+            calls_of_organisation: if shards > 1 { 100 } else { 4 },
             inbox: 2,
             session_fields: 1,
             ..BrokerLimits::default()
@@ -107,7 +116,6 @@ impl World {
             calls: Vec::new(),
             tickets: Vec::new(),
             lines: BTreeMap::new(),
-            waiting: 0,
             plan: VecDeque::new(),
             snapshots: Vec::new(),
             generations: Default::default(),
@@ -158,6 +166,28 @@ impl World {
         if calls.is_empty() { CallId::from_parts(0, [9; 16]) } else { self.pick(&calls) }
     }
 
+    fn party(&mut self) -> (&'static str, &'static str) {
+        self.pick(&[("p", "o"), ("p", "o"), ("q", "o"), ("r", "other")])
+    }
+
+    fn room(&mut self) -> Room {
+        // Several shards have no common order: all lines are read.
+        if self.redis.shards > 1 {
+            return Room::of(100);
+        }
+        let mut room = Room::of(self.random.random_range(1..4));
+        room.organisation = self.pick(&[1, 2, 3, usize::MAX]);
+        room.principal = self.pick(&[1, 2, usize::MAX]);
+        let names = parties();
+        for name in names {
+            let taken = self.random.random_range(0..3);
+            if taken > 0 {
+                room.taken.insert(name, taken);
+            }
+        }
+        room
+    }
+
     fn ticket(&mut self, shard: u8) -> Ticket {
         let known: Vec<Ticket> = self.tickets.iter().copied().filter(|t| t.shard() == shard).collect();
         if known.is_empty() || self.random.random_bool(0.5) {
@@ -174,6 +204,8 @@ impl World {
         let era = self.pick(&[Era::Modern, Era::Session]);
         let node = self.node();
         let mut order = order(era, node, self.random.random_range(1..3));
+        let (principal, organisation) = self.party();
+        (order.principal, order.organisation) = (principal.into(), organisation.into());
         order.via = self.pick(&[Via::Pushpin, Via::Pushpin, Via::Backend]);
         order.tool = self.pick(&[None, Some("report".to_owned()), Some(String::new())]);
         order.request_id = order.request_id.map(|_| self.pick(&["1", "\"x\""]).to_owned());
@@ -259,11 +291,13 @@ impl World {
             40 => Command::Join(call, self.pick(&["retry", "retry", "another"]), node, request),
             41..43 => Command::Cancel(self.session(), self.pick(&["1", "\"x\""])),
             43..46 => Command::Post(call, self.session(), self.message()),
-            // Several shards have no common order: all lines are read.
-            46..54 if self.waiting > 0 && self.redis.shards > 1 => Command::Next(worker, self.waiting),
-            46..54 if self.waiting > 0 => Command::Next(worker, self.random.random_range(1..4)),
-            54..56 => Command::Undelivered(worker),
-            46..64 if !self.lines.is_empty() => {
+            46..54 => Command::Next(worker, self.room()),
+            // A line that woke the worker is taken without having been read.
+            54..56 => {
+                let rerun = self.pick(&[Rerun::Safe, Rerun::Unsafe]);
+                Command::Take(worker, call, self.pick(&["one", "two"]), rerun)
+            }
+            56..64 if !self.lines.is_empty() => {
                 let lines: Vec<CallId> = self.lines.keys().copied().collect();
                 let worker = self.worker();
                 let rerun = self.pick(&[Rerun::Safe, Rerun::Unsafe]);
@@ -359,23 +393,15 @@ impl World {
     /// Gives both the command, and compares the replies.
     async fn step(&mut self, command: Command) -> std::result::Result<(), String> {
         let (memory, redis) = match &command {
-            Command::Next(worker, most) => {
-                let memory = self.memory.next("s", worker, *most).await.unwrap();
-                let mut redis = Vec::new();
-                // Of several shards the first to answer may have less than all.
-                while redis.len() < memory.len() {
-                    redis.extend(self.redis.next("s", worker, memory.len() - redis.len()).await.unwrap());
-                }
-                self.waiting -= memory.len();
-                self.read_lines(memory, redis, false)
-            }
-            Command::Undelivered(worker) => {
-                let memory = self.memory.undelivered("s", worker, 100).await.unwrap();
-                let redis = self.redis.undelivered("s", worker, 100).await.unwrap();
-                self.read_lines(memory, redis, true)
+            Command::Next(worker, room) => {
+                let memory = self.memory.next("s", worker, room).await.unwrap();
+                let redis = self.redis.next("s", worker, room).await.unwrap();
+                self.read_lines(memory, redis)
             }
             Command::Take(worker, call, attempt, rerun) => {
-                let (one, other) = self.lines[call].clone();
+                let parties = Parties::default();
+                let unread = Entry { call: *call, tool: None, parties, receipt: String::new() };
+                let (one, other) = self.lines.get(call).cloned().unwrap_or((unread.clone(), unread));
                 // Some are taken twice: the first reply may be lost.
                 if self.random.random_bool(0.7) {
                     self.lines.remove(call);
@@ -405,7 +431,6 @@ impl World {
                 self.memory.forget();
                 self.empty_redis().await;
                 self.lines.clear();
-                self.waiting = 0;
                 Default::default()
             }
             command => {
@@ -416,12 +441,8 @@ impl World {
                     let old = self.calls.len().saturating_sub(2 * CALLS);
                     self.calls.drain(..old);
                 }
-                let fresh = matches!(command, Command::Enqueue(call, _) if self.memory.peek(*call).is_none());
                 let memory = ask(&self.memory, command).await.unwrap();
                 let redis = ask(&self.redis, command).await.map_err(|error| error.to_string())?;
-                if fresh && memory == format!("{:?}", Enqueue::Accepted) {
-                    self.waiting += 1;
-                }
                 (memory, redis)
             }
         };
@@ -435,22 +456,24 @@ impl World {
         if memory != redis {
             return Err(format!("memory: {memory}\nredis:  {redis}"));
         }
-        if self.trace.len().is_multiple_of(COMPARE) { self.compare_records().await } else { Ok(()) }
+        if self.trace.len().is_multiple_of(COMPARE) {
+            self.compare_records().await?;
+            self.compare_counts().await?;
+        }
+        Ok(())
     }
 
-    /// The memory's undelivered lines are in order of their calls, and shards have no common order.
-    fn read_lines(
-        &mut self,
-        mut memory: Vec<Entry>,
-        mut redis: Vec<Entry>,
-        unordered: bool,
-    ) -> (String, String) {
-        if unordered || self.redis.shards > 1 {
+    fn read_lines(&mut self, mut memory: Vec<Entry>, mut redis: Vec<Entry>) -> (String, String) {
+        // Shards have no common order.
+        if self.redis.shards > 1 {
             memory.sort_by_key(|entry| entry.call);
             redis.sort_by_key(|entry| entry.call);
         }
         let plain = |entries: &[Entry]| {
-            format!("{:?}", entries.iter().map(|entry| (entry.call, &entry.tool)).collect::<Vec<_>>())
+            format!(
+                "{:?}",
+                entries.iter().map(|entry| (entry.call, &entry.tool, &entry.parties)).collect::<Vec<_>>()
+            )
         };
         let texts = (plain(&memory), plain(&redis));
         for (memory, redis) in memory.into_iter().zip(redis) {
@@ -483,6 +506,25 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// What counts for whom is what is open, no more and no less.
+    async fn compare_counts(&self) -> std::result::Result<(), String> {
+        let (open, counted) = self.memory.open_calls("s");
+        let mut redis: BTreeMap<String, BTreeSet<CallId>> = BTreeMap::new();
+        for (shard, name) in
+            (0..self.redis.shards).flat_map(|shard| parties().into_iter().map(move |n| (shard, n)))
+        {
+            let key = format!("{}open:{name}:s", root(shard));
+            let calls = self.redis.link.command(cmd("ZRANGE").arg(key).arg(0).arg(-1)).await.unwrap();
+            for call in codec::items(calls).unwrap() {
+                redis.entry(name.clone()).or_default().insert(codec::number(call).unwrap());
+            }
+        }
+        if open == counted && open == redis {
+            return Ok(());
+        }
+        Err(format!("open:    {open:?}\ncounted: {counted:?}\nredis:   {redis:?}"))
     }
 
     async fn peek(&self, call: CallId) -> Result<Option<Record>> {
