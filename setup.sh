@@ -175,7 +175,7 @@ FILTER_CONFIG=$(cat <<END | tr -d '\n'
 "origins":["http://localhost:6274","http://127.0.0.1:6274"],
 "assertion":{"keys":"$ASGARD_ASSERTION_KEYS"},
 "grip":{"issuer":"pushpin","key":"$ASGARD_GRIP_KEY"},
-"kong_scheme":"http"}
+"kong_scheme":"http","shared_data_bytes":2097152}
 END
 )
 export CORS_ORIGINS BACKEND_TARGETS KEYCLOAK_ADDRESS HERMOD_SERVERS KONG_CONF_DIR KONG_FILTERS_DIR KONG_PREFIX KONG_USER \

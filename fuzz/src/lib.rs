@@ -96,7 +96,8 @@ fn site() -> Service {
 fn request(target: &str, headers: &[(&str, &[u8])]) -> Request {
     let own: [(&str, &[u8]); 1] = [("host", b"localhost:8000")];
     let headers = own.iter().chain(headers).map(|(name, value)| ((*name).to_owned(), value.to_vec()));
-    Request { method: "POST".to_owned(), target: target.to_owned(), headers: headers.collect() }
+    let headers = headers.collect();
+    Request { method: "POST".to_owned(), target: target.to_owned(), headers, ..Request::default() }
 }
 
 fn call(token: impl AsRef<[u8]>) -> Request {
@@ -427,7 +428,7 @@ pub fn config(data: &[u8]) {
     if let Err(error) = Policy::from_json(data) {
         assert!(!error.to_string().is_empty());
     }
-    let mut service = match Config::read(data).and_then(Filter::new) {
+    let mut service = match Config::read(data).and_then(|config| Filter::new(config, None)) {
         Ok(filter) => Service::Ready(Box::new(filter)),
         Err(error) => {
             assert!(!error.path.is_empty() && !error.mend.is_empty(), "{error:?}");

@@ -21,6 +21,7 @@ use crate::metadata;
 use crate::recent::{Recent, Told};
 use crate::reply::{Refusal, Reply, Wording};
 use crate::request::{Request, decode_name};
+use crate::shared::SharedData;
 use crate::sites::{Site, Sites, fill, fill_all};
 use crate::tokens::{self, Awaited, Halt, Progress, Tokens};
 
@@ -117,9 +118,14 @@ struct Target<'a> {
 }
 
 impl Service {
-    /// Sets the filter up. A wrong configuration gives one that refuses.
+    /// Sets the filter up, for one worker that shares nothing with others. A wrong configuration gives one that refuses.
     pub fn new(configuration: &[u8]) -> Self {
-        match Config::read(configuration).and_then(Filter::new) {
+        Self::sharing(configuration, None)
+    }
+
+    /// The same with the data that the gateway's workers share, which is used if the configuration says so.
+    pub fn sharing(configuration: &[u8], data: Option<Rc<dyn SharedData>>) -> Self {
+        match Config::read(configuration).and_then(|config| Filter::new(config, data)) {
             Ok(filter) => Self::Ready(Box::new(filter)),
             Err(error) => Self::Refusing(error.to_string()),
         }
@@ -155,7 +161,7 @@ impl Service {
             Self::Refusing(_) => {
                 let message = "the gateway's filter is misconfigured; its log says how";
                 let refusal = Refusal::plain(503, "unavailable", "misconfigured", message);
-                Step::Reply(refusal.reply(Wording { id: request.id(), ..Wording::default() }))
+                Step::Reply(refusal.reply(Wording { id: request.id.as_deref(), ..Wording::default() }))
             }
         }
     }
@@ -195,7 +201,7 @@ impl Filter {
     ///
     /// # Errors
     /// [`ConfigError`] when a secret is not usable.
-    pub fn new(config: Config) -> Result<Self, ConfigError> {
+    pub fn new(config: Config, data: Option<Rc<dyn SharedData>>) -> Result<Self, ConfigError> {
         let assertion_keys = AssertionKeys::parse(&config.assertion.keys)
             .map_err(|error| ConfigError { path: "assertion.keys".into(), mend: error.to_string() })?;
         let grip = match &config.grip {
@@ -213,7 +219,7 @@ impl Filter {
         let config = Rc::new(config);
         Ok(Self {
             sites: Rc::new(Sites::new(&config)),
-            tokens: Tokens::new(config.clone()),
+            tokens: Tokens::new(config.clone(), data),
             recent: Recent::new(&config.token_cache),
             assertion_keys,
             grip,
@@ -223,8 +229,9 @@ impl Filter {
 
     fn judge(&mut self, request: &Request, told: &Told, now: u64, progress: &mut Progress) -> Step {
         let (config, sites) = (self.config.clone(), self.sites.clone());
-        let plain =
-            |refusal: Refusal| Step::Reply(refusal.reply(Wording { id: request.id(), ..Wording::default() }));
+        let plain = |refusal: Refusal| {
+            Step::Reply(refusal.reply(Wording { id: request.id.as_deref(), ..Wording::default() }))
+        };
         if request.header_count() > MAX_HEADERS {
             let message = format!("send at most {MAX_HEADERS} headers");
             return plain(Refusal::plain(431, "invalid_request", "too_many_headers", message));
@@ -262,15 +269,18 @@ impl Filter {
             metadata: &metadata::url(site, organisation, target.short),
             scopes: &fill_all(&config.scopes.advertised, Some(organisation)),
             organisation: Some(organisation),
-            id: request.id(),
+            id: request.id.as_deref(),
         };
         let mut reply = refusal.reply(wording);
         if let Ok(Some(origin)) = self.origin(request, site) {
             // So that a page can read the challenge.
             reply = reply
                 .with("access-control-allow-origin", origin)
-                .with("access-control-expose-headers", "WWW-Authenticate")
-                .with("vary", "Origin");
+                .with("access-control-expose-headers", "WWW-Authenticate");
+            if config.kong_scheme.is_none() {
+                // Kong's cors plugin adds one itself.
+                reply = reply.with("vary", "Origin");
+            }
         }
         Step::Reply(reply)
     }

@@ -71,6 +71,29 @@ pub fn parse(json: &[u8]) -> Result<Vec<Key>, JwksError> {
     Ok(keys)
 }
 
+/// The members of a key that all may know (RFC 7518 section 6).
+const PUBLIC: [&str; 9] = ["kty", "use", "alg", "kid", "crv", "n", "e", "x", "y"];
+
+/// The set with the public members of its keys, and no others.
+pub fn public(json: &[u8]) -> Option<String> {
+    let set = identity::json::read(json).ok()?;
+    let mut out = String::from("{\"keys\":[");
+    for jwk in set.get("keys")?.as_array()?.iter().take(MAX_KEYS) {
+        let mut before = if out.ends_with('[') { "{" } else { ",{" };
+        for name in PUBLIC {
+            if let Some(value @ Value::String(_)) = jwk.get(name) {
+                out.push_str(&format!("{before}\"{name}\":{value}"));
+                before = ",";
+            }
+        }
+        if before == "," {
+            out.push('}');
+        }
+    }
+    out.push_str("]}");
+    Some(out)
+}
+
 fn key(jwk: &Value) -> Option<Key> {
     // A member that should be a string and is none makes the key malformed.
     let text = |name: &str| match jwk.get(name) {
@@ -164,6 +187,11 @@ impl Key {
     /// Whether it can be the key of a signature by this algorithm.
     pub fn fits(&self, algorithm: Algorithm) -> bool {
         self.algorithm.is_none_or(|own| own == algorithm) && self.public.fits(algorithm)
+    }
+
+    /// Whether it can be the key of a signature by this algorithm, in a token that names the key `id`, or none.
+    pub fn is_for(&self, id: Option<&str>, algorithm: Algorithm) -> bool {
+        self.fits(algorithm) && (id.is_none() || self.id.as_deref() == id)
     }
 
     /// Whether `signature` is this key's over `message`, by an algorithm that fits it.

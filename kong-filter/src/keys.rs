@@ -69,7 +69,7 @@ impl KeyStore {
             State::Unavailable => return Lookup::Unavailable,
             State::Usable => {}
         }
-        let fits = |key: &&Key| key.fits(algorithm) && (id.is_none() || key.id.as_deref() == id);
+        let fits = |key: &&Key| key.is_for(id, algorithm);
         if self.keys.iter().any(|key| fits(&key)) {
             return Lookup::Keys(self.keys.iter().filter(fits).collect());
         }
@@ -100,6 +100,29 @@ impl KeyStore {
     pub fn same_until(&self, now: u64) -> Option<u64> {
         let until = self.loaded_at?.saturating_add(self.refresh.min(self.keep));
         (self.loaded_at? <= now && now < until).then_some(until)
+    }
+
+    /// When the keys were fetched, if there are any.
+    pub fn loaded_at(&self) -> Option<u64> {
+        self.loaded_at
+    }
+
+    /// Whether keys from elsewhere would be of use for a token: there are none, they are due to be fetched anew, or none
+    /// fits.
+    pub fn wants(&self, token: Option<(Option<&str>, Algorithm)>, now: u64) -> bool {
+        self.same_until(now).is_none()
+            || token.is_some_and(|(id, algorithm)| !self.keys.iter().any(|key| key.is_for(id, algorithm)))
+    }
+
+    /// Takes keys that another worker fetched at `fetched_at`. Whether it did: not from the future, as after the clock was
+    /// set back, nor when they are too old.
+    pub fn adopt(&mut self, keys: Vec<Key>, fetched_at: u64, now: u64) -> bool {
+        let good = now.checked_sub(fetched_at).is_some_and(|age| age < self.keep);
+        if good {
+            self.keys = keys;
+            self.loaded_at = Some(fetched_at);
+        }
+        good
     }
 
     fn state(&mut self, now: u64, may_fetch: bool) -> State {

@@ -23,6 +23,7 @@ pub mod pairs;
 pub mod recent;
 pub mod reply;
 pub mod request;
+pub mod shared;
 pub mod sites;
 pub mod tokens;
 pub mod tree;

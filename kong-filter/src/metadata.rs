@@ -28,8 +28,9 @@ pub fn reply(config: &Config, site: &Site, request: &Request, path: &str) -> Opt
     let rest =
         |prefix: &str| path.strip_prefix(prefix).filter(|rest| rest.is_empty() || rest.starts_with('/'));
     let public = |reply: Reply| reply.with("access-control-allow-origin", "*");
-    let refuse =
-        |refusal: Refusal| Some(public(refusal.reply(Wording { id: request.id(), ..Wording::default() })));
+    let refuse = |refusal: Refusal| {
+        Some(public(refusal.reply(Wording { id: request.id.as_deref(), ..Wording::default() })))
+    };
     // `None` in the first part: the authorization server's.
     let (resource, rest) = match (rest(WELL_KNOWN), SERVER.iter().find_map(|prefix| rest(prefix))) {
         (Some(rest), _) => (true, rest),

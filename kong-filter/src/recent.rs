@@ -148,7 +148,7 @@ mod tests {
     fn told(method: &str, target: &str, headers: &[(&str, &str)]) -> Told {
         let headers =
             headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect();
-        Request { method: method.into(), target: target.into(), headers }.told()
+        Request { method: method.into(), target: target.into(), headers, ..Request::default() }.told()
     }
 
     const GOOD: [(&str, &str); 4] =

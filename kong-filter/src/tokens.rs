@@ -12,6 +12,7 @@ use crate::jwks::{self, Fingerprint};
 use crate::jwt::{self, Jwt, JwtError};
 use crate::keys::{KeyStore, Lookup};
 use crate::reply::Refusal;
+use crate::shared::{SharedData, SharedKeys};
 use crate::userinfo;
 
 /// What a request has done so far about its token. A request that waits for an answer keeps it.
@@ -70,6 +71,7 @@ pub struct Tokens {
     names: ClaimNames,
     hierarchy: Hierarchy,
     keys: Vec<Option<KeyStore>>,
+    shared: Option<SharedKeys>,
     asking: Vec<Option<Asking>>,
     cache: Cache<Verified>,
     epoch: u64,
@@ -87,13 +89,14 @@ struct Own {
 }
 
 impl Tokens {
-    /// No token seen yet.
-    pub fn new(config: Rc<Config>) -> Self {
+    /// No token seen yet. `data` is what the gateway's workers share, if they do.
+    pub fn new(config: Rc<Config>, data: Option<Rc<dyn SharedData>>) -> Self {
         let issuers = || config.issuers.iter();
         Self {
             names: config.claim_names(),
             hierarchy: Hierarchy::new(&config.scopes.implied),
             keys: issuers().map(|issuer| issuer.jwks.as_ref().map(KeyStore::new)).collect(),
+            shared: data.and_then(|data| SharedKeys::new(&config, data)),
             asking: issuers().map(|issuer| issuer.introspection.as_ref().map(Asking::new)).collect(),
             cache: Cache::new(config.token_cache.entries, config.token_cache.bytes),
             epoch: 0,
@@ -196,6 +199,9 @@ impl Tokens {
                     Some(status) => Err(format!("the answer has status {status}")),
                     None => Err("no answer".to_owned()),
                 };
+                if let (Some(shared), Ok(_)) = (&self.shared, &keys) {
+                    shared.share(index, body, now);
+                }
                 let (keys, error) = match keys {
                     Ok(keys) => (Some(keys), None),
                     Err(error) => (None, Some(error)),
@@ -240,6 +246,9 @@ impl Tokens {
         });
         if let Some(key) = known.key {
             let store = self.keys.get_mut(index).and_then(Option::as_mut).ok_or_else(keys_unavailable)?;
+            if store.wants(None, now) && adopt(self.shared.as_ref(), index, store, now) {
+                self.epoch = self.epoch.wrapping_add(1);
+            }
             match store.lookup_cached(&key, now, !progress.keys_fetched) {
                 Lookup::Keys(_) => {
                     if let Some(found) = &mut fresh {
@@ -287,6 +296,10 @@ impl Tokens {
             return Ok(Own { issuer: index, key: None, claims: None, unverified, userinfo });
         };
         let accepted = self.config.issuers.get(index).map_or(&[][..], |issuer| &issuer.algorithms);
+        let wanted = jwt.algorithm.map(|algorithm| (jwt.key_id.as_deref(), algorithm));
+        if store.wants(wanted, now) && adopt(self.shared.as_ref(), index, store, now) {
+            self.epoch = self.epoch.wrapping_add(1);
+        }
         let key = verify(&jwt, accepted, store, index, now, !progress.keys_fetched)?;
         let mut claims = Claims::from_object(&jwt.payload, &self.names).map_err(claims_refusal)?;
         self.hierarchy.complete(&mut claims.scopes);
@@ -361,6 +374,13 @@ impl Tokens {
         let weight = verified.weight(token.len());
         self.cache.put(*digest, verified, weight);
     }
+}
+
+/// Takes the keys that another worker has fetched, if they are newer; whether it did.
+fn adopt(shared: Option<&SharedKeys>, issuer: usize, store: &mut KeyStore, now: u64) -> bool {
+    let newer = shared.and_then(|shared| shared.newer(issuer, store.loaded_at()));
+    let keys = newer.and_then(|(fetched_at, set)| Some((fetched_at, jwks::parse(&set).ok()?)));
+    keys.is_some_and(|(fetched_at, keys)| store.adopt(keys, fetched_at, now))
 }
 
 /// Finds the key that signed a token.

@@ -96,6 +96,9 @@ fn envoy_config(port: u16, issuer: u16, backend: u16, filter: &str) -> Value {
     let manager = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "edge",
+        // As in the shipped file: everybody is from outside, and a client's X-Request-Id is not kept.
+        "use_remote_address": true,
+        "internal_address_config": {"cidr_ranges": [{"address_prefix": "255.255.255.255", "prefix_len": 32}]},
         "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "backend"}}]}]},
         "http_filters": [
             {"name": "envoy.filters.http.wasm", "typed_config": wasm},
@@ -114,6 +117,10 @@ fn envoy_config(port: u16, issuer: u16, backend: u16, filter: &str) -> Value {
 
 impl Site {
     fn start(name: &str, patch: &Value) -> Self {
+        Self::with_threads(name, patch, "1")
+    }
+
+    fn with_threads(name: &str, patch: &Value, threads: &str) -> Self {
         let table = Table::read();
         let mut config = table.config("keycloak");
         support::merge(&mut config, patch);
@@ -126,7 +133,7 @@ impl Site {
         let all = envoy_config(port, issuer.port, backend.port, &config.to_string());
         std::fs::write(&file, all.to_string()).unwrap();
         let envoy = Command::new(envoy())
-            .args(["--concurrency", "1", "--disable-hot-restart", "-l", "warning", "-c"])
+            .args(["--concurrency", threads, "--disable-hot-restart", "-l", "warning", "-c"])
             .arg(&file)
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(&log).unwrap())
@@ -263,6 +270,40 @@ fn the_issuers_outage_and_new_keys() {
     assert!(net::wait(10, || passes(&rotated)), "{}", site.log());
     let uncached = json!({"claims": {"sub": "another"}});
     assert_eq!(site.reason(&site.sent(&uncached)), "key_unknown");
+}
+
+#[test]
+fn a_cold_thread_uses_the_keys_that_another_has_fetched() {
+    let issuer = json!({"issuers": [site_issuer()]});
+    for (share, served) in [(true, true), (false, false)] {
+        let mut patch = issuer.clone();
+        if share {
+            patch["shared_data_bytes"] = json!(1 << 20);
+        }
+        let site = Site::with_threads("cold", &patch, "4");
+        let passes = || site.send(&site.sent(&json!({})), "passes", &[]).0.status == 200;
+        assert!(passes(), "{}", site.log());
+        site.issuer.answer(None);
+        // Each is a connection of its own, which some thread takes.
+        assert_eq!((0..60).all(|_| passes()), served, "{}", site.log());
+    }
+}
+
+#[test]
+fn a_refusal_has_envoys_own_id() {
+    // As in the shipped file.
+    let site = Site::start("id", &json!({}));
+    let sent = site.sent(&json!({"authorization": []}));
+    let refused = |id: &str| {
+        let (answer, _) = site.send(&sent, "id", &[("X-Request-Id", id)]);
+        answer.json()["request_id"].as_str().unwrap().to_owned()
+    };
+    let mine = "0123456789abcdef0123456789abcdef";
+    let (one, two) = (refused(mine), refused(mine));
+    assert!(one != two && ![&one, &two].contains(&&mine.to_owned()), "{one} {two}");
+    for id in [one, two] {
+        assert!(net::wait(10, || site.log().contains(&format!("request={id}"))), "{}", site.log());
+    }
 }
 
 fn site_issuer() -> Value {

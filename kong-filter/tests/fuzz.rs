@@ -55,7 +55,12 @@ impl Site {
 fn request(method: &str, target: &str, headers: &[(&str, Vec<u8>)]) -> Request {
     let own = [(":authority", b"localhost:8000".to_vec()), ("host", b"localhost:8000".to_vec())];
     let headers = own.iter().chain(headers).map(|(name, value)| ((*name).to_owned(), value.clone()));
-    Request { method: method.to_owned(), target: target.to_owned(), headers: headers.collect() }
+    Request {
+        method: method.to_owned(),
+        target: target.to_owned(),
+        headers: headers.collect(),
+        ..Request::default()
+    }
 }
 
 /// Whether a request goes on to the backend; every question to an issuer is answered with `answer`.

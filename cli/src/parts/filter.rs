@@ -55,6 +55,10 @@ pub(super) fn config(plan: &Plan) -> Result<String> {
         // What the backends speak; it opens the lock of kong/kong.yml.in.
         object.insert("kong_scheme".to_owned(), json!("http"));
     }
+    if let Some(object) = config.as_object_mut() {
+        // In Kong the size of the zone of kong/kong.env.in.
+        object.insert("shared_data_bytes".to_owned(), json!(2 << 20));
+    }
     if let (Some(policy), Some(object)) = (policy::load(&plan.paths)?, config.as_object_mut()) {
         object.insert("policy".to_owned(), json!(policy));
     }

@@ -43,6 +43,7 @@ impl Config {
         range("max_token_bytes", self.max_token_bytes as u64, 512, 16_384)?;
         range("token_cache.entries", self.token_cache.entries as u64, 0, 100_000)?;
         range("token_cache.bytes", self.token_cache.bytes as u64, 0, 1 << 30)?;
+        range("shared_data_bytes", self.shared_data_bytes, 0, 1 << 30)?;
         if self.root_organisation.as_ref().is_some_and(|alias| !path::is_alias(alias)) {
             return wrong("root_organisation", "this can't be an organisation's alias");
         }

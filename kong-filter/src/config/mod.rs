@@ -72,13 +72,20 @@ pub struct Config {
     /// The cache of verified tokens, one for each worker of the gateway.
     #[serde(default)]
     pub token_cache: TokenCache,
+    /// That the gateway's workers share the key sets which one of them has fetched, so that a worker without keys is not
+    /// lost while an issuer can't be reached: the size of Kong's zone for shared data (`KONG_NGINX_WASM_SHM_KV`), in bytes,
+    /// at most 1073741824. A key set takes a sixteenth of it at most. 0, the default, where there is no zone: Kong would
+    /// answer 500. In Envoy, which needs no zone, any number does.
+    #[serde(default)]
+    #[cfg_attr(not(target_family = "wasm"), schemars(range(min = 0, max = 1073741824)))]
+    pub shared_data_bytes: u64,
     /// The organisation that the root form of the protected resource metadata
     /// (`/.well-known/oauth-protected-resource`) describes. Without it that document describes the
     /// gateway as a whole.
     #[serde(default)]
     pub root_organisation: Option<String>,
     /// For Kong alone: the scheme that the backends speak, `http` or `https`. The filter sets it on a
-    /// request that it accepts (`kong.service.request.scheme`); without it, Kong's own configuration
+    /// request that it accepts (nginx's variable `upstream_scheme`); without it, Kong's own configuration
     /// leaves the request with a scheme that leads nowhere, so that nothing passes without the filter.
     #[serde(default)]
     pub kong_scheme: Option<KongScheme>,

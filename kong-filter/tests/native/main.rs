@@ -4,6 +4,7 @@
 
 mod names;
 mod repeated;
+mod shared;
 #[path = "../support/mod.rs"]
 mod support;
 mod tokens;
@@ -18,6 +19,8 @@ use serde_json::{Value, json};
 use support::{Answer, Keys, Sent, Table};
 
 const NOW: u64 = 1_800_000_000;
+/// The gateway's id of every request.
+const ID: &str = "0123-abcd";
 
 fn request(sent: &Sent, more: &[(&str, &str)]) -> Request {
     let own = sent.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
@@ -34,6 +37,7 @@ fn request(sent: &Sent, more: &[(&str, &str)]) -> Request {
             .chain(more.iter().copied())
             .map(|(name, value)| (name.to_lowercase(), value.as_bytes().to_vec()))
             .collect(),
+        id: Some(ID.to_owned()),
     }
 }
 

@@ -5,7 +5,7 @@ use kong_filter::reply::Reply;
 use serde_json::{Value, json};
 
 use super::support::Sent;
-use super::{NOW, Site, forward, reason, reply};
+use super::{ID, NOW, Site, forward, judge, reason, reply, request};
 
 #[test]
 fn an_organisations_own_host() {
@@ -85,4 +85,20 @@ fn advertised_scopes_name_the_organisation() {
         refused.log.as_deref(),
         Some("status=401 error=missing_token reason=token_missing organisation=org-1")
     );
+}
+
+#[test]
+fn a_refusal_has_the_gateways_id_and_never_the_clients() {
+    let mut site = Site::new();
+    let elsewhere = json!({"path": "/elsewhere"});
+    let no_token = json!({"authorization": []});
+    for patch in [json!({"claims": {"aud": "x"}}), elsewhere, no_token] {
+        let mut asked = request(&site.sent(&patch), &[("X-Request-Id", "the-clients")]);
+        for id in [Some(ID.to_owned()), None] {
+            asked.id.clone_from(&id);
+            let reply = reply(judge(&mut site.service, &asked, NOW, Some(&site.jwks))).unwrap();
+            let body: Value = serde_json::from_str(&reply.body).unwrap();
+            assert_eq!(body["request_id"], json!(id), "{body}");
+        }
+    }
 }

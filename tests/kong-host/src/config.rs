@@ -1,12 +1,14 @@
 //! Kong's declarative configuration (format 3.0), as far as `kong/` uses it, and Kong's environment.
 //!
 //! What Kong would refuse at its start is refused here: unknown fields, values out of range, a filter that is not
-//! there, a configuration that is not a string though the filter has no schema.
+//! there, a configuration that is not as the filter's schema says, or not a string though the filter has none.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use serde_json::Value;
+
+use crate::schema::Schema;
 
 /// Kong does not start with this configuration.
 #[derive(Debug, thiserror::Error)]
@@ -220,11 +222,11 @@ impl Service {
 }
 
 impl Config {
-    /// Reads and checks. `filters` are the modules that Kong has found, with whether each has a schema.
+    /// Reads and checks. `filters` are the modules that Kong has found, each with the schema of its configuration.
     ///
     /// # Errors
     /// [`ConfigError`] where Kong would not start.
-    pub fn parse(text: &str, filters: &BTreeMap<String, bool>) -> Result<Self, ConfigError> {
+    pub fn parse(text: &str, filters: &BTreeMap<String, Option<Schema>>) -> Result<Self, ConfigError> {
         let config: Self = serde_yaml_ng::from_str(text).map_err(|e| ConfigError(e.to_string()))?;
         if config.format != "3.0" {
             return refuse(format!("_format_version {:?}", config.format));
@@ -271,7 +273,7 @@ fn check_upstream(upstream: &Upstream) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn check_service(service: &Service, filters: &BTreeMap<String, bool>) -> Result<(), ConfigError> {
+fn check_service(service: &Service, filters: &BTreeMap<String, Option<Schema>>) -> Result<(), ConfigError> {
     let name = &service.name;
     service.address()?;
     if !["http", "https"].contains(&service.protocol()) {
@@ -292,8 +294,14 @@ fn check_service(service: &Service, filters: &BTreeMap<String, bool>) -> Result<
     for filter in service.filter_chains.iter().flat_map(|c| &c.filters) {
         match (filters.get(&filter.name), &filter.config) {
             (None, _) => return refuse(format!("service {name}: no such filter: {}", filter.name)),
-            (Some(false), Some(config)) if !config.is_string() && !config.is_null() => {
+            (Some(None), Some(config)) if !config.is_string() && !config.is_null() => {
                 return refuse(format!("service {name}: filter {}: expected a string", filter.name));
+            }
+            (Some(Some(schema)), config) => {
+                let config = config.as_ref().unwrap_or(&Value::Null);
+                schema.check(config).map_err(|error| {
+                    ConfigError(format!("service {name}: filter {}: {error}", filter.name))
+                })?;
             }
             _ => {}
         }

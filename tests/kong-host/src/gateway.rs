@@ -1,10 +1,10 @@
 //! The gateway: an HTTP server that does with a request what Kong does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,8 +24,11 @@ use crate::log::{Log, Severity};
 use crate::plugins::Plugins;
 use crate::proxy::{ProxyError, callout, exchange, without_hop_by_hop};
 use crate::router::{Match, Router, normalise};
+use crate::schema::Schema;
 use crate::template;
-use crate::wasm::{Chain, LocalReply, RequestState, SharedData, Step, Ticket, Worker, Zone};
+use crate::wasm::{
+    Chain, LoadError, LocalReply, Poison, RequestState, SharedData, Step, Ticket, Worker, Zone,
+};
 
 type Body = BoxBody<Bytes, hyper::Error>;
 
@@ -41,8 +44,8 @@ pub struct Setup {
     pub environment: String,
     /// The modules in `KONG_WASM_FILTERS_PATH`: name without `.wasm`, and bytes.
     pub filters: BTreeMap<String, Vec<u8>>,
-    /// The modules that have a `NAME.meta.json` with a schema.
-    pub schemas: BTreeSet<String>,
+    /// The schemas of the modules that have a `NAME.meta.json`.
+    pub schemas: BTreeMap<String, Schema>,
 }
 
 /// The shipped files can't be used.
@@ -111,8 +114,11 @@ struct Inner {
     plugins: BTreeMap<(usize, usize), Plugins>,
     /// By Service.
     chains: BTreeMap<usize, Chain>,
-    /// None: no filter could be loaded, and all routes are served without.
-    worker: Option<Arc<Mutex<Worker>>>,
+    /// The worker processes; none: no filter could be loaded, and all routes are served without.
+    workers: Vec<Arc<Mutex<Worker>>>,
+    poison: Poison,
+    /// Somebody has asked about the poison: the test wants it.
+    poison_seen: AtomicBool,
     max_headers: usize,
     max_body: usize,
     turn: AtomicUsize,
@@ -127,10 +133,11 @@ impl Gateway {
     /// Starts as `kong start` does.
     ///
     /// # Errors
-    /// [`ConfigError`] where Kong would not start. A filter that can't be loaded is no such case.
+    /// [`ConfigError`] where Kong would not start: with a file that is no module, too, but not with one that can't be
+    /// used as a filter.
     pub async fn start(setup: Setup) -> Result<Self, ConfigError> {
         let environment = Environment::parse(&setup.environment)?;
-        let known = setup.filters.keys().map(|n| (n.clone(), setup.schemas.contains(n))).collect();
+        let known = setup.filters.keys().map(|n| (n.clone(), setup.schemas.get(n).cloned())).collect();
         let config = Config::parse(&setup.config, &known)?;
         let chains = chains(&config)?;
         if !chains.is_empty() && !environment.on("KONG_WASM") {
@@ -141,15 +148,21 @@ impl Gateway {
         let log = Log::default();
         let zone = environment.get("KONG_NGINX_WASM_SHM_KV").and_then(bytes_of).map(Zone::new);
         let list: Vec<Chain> = chains.values().cloned().collect();
+        let poison = Poison::default();
+        // `auto` is one here.
+        let count = environment.number("KONG_NGINX_WORKER_PROCESSES", 1).unwrap_or(1);
         let loaded = {
-            let (filters, log) = (setup.filters, log.clone());
-            blocking(move || Worker::new(&filters, &list, SharedData::new(zone), log)).await?
+            let (filters, log, poison) = (setup.filters, log.clone(), poison.clone());
+            let shared = Arc::new(Mutex::new(SharedData::new(zone)));
+            let one = move |_| Worker::new(&filters, &list, shared.clone(), poison.clone(), log.clone());
+            blocking(move || (0..count).map(one).collect::<Result<Vec<_>, _>>()).await?
         };
-        let worker = match loaded {
-            Ok(worker) => Some(Arc::new(Mutex::new(worker))),
+        let workers = match loaded {
+            Ok(workers) => workers.into_iter().map(|worker| Arc::new(Mutex::new(worker))).collect(),
+            Err(error @ LoadError::Broken(..)) => return Err(ConfigError(error.to_string())),
             Err(error) => {
                 log.write(Severity::Crit, format!("wasm nginx worker initialization failed: {error}"));
-                None
+                Vec::new()
             }
         };
         let listen =
@@ -161,7 +174,9 @@ impl Gateway {
             router,
             plugins,
             chains,
-            worker,
+            workers,
+            poison,
+            poison_seen: AtomicBool::new(false),
             max_headers: environment.number("KONG_LUA_MAX_REQ_HEADERS", 100)?,
             max_body: environment
                 .get("KONG_NGINX_HTTP_CLIENT_MAX_BODY_SIZE")
@@ -188,20 +203,31 @@ impl Gateway {
 
     /// Whether filters run; without, every route is served all the same.
     pub fn filters_loaded(&self) -> bool {
-        self.inner.worker.is_some()
+        !self.inner.workers.is_empty()
     }
 
     /// Lets the filters' timers go off.
     pub async fn tick(&self) {
-        if let Some(worker) = self.inner.worker.clone() {
+        for worker in self.inner.workers.clone() {
             let _ = blocking(move || worker.lock().unwrap_or_else(PoisonError::into_inner).tick()).await;
         }
+    }
+
+    /// What a filter did that corrupts the memory of a real worker. Who asks wants it; else the test fails.
+    pub fn poison(&self) -> Option<String> {
+        self.inner.poison_seen.store(true, Ordering::Relaxed);
+        self.inner.poison.get().map(str::to_owned)
     }
 }
 
 impl Drop for Gateway {
+    #[allow(clippy::panic, reason = "whatever a test looks at, it must not pass")]
     fn drop(&mut self) {
         self.task.abort();
+        let seen = self.inner.poison_seen.load(Ordering::Relaxed) || std::thread::panicking();
+        if let (Some(why), false) = (self.inner.poison.get(), seen) {
+            panic!("a worker of a real Kong would have crashed: {why}");
+        }
     }
 }
 
@@ -266,14 +292,16 @@ fn plugins(config: &Config) -> Result<BTreeMap<(usize, usize), Plugins>, ConfigE
 async fn accept(listener: TcpListener, inner: Arc<Inner>) {
     // The connections end with the gateway.
     let mut connections = JoinSet::new();
-    loop {
+    // The worker processes take connections in turns.
+    for turn in 0_usize.. {
         let Ok((stream, peer)) = listener.accept().await else { return };
         let _ = stream.set_nodelay(true);
         let inner = inner.clone();
+        let worker = turn.checked_rem(inner.workers.len()).and_then(|n| inner.workers.get(n)).cloned();
         connections.spawn(async move {
             let service = service_fn(move |request| {
-                let inner = inner.clone();
-                async move { Ok::<_, Infallible>(inner.serve(peer, request).await) }
+                let (inner, worker) = (inner.clone(), worker.clone());
+                async move { Ok::<_, Infallible>(inner.serve(peer, worker.as_ref(), request).await) }
             });
             let _ = hyper::server::conn::http1::Builder::new()
                 .max_headers(1000)
@@ -285,8 +313,14 @@ async fn accept(listener: TcpListener, inner: Arc<Inner>) {
 }
 
 impl Inner {
-    async fn serve(&self, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
-        let id = format!("{:032x}", self.requests.fetch_add(1, Ordering::Relaxed));
+    async fn serve(
+        &self,
+        peer: SocketAddr,
+        worker: Option<&Arc<Mutex<Worker>>>,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
+        // Hexadecimal, and not one that a test makes up.
+        let id = format!("{:032x}", 0xa5 << 120 | u128::from(self.requests.fetch_add(1, Ordering::Relaxed)));
         let asked = request.headers().clone();
         let path = normalise(request.uri().path());
         let host = asked.get("host").and_then(|h| h.to_str().ok()).unwrap_or_default();
@@ -306,7 +340,7 @@ impl Inner {
                 match preflight {
                     Some((status, headers)) => return early(Early(status, headers, Vec::new())),
                     None => {
-                        let answer = self.access(peer, request, path, &found, &id).await;
+                        let answer = self.access(peer, worker, request, path, &found, &id).await;
                         let mut response = answer.unwrap_or_else(early);
                         if let Some(cors) = plugins.and_then(|p| p.cors.as_ref()) {
                             cors.answer(&asked, response.headers_mut());
@@ -326,6 +360,7 @@ impl Inner {
     async fn access(
         &self,
         peer: SocketAddr,
+        worker: Option<&Arc<Mutex<Worker>>>,
         request: Request<Incoming>,
         path: String,
         found: &Match,
@@ -370,6 +405,7 @@ impl Inner {
 
         let host = parts.headers.get("host").and_then(|h| h.to_str().ok()).unwrap_or_default().to_owned();
         let mut state = RequestState {
+            id: id.to_owned(),
             method: parts.method.as_str().to_owned(),
             target: target.clone(),
             path,
@@ -381,7 +417,7 @@ impl Inner {
             scheme,
             ..RequestState::default()
         };
-        if let (Some(worker), Some(chain)) = (&self.worker, self.chains.get(&found.service)) {
+        if let (Some(worker), Some(chain)) = (worker, self.chains.get(&found.service)) {
             state = self.filter(worker, chain, state, id).await?;
         }
         let query = parts.uri.query().map(|q| format!("?{q}")).unwrap_or_default();

@@ -2,12 +2,14 @@
 //! behaves towards proxy-wasm filters as a real Kong 3.9.3 was measured to, at its worst.
 //!
 //! What it plays: routing; the plugins pre-function (one assignment), cors and request-transformer; balancing over an
-//! upstream's targets; filter chains in one wasm instance a module; the proxying itself. What it does not: health
+//! upstream's targets; filter chains in one wasm instance a module and worker; the proxying itself. What it does not: health
 //! checks, TLS, the hand-over (that is tried in a real nginx, `tests/nginx.rs`).
 //!
-//! Where Kong is dangerous, so is this host. It serves all routes without a filter when a filter cannot be loaded; it
+//! Where Kong is dangerous, so is this host. It serves all routes without a filter when a filter has no ABI, an unknown
+//! import, or refuses its configuration; it
 //! sends on a header that a filter has removed; it confuses keys of shared data with one CRC32; it loses an
-//! instance's state at a trap. [`Gateway`] is where to begin.
+//! instance's state at a trap; and when a filter touches a property `kong.*` anywhere but in request headers, which
+//! corrupts the memory of a real worker, it serves nothing more, and the test fails. [`Gateway`] is where to begin.
 
 pub mod config;
 pub mod gateway;
@@ -16,6 +18,7 @@ pub mod log;
 pub mod plugins;
 pub mod proxy;
 pub mod router;
+pub mod schema;
 pub mod template;
 pub mod wasm;
 

@@ -234,7 +234,7 @@ fn hosts_of_organisations_are_a_setting() {
         fs::write(&path, text.replace(line, &format!("ORGANISATION_HOSTS={value}"))).unwrap();
         run(&folder, "sh", &["./setup.sh"])
     };
-    let known = BTreeMap::from([("kong_filter".to_owned(), true)]);
+    let known = BTreeMap::from([("kong_filter".to_owned(), Some(site::schema()))]);
     for (value, expected) in [
         ("acme.localhost=acme", vec![("acme.localhost", "acme")]),
         (
@@ -283,7 +283,7 @@ async fn the_rendered_gateway_is_whole() {
     setup(&folder);
     let file = |name: &str| fs::read_to_string(folder.path().join(".asgard/compose").join(name)).unwrap();
     // The image has the filter's schema beside the module: the configuration is an object.
-    let known = BTreeMap::from([("kong_filter".to_owned(), true)]);
+    let known = BTreeMap::from([("kong_filter".to_owned(), Some(site::schema()))]);
     let config = Config::parse(&file("kong/kong.yml"), &known).unwrap();
     Router::new(&config).unwrap();
     let targets: Vec<&str> = config.upstreams[0].targets.iter().map(|t| t.target.as_str()).collect();
@@ -304,8 +304,8 @@ async fn the_rendered_gateway_is_whole() {
         json!({"url": "http://org-1.localhost:8000", "organisation": "org-1", "path": "/mcp"})
     );
     assert_eq!(
-        (&filter["kong_scheme"], &filter["issuers"]),
-        (&expected["kong_scheme"], &expected["issuers"])
+        (&filter["kong_scheme"], &filter["issuers"], &filter["shared_data_bytes"]),
+        (&expected["kong_scheme"], &expected["issuers"], &expected["shared_data_bytes"])
     );
 
     let values = env(&folder);

@@ -17,8 +17,40 @@ use kong_host::{Gateway, Setup, Severity};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-/// A module with one page of memory and the exports that all need; `body` has imports, functions and data.
+/// What Kong calls in a module without looking whether it is there (ABI 0.2.1): name, parameters, and the result if it
+/// has one.
+const ABI: [(&str, usize, Option<u8>); 14] = [
+    ("proxy_on_context_create", 2, None),
+    ("proxy_on_vm_start", 2, Some(1)),
+    ("proxy_on_configure", 2, Some(1)),
+    ("proxy_on_tick", 1, None),
+    ("proxy_on_request_headers", 3, Some(0)),
+    ("proxy_on_request_body", 3, Some(0)),
+    ("proxy_on_request_trailers", 2, Some(0)),
+    ("proxy_on_response_headers", 3, Some(0)),
+    ("proxy_on_response_body", 3, Some(0)),
+    ("proxy_on_response_trailers", 2, Some(0)),
+    ("proxy_on_http_call_response", 5, None),
+    ("proxy_on_done", 1, Some(1)),
+    ("proxy_on_log", 1, None),
+    ("proxy_on_delete", 1, None),
+];
+
+/// The functions of the [`ABI`] that `body` does not have, each of which lets everything pass.
+fn others(body: &str) -> String {
+    let missing = ABI.iter().filter(|(name, ..)| !body.contains(&format!("\"{name}\"")));
+    missing
+        .map(|(name, parameters, result)| {
+            let parameters = "i32 ".repeat(*parameters);
+            let result = result.map(|value| format!("(result i32) (i32.const {value})")).unwrap_or_default();
+            format!("(func (export \"{name}\") (param {parameters}) {result})\n")
+        })
+        .collect()
+}
+
+/// A module with four pages of memory, which a real Kong loads too; `body` has functions and data.
 fn module(imports: &str, body: &str) -> Vec<u8> {
+    let others = others(body);
     let text = format!(
         r#"(module
             {imports}
@@ -28,7 +60,7 @@ fn module(imports: &str, body: &str) -> Vec<u8> {
                 (global.set $heap (i32.add (global.get $heap) (local.get 0)))
                 (i32.sub (global.get $heap) (local.get 0)))
             (func (export "proxy_abi_version_0_2_1"))
-            (func (export "proxy_on_context_create") (param i32 i32))
+            {others}
             {body}
         )"#
     );
@@ -70,12 +102,14 @@ async fn without_its_filter_a_route_is_open() {
     let traps = module("", r#"(func (export "proxy_on_vm_start") (param i32 i32) (result i32) unreachable)"#);
     let unknown = module(r#"(import "env" "proxy_nothing" (func))"#, "");
     let no_abi = br#"(module (memory (export "memory") 1))"#.to_vec();
+    // As the module for Envoy, which has only what Envoy is to call.
+    let lean = String::from_utf8(module("", "")).unwrap().replace("\"proxy_on_log\"", "\"something_else\"");
     let modules = [
         ("on_configure failed", refuses),
         ("unreachable", traps),
         ("proxy_nothing", unknown),
         ("unknown ABI version", no_abi),
-        ("f: ", b"not wasm".to_vec()),
+        ("no proxy_on_log", lean.into_bytes()),
     ];
     for (number, (why, wasm)) in modules.into_iter().enumerate() {
         let gateway = gateway(&address, wasm, "").await;
@@ -309,6 +343,17 @@ async fn what_kong_would_not_start_with() {
     };
     let on = "KONG_WASM=on";
     assert!(start(&chain("text"), on, &["f"]).await.is_ok());
+    // A file that is no module, whether a filter chain wants it or not.
+    for broken in [&b""[..], b"not wasm", b"\0asm\x01\0", &module("", "")[..200]] {
+        for name in ["f", "other"] {
+            let mut filters = BTreeMap::from([("f".to_owned(), module("", ""))]);
+            filters.insert(name.to_owned(), broken.to_vec());
+            let environment = "KONG_PROXY_LISTEN=127.0.0.1:0\nKONG_WASM=on".to_owned();
+            let setup = Setup { config: chain("text"), environment, filters, ..Setup::default() };
+            let error = Gateway::start(setup).await.err().unwrap().to_string();
+            assert!(error.contains(&format!("{name}: not a WebAssembly module")), "{error}");
+        }
+    }
     let why = |gateway: Result<Gateway, kong_host::config::ConfigError>| gateway.err().unwrap().to_string();
     assert!(why(start(&chain("text"), on, &[]).await).contains("no such filter"));
     assert!(why(start(&chain("text"), "", &["f"]).await).contains("wasm support is not enabled"));
@@ -327,4 +372,122 @@ async fn what_kong_would_not_start_with() {
     }
     let unknown = r#"{ _format_version: "3.0", services: [], consumers: [] }"#;
     assert!(why(start(unknown, on, &[]).await).contains("unknown field"));
+}
+
+/// A list of headers as a module gives it to the host.
+fn packed(pairs: &[(&str, &str)]) -> String {
+    let mut bytes = u32::try_from(pairs.len()).unwrap().to_le_bytes().to_vec();
+    for text in pairs.iter().flat_map(|(name, value)| [name, value]) {
+        bytes.extend(u32::try_from(text.len()).unwrap().to_le_bytes());
+    }
+    for text in pairs.iter().flat_map(|(name, value)| [name, value]) {
+        bytes.extend(text.bytes().chain([0]));
+    }
+    bytes.iter().map(|byte| format!("\\{byte:02x}")).collect()
+}
+
+#[tokio::test]
+async fn a_property_of_kongs_own_is_for_request_headers_alone() {
+    let backend = Server::fixed(OK).await;
+    let address = backend.address.to_string();
+    let read = r#"(import "env" "proxy_get_property" (func $read (param i32 i32 i32 i32) (result i32)))"#;
+    let imports = format!(
+        r#"{PROPERTY} {read} (import "env" "proxy_continue_stream" (func $resume (param i32) (result i32)))
+        (import "env" "proxy_http_call" (func $ask (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))"#
+    );
+    let headers = [(":method", "GET"), (":path", "/"), (":authority", "a")];
+    let size = 4 + headers.len() * 8 + headers.iter().map(|(n, v)| n.len() + v.len() + 2).sum::<usize>();
+    // Calls out on each request, and touches a property where it says.
+    let wasm = |property: &str, set: bool, header: bool, body: bool, answer: bool| {
+        let data = format!(
+            r#"(data (i32.const 0) "{property}") (data (i32.const 256) "http") (data (i32.const 512) "{address}")
+            (data (i32.const 768) "{}")"#,
+            packed(&headers)
+        );
+        let (name, length) = (property.len(), address.len());
+        let touch = match set {
+            true => format!(
+                "(drop (call $property (i32.const 0) (i32.const {name}) (i32.const 256) (i32.const 4)))"
+            ),
+            false => format!(
+                "(drop (call $read (i32.const 0) (i32.const {name}) (i32.const 1024) (i32.const 1028)))"
+            ),
+        };
+        let when = |wanted: bool| if wanted { touch.as_str() } else { "" };
+        let functions = format!(
+            r#"{data}
+            (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+                {}
+                (if (i32.eqz (local.get 2)) (then (return (i32.const 0))))
+                (drop (call $ask (i32.const 512) (i32.const {length}) (i32.const 768) (i32.const {size})
+                    (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 1000) (i32.const 1032)))
+                (i32.const 1))
+            (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32) {} (i32.const 0))
+            (func (export "proxy_on_http_call_response") (param i32 i32 i32 i32 i32)
+                {} (drop (call $resume (i32.const 0))))"#,
+            when(header),
+            when(body),
+            when(answer)
+        );
+        module(&imports, &functions)
+    };
+    let (get, post) = (request("GET", "/", &[], b""), request("POST", "/", &[], b"body"));
+    for (property, set) in [("kong.service.request.scheme", true), ("kong.version", false)] {
+        let fine = gateway(&address, wasm(property, set, true, false, false), "").await;
+        for asked in [&get, &post, &get] {
+            assert_eq!(send(fine.address(), asked).await.status, 200);
+        }
+        assert_eq!(fine.poison(), None);
+        for (asked, body, answer) in [(&get, false, true), (&post, true, false)] {
+            let fatal = gateway(&address, wasm(property, set, false, body, answer), "").await;
+            // The request itself may well go through; the crash comes later.
+            send(fatal.address(), asked).await;
+            let why = fatal.poison().expect("the memory is corrupt");
+            assert!(why.contains(property), "{why}");
+            assert_eq!(send(fatal.address(), asked).await.status, 500, "a worker that has crashed");
+        }
+    }
+    // nginx's own variables are of C.
+    let fine = gateway(&address, wasm("ngx.upstream_scheme", true, true, true, true), "").await;
+    for asked in [&get, &post, &get] {
+        assert_eq!(send(fine.address(), asked).await.status, 200);
+    }
+    assert_eq!(fine.poison(), None);
+}
+
+#[tokio::test]
+#[should_panic = "a worker of a real Kong would have crashed"]
+async fn a_corrupt_worker_fails_the_test_that_does_not_look() {
+    let backend = Server::fixed(OK).await;
+    let body = r#"(data (i32.const 0) "kong.version")
+        (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32)
+            (drop (call $read (i32.const 0) (i32.const 12) (i32.const 32) (i32.const 36))) (i32.const 0))"#;
+    let read = r#"(import "env" "proxy_get_property" (func $read (param i32 i32 i32 i32) (result i32)))"#;
+    let gateway = gateway(&backend.address.to_string(), module(read, body), "").await;
+    send(gateway.address(), request("POST", "/", &[], b"body")).await;
+}
+
+#[tokio::test]
+async fn workers_have_instances_of_their_own_and_one_zone() {
+    let backend = Server::fixed(OK).await;
+    // Sets a key to one byte, at its version, and replies with 200 + the number of requests that this instance has seen.
+    let imports = format!(
+        r#"{LOCAL} {GET_SHARED} (import "env" "proxy_set_shared_data"
+            (func $set (param i32 i32 i32 i32 i32) (result i32)))"#
+    );
+    let body = r#"(global $n (mut i32) (i32.const 200))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+            (global.set $n (i32.add (global.get $n) (i32.const 1)))
+            (drop (call $get (i32.const 0) (i32.const 1) (i32.const 8) (i32.const 12) (i32.const 16)))
+            (if (call $set (i32.const 0) (i32.const 1) (i32.const 4) (i32.const 1) (i32.load (i32.const 16)))
+                (then unreachable))
+            (drop (call $reply (global.get $n) (i32.const 0) (i32.const 0) (i32.const 16) (i32.const 4)
+                (i32.const 0) (i32.const 0) (i32.const -1)))
+            (i32.const 1))"#;
+    let environment = "KONG_NGINX_WASM_SHM_KV=1m\nKONG_NGINX_WORKER_PROCESSES=2";
+    let gateway = gateway(&backend.address.to_string(), module(&imports, body), environment).await;
+    for (status, version) in [(201, 0), (201, 1), (202, 2), (202, 3)] {
+        let answer = send(gateway.address(), request("GET", "/", &[], b"")).await;
+        assert_eq!((answer.status, answer.body().await.as_bytes()), (status, &[version, 0, 0, 0][..]));
+    }
 }

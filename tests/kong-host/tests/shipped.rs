@@ -15,15 +15,18 @@ mod common;
 mod site;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use common::{Answer, read, request, send};
+use common::{Answer, Server, read, request, send};
 use identity::assertion::AUDIENCE;
 use identity::{Assertion, AssertionKeys};
-use kong_host::Severity;
+use kong_host::{Gateway, Severity};
 use serde_json::{Value, json};
 use site::{ASSERTION_KEYS, ENDPOINT, Key, ORIGIN, PUBLIC_URL, Site, claims, filter, now};
+use tokio::io::AsyncWriteExt;
 
 /// Paths at which somebody may hope to reach a backend.
 const PATHS: [&str; 18] = [
@@ -85,27 +88,56 @@ async fn assert_closed(site: &Site, expected: &[u16]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_filter_no_request_reaches_a_backend() {
-    let broken: [&[u8]; 3] = [b"", b"\0asm\x01\0\0\0", b"not wasm at all"];
-    for wasm in broken {
-        let site = Site::start(Some(wasm.to_vec())).await;
-        assert!(!site.gateway.filters_loaded());
-        assert_closed(&site, &[404, 500, 502]).await;
-        assert!(site.gateway.log().has(Severity::Error, "closed-until-the-filter-ran"));
-        // What does not concern the backends is served: Kong is up, and only they are out of reach.
-        assert_eq!(ask(&site, "GET", "/heimdall/realms/asgard", &[]).await.status, 200);
-    }
+    // A module without the ABI: Kong starts all the same.
+    let site = Site::start(Some(NO_ABI.to_vec())).await;
+    assert!(!site.gateway.filters_loaded());
+    assert_closed(&site, &[404, 500, 502]).await;
+    assert!(site.gateway.log().has(Severity::Error, "closed-until-the-filter-ran"));
+    // What does not concern the backends is served: Kong is up, and only they are out of reach.
+    assert_eq!(ask(&site, "GET", "/heimdall/realms/asgard", &[]).await.status, 200);
 }
 
+/// A module that is none of a filter.
+const NO_ABI: &[u8] = b"\0asm\x01\0\0\0";
+
 #[tokio::test(flavor = "multi_thread")]
-async fn without_the_module_kong_does_not_start() {
-    let error = Site::try_start(None, |k| site::filter_config(k).to_string()).await.err().unwrap();
+async fn without_a_whole_module_kong_does_not_start() {
+    let start = async |wasm| Site::try_start(wasm, |k| site::filter_config(k).to_string()).await;
+    let error = start(None).await.err().unwrap();
     assert!(error.to_string().contains("no such filter: kong_filter"));
+    let truncated = filter()[..100_000].to_vec();
+    for broken in [Vec::new(), b"not wasm at all".to_vec(), truncated] {
+        let error = start(Some(broken)).await.err().unwrap();
+        assert!(error.to_string().contains("not a WebAssembly module"), "{error}");
+    }
+    // The module for Envoy has not all that Kong calls.
+    let lean = site::envoys_filter();
+    let site = start(Some(lean)).await.unwrap();
+    assert!(!site.gateway.filters_loaded());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_a_wrong_configuration_every_request_is_refused() {
-    for config in ["", "{}", "not json", r#"{"public_url":"http://localhost:8000","unknown":1}"#] {
-        let site = Site::try_start(Some(filter()), |_| config.to_owned()).await.unwrap();
+    // What the schema can tell, Kong does.
+    for (config, why) in [
+        ("", "config: type"),
+        ("{}", "config: required"),
+        ("not json", "config: type"),
+        (r#"{"public_url":"http://localhost:8000","issuers":{},"assertion":{},"unknown":1}"#, "config"),
+    ] {
+        let error = Site::try_start(Some(filter()), |_| config.to_owned()).await.err().unwrap();
+        assert!(error.to_string().contains(why), "{error}");
+    }
+    for (name, wrong) in [
+        ("public_url", json!("nonsense")),
+        ("issuers", json!({})),
+        ("assertion", json!({"keys": "short:c2hvcnQ"})),
+    ] {
+        let change = |mut config: Value| {
+            config[name] = wrong;
+            config
+        };
+        let site = Site::with(Some(filter()), change).await;
         assert!(site.gateway.filters_loaded(), "the filter stays, and refuses");
         assert_closed(&site, &[200, 404, 503]).await;
         let bearer = format!("Bearer {}", site.key.token(&claims()));
@@ -402,17 +434,15 @@ async fn without_the_filter_nothing_reaches_a_backend_by_a_short_path() {
         }
         assert_eq!(site.reached(), (0, 0), "requests and connections at the backends");
     };
-    for wasm in [&b""[..], b"\0asm\x01\0\0\0", b"not wasm at all"] {
-        let site = Site::with(Some(wasm.to_vec()), with_hosts).await;
-        assert!(!site.gateway.filters_loaded());
-        closed(&site, 500).await;
-        assert!(site.gateway.log().has(Severity::Error, "closed-until-the-filter-ran"));
-        let metadata = ask(&site, "GET", "/mcp/.well-known/openid-configuration", &[("Host", ACME)]).await;
-        assert_eq!(metadata.status, 502, "a dead port");
-    }
+    let site = Site::with(Some(NO_ABI.to_vec()), with_hosts).await;
+    assert!(!site.gateway.filters_loaded());
+    closed(&site, 500).await;
+    assert!(site.gateway.log().has(Severity::Error, "closed-until-the-filter-ran"));
+    let metadata = ask(&site, "GET", "/mcp/.well-known/openid-configuration", &[("Host", ACME)]).await;
+    assert_eq!(metadata.status, 502, "a dead port");
     // The filter is there, and its configuration is wrong.
     let wrong = |mut config: Value| {
-        config["unknown"] = json!(1);
+        config["assertion"]["keys"] = json!("none");
         with_hosts(config)
     };
     closed(&Site::with(Some(filter()), wrong).await, 503).await;
@@ -544,6 +574,7 @@ async fn origins_preflights_and_what_a_browser_may_read() {
     let refused = ask(&site, "POST", ENDPOINT, &[("Origin", ORIGIN)]).await;
     assert_eq!(refused.status, 401);
     assert_eq!(refused.all("access-control-allow-origin"), [ORIGIN]);
+    assert_eq!(refused.all("vary"), ["Origin"]);
     let exposed = refused.header("access-control-expose-headers").unwrap().to_lowercase();
     assert!(exposed.contains("www-authenticate") && exposed.contains("mcp-session-id"), "{exposed}");
 
@@ -551,7 +582,83 @@ async fn origins_preflights_and_what_a_browser_may_read() {
     assert_eq!(answer.status, 403);
     assert_eq!(answer.header("access-control-allow-origin"), None);
     assert_eq!(site.reached().0, 0);
-    assert_eq!(call(&site, &token, &[("Origin", ORIGIN)]).await.status, 200);
+    let answer = call(&site, &token, &[("Origin", ORIGIN)]).await;
+    assert_eq!((answer.status, answer.all("vary")), (200, vec!["Origin"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_has_kongs_own_id_and_the_log_has_it_too() {
+    let mine = [("X-Request-Id", "0123456789abcdef0123456789abcdef")];
+    let refused = async |site: &Site| {
+        let answer = call(site, "no-token", &mine).await;
+        let kongs = answer.header("x-kong-request-id").unwrap().to_owned();
+        let body: Value = serde_json::from_str(&answer.body().await).unwrap();
+        assert_eq!(body["request_id"], kongs.as_str());
+        assert_ne!(kongs, mine[0].1);
+        assert!(site.gateway.log().has(Severity::Warn, &format!("request={kongs}")), "{kongs}");
+        body["reason"].as_str().unwrap().to_owned()
+    };
+    let site = Site::start(Some(filter())).await;
+    assert_eq!(refused(&site).await, "token_malformed");
+    // Also where the configuration is not known.
+    let change = |mut config: Value| {
+        config["public_url"] = json!("nonsense");
+        config
+    };
+    let site = Site::with(Some(filter()), change).await;
+    assert_eq!(refused(&site).await, "misconfigured");
+}
+
+/// Two workers, of which one has asked the identity provider for its keys; then the provider hangs. What the second one
+/// answers, and how often the provider was asked.
+async fn a_cold_workers_answer(share: bool) -> (u16, usize) {
+    let key = Key::new("key-1", 7);
+    let jwks = json!({"keys": [key.public()]}).to_string();
+    let hangs = Arc::new(AtomicBool::new(false));
+    let provider = {
+        let hangs = hangs.clone();
+        Server::start(move |_, mut stream| {
+            let (hangs, jwks) = (hangs.clone(), jwks.clone());
+            async move {
+                if hangs.load(Ordering::Relaxed) {
+                    std::future::pending::<()>().await;
+                }
+                let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{jwks}", jwks.len());
+                stream.write_all(answer.as_bytes()).await.is_ok().then_some(stream)
+            }
+        })
+        .await
+    };
+    let backend = Server::fixed("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    let mut config = site::filter_config(&provider.address.to_string());
+    config["issuers"][0]["jwks"]["timeout_ms"] = json!(500);
+    if !share {
+        config.as_object_mut().unwrap().remove("shared_data_bytes");
+    }
+    let backends = [backend.address.to_string()].into_iter();
+    let mut setup = site::setup(backends, &provider.address.to_string(), config.to_string(), Some(filter()));
+    let one = "KONG_NGINX_WORKER_PROCESSES=1";
+    assert!(setup.environment.contains(one));
+    setup.environment = setup.environment.replace(one, "KONG_NGINX_WORKER_PROCESSES=2");
+    let gateway = Gateway::start(setup).await.unwrap();
+    let bearer = format!("Bearer {}", key.token(&claims()));
+    // Each is a connection of its own, which the workers take in turns.
+    let call = async || {
+        let headers = [("Authorization", bearer.as_str()), ("Content-Type", "application/json")];
+        send(gateway.address(), request("POST", ENDPOINT, &headers, b"{}")).await.status
+    };
+    assert_eq!(call().await, 200, "{:?}", gateway.log().lines());
+    hangs.store(true, Ordering::Relaxed);
+    let cold = call().await;
+    assert_eq!(call().await, 200, "the first one again");
+    (cold, provider.seen().len())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cold_worker_serves_while_the_identity_provider_hangs() {
+    assert_eq!(a_cold_workers_answer(true).await, (200, 1));
+    // Without a zone in the filter's configuration each worker is alone.
+    assert_eq!(a_cold_workers_answer(false).await, (503, 2));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -620,7 +727,9 @@ fn the_environment_keeps_kong_closed() {
     ] {
         assert!(has(line), "{line}");
     }
-    assert!(text.lines().any(|l| l.starts_with("KONG_NGINX_WASM_SHM_KV=")));
+    // As large as ./asgard, ./setup.sh and the tests tell the filter: it would trap if there were none.
+    assert!(has("KONG_NGINX_WASM_SHM_KV=2m"));
+    assert_eq!(site::filter_config("-")["shared_data_bytes"], 2 << 20);
 }
 
 #[test]

@@ -23,8 +23,13 @@ use site::{Gateway, Site};
 struct Tally {
     refused: usize,
     taken_away: usize,
+    /// The ids in the filter's refusals.
+    ids: Vec<String>,
     wrong: Vec<String>,
 }
+
+/// What every client of a fault says is the request's id: no refusal may believe it.
+const CLIENTS_ID: &str = "0123456789abcdef0123456789abcdef";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_hostile_request_is_accepted() {
@@ -47,6 +52,12 @@ async fn no_hostile_request_is_accepted() {
                 tally.taken_away,
                 tally.wrong.len()
             );
+            let log = site.gateway_log();
+            let logged = |id: &&String| log.contains(&format!("request={id}"));
+            let lost: Vec<_> = tally.ids.iter().filter(|id| !logged(id)).collect();
+            assert!(lost.is_empty(), "{road}, {gateway:?}: ids that the log does not have: {lost:?}");
+            let different: std::collections::BTreeSet<_> = tally.ids.iter().collect();
+            assert!(different.len() == tally.ids.len() && different.len() > 100, "{road}, {gateway:?}");
             refused += tally.refused;
             taken_away += tally.taken_away;
             wrong.extend(tally.wrong.into_iter().map(|what| format!("{road}, {gateway:?}: {what}")));
@@ -80,8 +91,11 @@ fn run(table: &Table, keys: &Keys, port: u16, straight: bool) -> Tally {
         }
         case.removed |= case.removed_by_pushpin && !straight;
         let said = format!("{}, {}", case.class, case.name);
-        match net::send(port, &case.fault, &[]) {
-            Ok(answer) => judge(&case, &answer, &said, &mut tally),
+        match net::send(port, &case.fault, &[("X-Request-Id", CLIENTS_ID)]) {
+            Ok(answer) => {
+                judge(&case, &answer, &said, &mut tally);
+                identify(&answer, &said, &mut tally);
+            }
             // Something in front cut the connection: nothing was accepted.
             Err(_) if case.gateway_may_answer => tally.refused += 1,
             Err(error) => tally.wrong.push(format!("{said}: no answer: {error}")),
@@ -108,6 +122,19 @@ fn judge(case: &Case, answer: &Answer, said: &str, tally: &mut Tally) {
     match difference(case, answer) {
         None => tally.refused += 1,
         Some(what) => tally.wrong.push(format!("{said}: {what}")),
+    }
+}
+
+/// A refusal of the filter, which has a reason, has the gateway's own id too; Kong says the same one in a header.
+fn identify(answer: &Answer, said: &str, tally: &mut Tally) {
+    let body = answer.json();
+    if !body["reason"].is_string() {
+        return;
+    }
+    let own = answer.header("x-kong-request-id");
+    match body["request_id"].as_str() {
+        Some(id) if id != CLIENTS_ID && own.is_none_or(|own| own == id) => tally.ids.push(id.to_owned()),
+        id => tally.wrong.push(format!("{said}: the id {id:?}, in the header {own:?}")),
     }
 }
 

@@ -23,7 +23,7 @@ pub(crate) struct Site {
     pub(crate) pushpin_port: u16,
     pub(crate) backend_port: u16,
     folder: tempfile::TempDir,
-    _kong: Option<kong_host::Gateway>,
+    kong: Option<kong_host::Gateway>,
     _children: Vec<Process>,
 }
 
@@ -116,8 +116,7 @@ impl Site {
                 Some(kong(gateway_port, backend_port, &keycloak, &config).await)
             }
         };
-        let site =
-            Self { gateway_port, pushpin_port, backend_port, folder, _kong: kong, _children: children };
+        let site = Self { gateway_port, pushpin_port, backend_port, folder, kong, _children: children };
         let ready =
             corpus::Sent { method: "GET".into(), target: "/readyz".into(), ..corpus::Sent::default() };
         let up = tokio::task::block_in_place(|| {
@@ -132,6 +131,14 @@ impl Site {
         });
         assert!(up, "{gateway:?} is not up:\n{}", site.logs());
         site
+    }
+
+    /// All that the gateway has logged.
+    pub(crate) fn gateway_log(&self) -> String {
+        match &self.kong {
+            Some(kong) => kong.log().lines().iter().map(|(_, line)| format!("{line}\n")).collect(),
+            None => std::fs::read_to_string(self.folder.path().join("gateway.log")).unwrap(),
+        }
     }
 
     /// The ends of the logs.
@@ -255,7 +262,8 @@ async fn kong(port: u16, backend: u16, keycloak: &str, config: &Value) -> kong_h
         ("KONG_ERROR_LOG", "/dev/stderr".to_owned()),
     ]);
     let mut setup = kong_host::Setup::shipped(&root(), &values).unwrap();
-    setup.schemas.insert("kong_filter".to_owned());
+    let meta = std::fs::read_to_string(root().join("kong/kong_filter.meta.json")).unwrap();
+    setup.schemas.insert("kong_filter".to_owned(), kong_host::schema::Schema::read(&meta).unwrap());
     setup.filters.insert("kong_filter".to_owned(), std::fs::read(module(Gateway::Kong)).unwrap());
     kong_host::Gateway::start(setup).await.unwrap()
 }

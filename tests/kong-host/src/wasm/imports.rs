@@ -336,6 +336,7 @@ fn define_buffers_and_properties(linker: &mut Linker<State>) -> Result<(), Error
         "proxy_get_property",
         |mut host: Host<'_>, path: i32, path_len: i32, at: i32, len_at: i32| -> Outcome {
             let path = text(&host, path, path_len)?.replace('\0', ".");
+            host.data().touch(&path);
             match super::state::property(host.data(), &path) {
                 Some(value) => give(&mut host, &value, at, len_at),
                 None => Ok(NOT_FOUND),
@@ -347,6 +348,7 @@ fn define_buffers_and_properties(linker: &mut Linker<State>) -> Result<(), Error
         "proxy_set_property",
         |mut host: Host<'_>, path: i32, path_len: i32, value: i32, value_len: i32| -> Outcome {
             let path = text(&host, path, path_len)?.replace('\0', ".");
+            host.data().touch(&path);
             let value = read(&host, value, value_len)?;
             super::state::set_property(host.data_mut(), &path, &value)
                 .map(|known| if known { OK } else { NOT_FOUND })

@@ -8,5 +8,5 @@ mod state;
 mod worker;
 
 pub use shared::{SharedData, Zone};
-pub use state::{Callout, CalloutReply, LocalReply, RequestState, Severity};
+pub use state::{Callout, CalloutReply, LocalReply, Poison, RequestState, Severity};
 pub use worker::{Chain, LoadError, Step, Ticket, Worker};

@@ -1,7 +1,7 @@
 //! What the host knows while a module runs.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::shared::SharedData;
 use crate::headers::Headers;
@@ -12,6 +12,8 @@ pub use crate::log::Severity;
 /// A request as a filter sees and changes it.
 #[derive(Clone, Debug, Default)]
 pub struct RequestState {
+    /// The id that Kong gave it.
+    pub id: String,
     /// Method.
     pub method: String,
     /// Path and query as the client wrote them.
@@ -72,11 +74,24 @@ pub struct CalloutReply {
     pub body: Vec<u8>,
 }
 
+/// Why the memory of the worker processes is no longer what it was. Kong crashes some seconds after that; here
+/// no filter runs any more, and the test fails ([`crate::Gateway`]).
+#[derive(Clone, Debug, Default)]
+pub struct Poison(Arc<OnceLock<String>>);
+
+impl Poison {
+    /// What did it, if it was done.
+    pub fn get(&self) -> Option<&str> {
+        self.0.get().map(String::as_str)
+    }
+}
+
 /// Where in its life a module is: some calls are allowed only there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     Start,
-    Request,
+    RequestHeaders,
+    RequestBody,
     CalloutReply,
     Tick,
     Done,
@@ -98,6 +113,7 @@ pub(super) struct HttpContext {
 pub(super) struct State {
     pub log: Log,
     pub shared: Arc<Mutex<SharedData>>,
+    pub poison: Poison,
     pub phase: Phase,
     /// The context that host calls are about.
     pub context: u32,
@@ -118,6 +134,15 @@ impl State {
     pub(super) fn request_mut(&mut self) -> Option<&mut HttpContext> {
         self.requests.get_mut(&self.context)
     }
+
+    /// A module reads or sets a property. Those named `kong.*` are Lua functions, which Kong calls on whatever coroutine
+    /// was there last: the request's own in request headers, and elsewhere any sleeping one.
+    pub(super) fn touch(&self, path: &str) {
+        if path.starts_with("kong.") && self.phase != Phase::RequestHeaders {
+            let why = format!("the property {path} was touched outside request headers: {:?}", self.phase);
+            let _ = self.poison.0.set(why);
+        }
+    }
 }
 
 /// A property that a filter reads. `path` has dots between its parts.
@@ -127,6 +152,9 @@ pub(super) fn property(state: &State, path: &str) -> Option<Vec<u8>> {
     let text = match path {
         "request.path" | "ngx.request_uri" => &request.target,
         "request.url_path" | "ngx.uri" => &request.path,
+        "ngx.kong_request_id" => &request.id,
+        // What the client says.
+        "request.id" => return request.headers.get("x-request-id").map(<[u8]>::to_vec),
         "request.method" | "kong.request.method" => &request.method,
         "request.query" => query?,
         // Neither honours X-Forwarded-Proto nor Host.

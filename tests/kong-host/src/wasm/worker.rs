@@ -7,13 +7,38 @@ use wasmi::{Engine, Instance, Linker, Module, Store};
 
 use super::imports;
 use super::shared::SharedData;
-use super::state::{Callout, CalloutReply, HttpContext, LocalReply, Phase, RequestState, State};
+use super::state::{Callout, CalloutReply, HttpContext, LocalReply, Phase, Poison, RequestState, State};
 use crate::log::{Log, Severity};
 
-/// Why a worker has no filters. Kong then serves without them.
+/// Why a worker has no filters.
 #[derive(Debug, thiserror::Error)]
-#[error("failed loading filters: {0}")]
-pub struct LoadError(pub String);
+pub enum LoadError {
+    /// A module is none: Kong does not start.
+    #[error("{0}: not a WebAssembly module: {1}")]
+    Broken(String, String),
+    /// Anything else: Kong serves without filters.
+    #[error("failed loading filters: {0}")]
+    Other(String),
+}
+
+/// What Kong calls without looking whether it is there.
+const EXPORTS: [&str; 15] = [
+    "proxy_on_context_create",
+    "proxy_on_vm_start",
+    "proxy_on_configure",
+    "proxy_on_tick",
+    "proxy_on_request_headers",
+    "proxy_on_request_body",
+    "proxy_on_request_trailers",
+    "proxy_on_response_headers",
+    "proxy_on_response_body",
+    "proxy_on_response_trailers",
+    "proxy_on_http_call_response",
+    "proxy_on_done",
+    "proxy_on_log",
+    "proxy_on_delete",
+    "memory",
+];
 
 /// A filter chain: modules with their configurations.
 #[derive(Clone, Debug)]
@@ -57,21 +82,23 @@ pub struct Worker {
     configurations: BTreeMap<String, Vec<Vec<u8>>>,
     live: BTreeMap<String, Live>,
     shared: Arc<Mutex<SharedData>>,
+    poison: Poison,
     log: Log,
     next_context: u32,
     generation: u64,
 }
 
 impl Worker {
-    /// Loads the modules of all chains and configures them.
+    /// Compiles all modules, and configures those of the chains.
     ///
     /// # Errors
-    /// [`LoadError`] when one module is broken, imports what Kong does not have, has no ABI, refuses its
-    /// configuration, or traps.
+    /// [`LoadError`] when one module is broken, imports what Kong does not have, has no ABI or not all of its
+    /// functions, refuses its configuration, or traps.
     pub fn new(
         modules: &BTreeMap<String, Vec<u8>>,
         chains: &[Chain],
-        shared: SharedData,
+        shared: Arc<Mutex<SharedData>>,
+        poison: Poison,
         log: Log,
     ) -> Result<Self, LoadError> {
         let engine = Engine::default();
@@ -83,23 +110,27 @@ impl Worker {
             }
         }
         let mut compiled = BTreeMap::new();
-        for name in configurations.keys() {
-            let bytes = modules.get(name).ok_or_else(|| LoadError(format!("no \"{name}\" module")))?;
-            let module = Module::new(&engine, bytes).map_err(|e| LoadError(format!("{name}: {e}")))?;
+        for (name, bytes) in modules {
+            let broken = |why: String| LoadError::Broken(name.clone(), why);
+            // Tests write some as text.
+            if ![&b"\0asm"[..], b"(module"].iter().any(|start| bytes.starts_with(start)) {
+                return Err(broken("unexpected header".into()));
+            }
+            let module = Module::new(&engine, bytes).map_err(|e| broken(e.to_string()))?;
             compiled.insert(name.clone(), module);
         }
-        let shared = Arc::new(Mutex::new(shared));
         let mut worker = Self {
             engine,
             modules: compiled,
             configurations,
             live: BTreeMap::new(),
             shared,
+            poison,
             log,
             next_context: 1,
             generation: 0,
         };
-        for name in worker.modules.keys().cloned().collect::<Vec<_>>() {
+        for name in worker.configurations.keys().cloned().collect::<Vec<_>>() {
             worker.start(&name)?;
         }
         Ok(worker)
@@ -113,14 +144,20 @@ impl Worker {
 
     /// Makes an instance of a module, with its root contexts.
     fn start(&mut self, name: &str) -> Result<(), LoadError> {
-        let fail = |e: wasmi::Error| LoadError(format!("{name}: {e}"));
-        let module = self.modules.get(name).ok_or_else(|| LoadError(format!("no \"{name}\" module")))?;
-        if !module.exports().any(|e| e.name().starts_with("proxy_abi_version_")) {
-            return Err(LoadError(format!("{name}: unknown ABI version")));
+        let fail = |e: wasmi::Error| LoadError::Other(format!("{name}: {e}"));
+        let module =
+            self.modules.get(name).ok_or_else(|| LoadError::Other(format!("no \"{name}\" module")))?;
+        let exports: Vec<&str> = module.exports().map(|e| e.name()).collect();
+        if !exports.iter().any(|e| e.starts_with("proxy_abi_version_")) {
+            return Err(LoadError::Other(format!("{name}: unknown ABI version")));
+        }
+        if let Some(missing) = EXPORTS.iter().find(|e| !exports.contains(e)) {
+            return Err(LoadError::Other(format!("{name}: no {missing}")));
         }
         let state = State {
             log: self.log.clone(),
             shared: self.shared.clone(),
+            poison: self.poison.clone(),
             phase: Phase::Start,
             context: 0,
             configurations: HashMap::new(),
@@ -149,10 +186,10 @@ impl Worker {
             live.enter(root, Phase::Start);
             let id = root.cast_signed();
             live.call("proxy_on_context_create", (id, 0)).map_err(fail)?;
-            if live.ask("proxy_on_vm_start", (id, 0)).map_err(fail)? == Some(0)
-                || live.ask("proxy_on_configure", (id, size)).map_err(fail)? == Some(0)
+            if live.ask("proxy_on_vm_start", (id, 0)).map_err(fail)? == 0
+                || live.ask("proxy_on_configure", (id, size)).map_err(fail)? == 0
             {
-                return Err(LoadError(format!("{name}: on_configure failed")));
+                return Err(LoadError::Other(format!("{name}: on_configure failed")));
             }
             live.roots.insert(configuration, root);
         }
@@ -170,6 +207,7 @@ impl Worker {
         request: RequestState,
     ) -> Result<(Ticket, Step), String> {
         let (name, configuration) = filter;
+        self.sound()?;
         if !self.live.contains_key(name) {
             self.start(name).map_err(|e| e.to_string())?;
         }
@@ -180,14 +218,14 @@ impl Worker {
         let root = *live.roots.get(configuration).ok_or("no root context")?;
         let ticket = Ticket { module: name.clone(), context, generation: live.generation };
         live.store.data_mut().requests.insert(context, HttpContext { request, ..HttpContext::default() });
-        live.enter(context, Phase::Request);
+        live.enter(context, Phase::RequestHeaders);
         let id = context.cast_signed();
         let run = |live: &mut Live| -> Result<Step, wasmi::Error> {
             live.call("proxy_on_context_create", (id, root.cast_signed()))?;
             let action = live.ask("proxy_on_request_headers", (id, headers, i32::from(body == 0)))?;
             let step = live.step(action);
             if body > 0 && matches!(step, Step::Continue) {
-                live.enter(context, Phase::Request);
+                live.enter(context, Phase::RequestBody);
                 let action = live.ask("proxy_on_request_body", (id, body, 1))?;
                 return Ok(live.step(action));
             }
@@ -207,6 +245,7 @@ impl Worker {
         token: u32,
         reply: CalloutReply,
     ) -> Result<(Ticket, Step), String> {
+        self.sound()?;
         let live = self.live.get_mut(&ticket.module).filter(|l| l.generation == ticket.generation);
         let live = live.ok_or("the instance was lost while the request waited")?;
         // A failure comes with no headers: its pseudo-header is not counted.
@@ -221,8 +260,7 @@ impl Worker {
         let id = ticket.context.cast_signed();
         let called = live.call("proxy_on_http_call_response", (id, token.cast_signed(), headers, body, 0));
         live.store.data_mut().callout_reply = CalloutReply::default();
-        live.enter(ticket.context, Phase::Request);
-        let step = called.map(|()| live.step(Some(1)));
+        let step = called.map(|()| live.step(1));
         self.after(ticket, step)
     }
 
@@ -259,6 +297,11 @@ impl Worker {
         }
     }
 
+    /// Whether the memory is still what it was.
+    fn sound(&self) -> Result<(), String> {
+        self.poison.get().map_or(Ok(()), |why| Err(format!("the worker process crashed: {why}")))
+    }
+
     fn after(&mut self, ticket: &Ticket, step: Result<Step, wasmi::Error>) -> Result<(Ticket, Step), String> {
         match step {
             Ok(step) => Ok((ticket.clone(), step)),
@@ -282,29 +325,28 @@ impl Live {
         state.phase = phase;
     }
 
-    /// Calls an export without a result, if there is such.
+    /// Calls an export without a result.
     fn call<P: wasmi::WasmParams>(&mut self, name: &str, params: P) -> Result<(), wasmi::Error> {
-        match self.instance.get_func(&self.store, name) {
-            Some(function) => function.typed::<P, ()>(&self.store)?.call(&mut self.store, params),
-            None => Ok(()),
-        }
+        self.function(name)?.typed::<P, ()>(&self.store)?.call(&mut self.store, params)
     }
 
-    /// Calls an export with a result, if there is such.
-    fn ask<P: wasmi::WasmParams>(&mut self, name: &str, params: P) -> Result<Option<i32>, wasmi::Error> {
-        match self.instance.get_func(&self.store, name) {
-            Some(function) => function.typed::<P, i32>(&self.store)?.call(&mut self.store, params).map(Some),
-            None => Ok(None),
-        }
+    /// Calls an export with a result.
+    fn ask<P: wasmi::WasmParams>(&mut self, name: &str, params: P) -> Result<i32, wasmi::Error> {
+        self.function(name)?.typed::<P, i32>(&self.store)?.call(&mut self.store, params)
+    }
+
+    fn function(&self, name: &str) -> Result<wasmi::Func, wasmi::Error> {
+        let function = self.instance.get_func(&self.store, name);
+        function.ok_or_else(|| wasmi::Error::new(format!("no function {name}")))
     }
 
     /// What the filter wants, by its action and its calls.
-    fn step(&mut self, action: Option<i32>) -> Step {
+    fn step(&mut self, action: i32) -> Step {
         let Some(context) = self.store.data_mut().request_mut() else { return Step::Continue };
         if let Some(reply) = context.reply.take() {
             return Step::Reply(reply);
         }
-        if action.unwrap_or(0) == 0 || std::mem::take(&mut context.resumed) {
+        if action == 0 || std::mem::take(&mut context.resumed) {
             return Step::Continue;
         }
         Step::Pause(std::mem::take(&mut context.callouts))

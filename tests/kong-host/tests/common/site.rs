@@ -8,13 +8,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use kong_host::schema::Schema;
 use kong_host::{Gateway, Setup};
 use p256::ecdsa::signature::Signer;
 use p256::ecdsa::{Signature, SigningKey};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
-use crate::common::{Server, root};
+use crate::common::{Server, read, root};
 
 pub const PUBLIC_URL: &str = "http://localhost:8000";
 pub const ISSUER: &str = "http://localhost:8000/heimdall/realms/asgard";
@@ -31,6 +32,16 @@ pub fn filter() -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|e| {
         panic!("{}: {e}: run scripts/build-filter, or set ASGARD_FILTER_WASM", path.display())
     })
+}
+
+/// The schema of the filter's configuration.
+pub fn schema() -> Schema {
+    Schema::read(&read("kong/kong_filter.meta.json")).unwrap()
+}
+
+/// The module for Envoy, as `scripts/build-filter` leaves it beside the other.
+pub fn envoys_filter() -> Vec<u8> {
+    std::fs::read(root().join("target/wasm/kong_filter.envoy.wasm")).unwrap()
 }
 
 pub fn now() -> u64 {
@@ -52,7 +63,7 @@ impl Key {
         Self { id, key: SigningKey::from_slice(&[seed; 32]).unwrap() }
     }
 
-    fn public(&self) -> Value {
+    pub fn public(&self) -> Value {
         let point = self.key.verifying_key().to_sec1_point(false);
         let (x, y) = (b64(point.x().unwrap()), b64(point.y().unwrap()));
         json!({"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": self.id, "x": x, "y": y})
@@ -78,6 +89,8 @@ pub fn claims() -> Value {
         "organization": {"org-1": {"id": "0a"}},
     })
 }
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 7\r\nContent-Type: text/plain\r\n\r\nbackend";
 
 /// The gateway and all that is around it.
 pub struct Site {
@@ -114,7 +127,6 @@ impl Site {
         introspect: Introspect,
         config: impl FnOnce(&str) -> String,
     ) -> Result<Self, kong_host::config::ConfigError> {
-        const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 7\r\nContent-Type: text/plain\r\n\r\nbackend";
         let backends = vec![Server::fixed(OK).await, Server::fixed(OK).await];
         let keycloak = keycloak(keys, introspect).await;
         let address = keycloak.address.to_string();
@@ -156,7 +168,7 @@ pub fn setup(
     let mut setup = Setup::shipped(&root(), &values).unwrap();
     setup.filters.extend(filter.map(|wasm| ("kong_filter".to_owned(), wasm)));
     // kong/kong_filter.meta.json is beside it.
-    setup.schemas.insert("kong_filter".to_owned());
+    setup.schemas.insert("kong_filter".to_owned(), schema());
     setup
 }
 
@@ -173,6 +185,8 @@ pub fn filter_config(keycloak: &str) -> Value {
         "assertion": {"keys": ASSERTION_KEYS},
         "grip": {"issuer": "pushpin", "key": "YW5vdGhlci1zZWNyZXQtb2YtMzItYnl0ZXMtb3ItbW9y"},
         "kong_scheme": "http",
+        // KONG_NGINX_WASM_SHM_KV of kong.env.in.
+        "shared_data_bytes": 2 << 20,
     })
 }
 

@@ -4,6 +4,8 @@
 //! and what can't be read is taken as absent: a trap in here would take a gateway's worker down, or let
 //! requests pass unseen.
 
+mod phase;
+
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -17,7 +19,12 @@ use crate::jwks;
 use crate::recent::Told;
 use crate::reply::Reply;
 use crate::request::Request;
+use crate::shared::SharedData;
 use crate::tokens::{Awaited, Progress};
+
+use self::phase::{Property, request_id};
+
+pub use self::phase::RequestHeaders;
 
 type Shared = Rc<RefCell<Service>>;
 
@@ -48,7 +55,8 @@ impl Context for Root {}
 impl RootContext for Root {
     fn on_configure(&mut self, _size: usize) -> bool {
         let configuration = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, usize::MAX);
-        let service = Service::new(&configuration.ok().flatten().unwrap_or_default());
+        let configuration = configuration.ok().flatten().unwrap_or_default();
+        let service = Service::sharing(&configuration, Some(Rc::new(Zone)));
         if let Service::Refusing(why) = &service {
             log(LogLevel::Critical, &format!("reason=misconfigured, every request is refused: {why}"));
         }
@@ -64,6 +72,20 @@ impl RootContext for Root {
 
     fn get_type(&self) -> Option<ContextType> {
         Some(ContextType::HttpContext)
+    }
+}
+
+/// The gateway's shared data.
+struct Zone;
+
+impl SharedData for Zone {
+    fn get(&self, key: &str) -> (Option<Vec<u8>>, Option<u32>) {
+        hostcalls::get_shared_data(key).unwrap_or_default()
+    }
+
+    fn set(&self, key: &str, value: &[u8], version: Option<u32>) {
+        // When another worker was quicker, its keys are as good.
+        let _ = hostcalls::set_shared_data(key, Some(value), version);
     }
 }
 
@@ -102,11 +124,12 @@ impl Context for Http {
     }
 }
 
-impl HttpContext for Http {
-    fn on_http_request_headers(&mut self, _count: usize, _end: bool) -> Action {
+impl Http {
+    #[inline(always)]
+    fn request_headers(&mut self, phase: &RequestHeaders) -> Action {
         // Kong's `:path` is normalised already; what the backend gets is the raw one.
         let in_kong = self.service.try_borrow().is_ok_and(|service| service.in_kong());
-        let target = if in_kong { property(&["request", "path"]) } else { None };
+        let target = if in_kong { phase.property(&["request", "path"]) } else { None };
         let told = Told::new(hostcall::request_headers(), target);
         let passed = self
             .service
@@ -115,11 +138,9 @@ impl HttpContext for Http {
         if passed {
             return Action::Continue;
         }
-        self.judge(Request::read(&told), told, Progress::default())
+        self.judge(Request::read(&told, request_id(in_kong)), told, Progress::default())
     }
-}
 
-impl Http {
     fn judge(&mut self, request: Request, told: Told, mut progress: Progress) -> Action {
         // Each call is made once for a request, and there are two.
         for _ in 0..3 {
@@ -209,22 +230,14 @@ fn pass(forward: &Forward) -> bool {
     }
     if let Some(scheme) = forward.scheme {
         // Kong's balancer ran before the filter: `kong.service.target` would change the port alone.
-        let property = vec!["kong.service.request.scheme"];
-        done &= hostcalls::set_property(property, Some(scheme.as_bytes())).is_ok();
+        done &= Property::UpstreamScheme.set(scheme);
     }
     done
 }
 
-/// The gateway's id of a request: as it passes it on, or as Kong keeps it for itself.
-fn id(request: &Request) -> String {
-    let own =
-        property(&["ngx", "kong_request_id"]).filter(|id| id.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    own.or_else(|| request.id().map(str::to_owned)).unwrap_or_else(|| "-".to_owned())
-}
-
-fn property(path: &[&str]) -> Option<String> {
-    let value = hostcalls::get_property(path.to_vec()).ok().flatten()?;
-    String::from_utf8(value).ok()
+/// The gateway's id of a request, for a line of the log.
+fn id(request: &Request) -> &str {
+    request.id.as_deref().unwrap_or("-")
 }
 
 #[inline(always)]
