@@ -278,3 +278,45 @@ fn a_part_that_keeps_dying_is_never_given_up() {
     let log = home.log("supervisor");
     assert!(log.lines().last().unwrap().contains("redis died (signal 9), restarted"), "{log}");
 }
+
+#[test]
+fn the_same_ports_once_more_are_fine_and_others_are_not() {
+    let home = Home::new("ports");
+    let free = asgard::ports::Ports::parse("free").unwrap().gateway.to_string();
+    let up =
+        |ports: &str| home.run(&["up", "-d", "--native", "--no-build", "--only", "redis", "--ports", ports]);
+    for _ in 0..2 {
+        let up = up(&free);
+        assert!(up.status.success(), "{}", text(&up));
+    }
+    assert!(home.run(&["down"]).status.success());
+    let again = up(&free);
+    assert!(again.status.success(), "also when it is down: {}", text(&again));
+    let other = up("1024");
+    assert!(!other.status.success() && text(&other).contains("already written in"), "{}", text(&other));
+}
+
+#[test]
+fn without_a_kong_that_can_run_the_filter_the_error_says_what_to_do() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = Home::new("kong");
+    let folder = home.0.join("path");
+    std::fs::create_dir_all(&folder).unwrap();
+    let up = || {
+        let args = ["up", "-d", "--native", "--no-build", "--gateway", "kong", "--ports", "free"];
+        let output = home.command(&args).env("PATH", &folder).output().unwrap();
+        let _ = std::fs::remove_file(home.0.join("asgard.toml"));
+        output
+    };
+    let none = up();
+    let said = text(&none);
+    assert!(!none.status.success() && said.contains("there is no kong on PATH"), "{said}");
+    assert!(said.contains("install Kong Gateway 3.9") && said.contains("--gateway envoy"), "{said}");
+    // Of another version.
+    let kong = folder.join("kong");
+    std::fs::write(&kong, "#!/bin/sh\necho 3.10.0\n").unwrap();
+    std::fs::set_permissions(&kong, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let said = text(&up());
+    assert!(said.contains("kong is 3.10, not 3.9") && said.contains("--gateway envoy"), "{said}");
+    assert!(!home.0.join("run").exists(), "nothing was started");
+}

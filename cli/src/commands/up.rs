@@ -68,8 +68,9 @@ pub async fn run(paths: &Paths, up: Up) -> Result<ExitCode> {
 /// The state file, written now if there is none.
 fn state(paths: &Paths, ports: Option<&str>) -> Result<State> {
     match (State::load(paths)?, ports) {
+        (Some(state), Some(ports)) if ports != "free" && Ports::parse(ports)? == state.ports => Ok(state),
         (Some(_), Some(_)) => Err(Problem::new(format!(
-            "the ports of this stack are already written in {}",
+            "the ports of this stack are already written in {}, and are others",
             paths.shown(&paths.state_file())
         ))
         .mend("edit that file, or leave --ports out")),

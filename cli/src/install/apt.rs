@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::{JAVA, Needs, Run, fetch, output_of};
-use crate::parts::Gateway;
 use crate::paths::Paths;
 use crate::problem::{Problem, Result};
 use crate::process::find_program;
@@ -100,8 +99,7 @@ pub(super) fn missing(paths: &Paths, state: &State, needs: &Needs) -> Vec<&'stat
     demand(!wants(Kind::Keycloak) || java().is_some(), &["openjdk-17-jre-headless"]);
     let keycloak = !wants(Kind::Keycloak) || fetch::keycloak(paths, state).exists();
     demand(keycloak || find_program("mvn").is_some(), &["maven"]);
-    let envoy =
-        wants(Kind::Gateway) && needs.gateway == Gateway::Envoy && !fetch::envoy(paths, state).exists();
+    let envoy = needs.wants_envoy() && !fetch::envoy(paths, state).exists();
     let node = wants(Kind::Inspector) && fetch::node(paths, state).is_none();
     demand(!(envoy || node) || fetch::python().is_some(), &["python3", "python3-venv"]);
     demand(find_program("setpriv").is_some() && find_program("setsid").is_some(), &["util-linux"]);

@@ -68,7 +68,8 @@ pub struct Needs {
     /// Nothing but these parts (names or kinds); empty: all.
     pub only: Vec<String>,
     /// Build the whole workspace with its tests. Cargo unites the features of what is built together, so tests
-    /// that were built otherwise than the programs would compile most crates a second time.
+    /// that were built otherwise than the programs would compile most crates a second time. And have Envoy, in
+    /// which the filter is tried whatever the stacks' gateway is.
     pub tests: bool,
 }
 
@@ -81,6 +82,10 @@ impl Needs {
         }
         let is_kind = |name: &String| name.split('-').next() == Some(kind.name());
         self.only.is_empty() || self.only.iter().any(is_kind)
+    }
+
+    pub(crate) fn wants_envoy(&self) -> bool {
+        self.wants(Kind::Gateway) && (self.gateway == Gateway::Envoy || self.tests)
     }
 
     fn wants_own(&self) -> bool {
@@ -119,9 +124,11 @@ impl Tools {
             tools.keycloak = file(fetch::keycloak(paths, state))?;
         }
         if needs.wants(Kind::Gateway) {
-            match needs.gateway {
-                Gateway::Envoy => tools.envoy = Some(file(fetch::envoy(paths, state))?),
-                Gateway::Kong => tools.kong = Some(program("kong")?),
+            if needs.gateway == Gateway::Kong {
+                tools.kong = Some(program("kong")?);
+            }
+            if needs.wants_envoy() {
+                tools.envoy = Some(file(fetch::envoy(paths, state))?);
             }
             tools.filter = file(Built::filter(paths))?;
         }
@@ -169,7 +176,7 @@ impl Tools {
             if needs.wants(Kind::Keycloak) {
                 steps.push(scope.spawn(|| fetch::ensure_keycloak(paths, state)));
             }
-            if needs.wants(Kind::Gateway) && needs.gateway == Gateway::Envoy {
+            if needs.wants_envoy() {
                 steps.push(scope.spawn(|| fetch::ensure_envoy(paths, state)));
             }
             if needs.wants(Kind::Inspector) {

@@ -47,6 +47,7 @@ pub(super) fn part(plan: &Plan) -> Result<PartSpec> {
         args,
         env: BTreeMap::new(),
         folder,
+        stale: Vec::new(),
         after: Vec::new(),
         probe: ready(host, plan.state.ports.gateway),
         start_timeout: Duration::from_secs(60),

@@ -57,6 +57,7 @@ pub(super) fn part(plan: &Plan) -> Result<PartSpec> {
         ],
         env: env.map(|(name, value)| (name.to_owned(), value)).into(),
         folder,
+        stale: Vec::new(),
         after: Vec::new(),
         probe: Probe::Tcp(vec![address]),
         start_timeout: Duration::from_secs(60),

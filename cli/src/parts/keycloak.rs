@@ -95,6 +95,7 @@ pub(super) fn part(plan: &Plan) -> Result<PartSpec> {
         args,
         env: env.map(|(name, value)| (name.to_owned(), value)).into(),
         folder: home,
+        stale: Vec::new(),
         after: Vec::new(),
         probe: Probe::Http(format!("http://{}/health/ready", Plan::local(ports.keycloak_management))),
         start_timeout: Duration::from_secs(240),

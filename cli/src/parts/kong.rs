@@ -51,6 +51,8 @@ pub(super) fn part(plan: &Plan) -> Result<PartSpec> {
         args: vec!["start".to_owned(), "--prefix".to_owned(), prefix.display().to_string()],
         env,
         folder,
+        // After kill -9 Kong believes that it still runs.
+        stale: vec![prefix.join("pids/nginx.pid")],
         after: Vec::new(),
         probe: envoy::ready(host, plan.state.ports.gateway),
         start_timeout: Duration::from_secs(60),

@@ -49,6 +49,7 @@ pub(super) fn part(plan: &Plan) -> Result<PartSpec> {
         args: vec![format!("--config={}", folder.join("pushpin.conf").display())],
         env: BTreeMap::new(),
         folder,
+        stale: Vec::new(),
         after: Vec::new(),
         probe: Probe::Tcp(vec![
             Plan::local(ports.pushpin_sub),

@@ -40,6 +40,7 @@ pub(super) fn part(plan: &Plan) -> Result<PartSpec> {
         args: args.map(str::to_owned).into(),
         env: BTreeMap::new(),
         folder,
+        stale: Vec::new(),
         after: Vec::new(),
         probe: Probe::Redis(address),
         start_timeout: Duration::from_secs(60),

@@ -240,3 +240,12 @@ fn the_realm_has_each_resource_as_client_and_audience_and_every_policy_of_regist
         }
     }
 }
+
+#[test]
+fn kong_does_not_take_an_old_pid_for_itself() {
+    let filled = fill(Gateway::Kong);
+    let gateway = filled.parts.iter().find(|part| part.kind == Kind::Gateway).unwrap();
+    // KONG_PREFIX, and where nginx's master writes its pid in it.
+    let prefix = Path::new(&gateway.env["KONG_PREFIX"]);
+    assert_eq!(gateway.stale, [prefix.join("pids/nginx.pid")]);
+}

@@ -29,6 +29,7 @@ pub(super) fn part(plan: &Plan, number: u16) -> PartSpec {
         args: Vec::new(),
         env,
         folder: plan.paths.run(),
+        stale: Vec::new(),
         after: vec!["redis".to_owned(), "pushpin".to_owned()],
         probe: Probe::Http(format!("http://{address}/readyz")),
         start_timeout: Duration::from_secs(60),

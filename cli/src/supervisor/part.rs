@@ -56,6 +56,8 @@ pub struct PartSpec {
     pub env: BTreeMap<String, String>,
     /// Where it runs.
     pub folder: PathBuf,
+    /// Files of an earlier run that would keep it from starting; removed before each start.
+    pub stale: Vec<PathBuf>,
     /// Parts that must have been ready once before this one starts.
     pub after: Vec<String>,
     /// What shows that it is ready.

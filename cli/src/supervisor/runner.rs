@@ -148,6 +148,14 @@ impl Runner {
 
     fn spawn(&self) -> Result<Child> {
         rotate(&self.log);
+        for file in &self.spec.stale {
+            match std::fs::remove_file(file) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Problem::io("remove", file, &e));
+                }
+                _ => {}
+            }
+        }
         let log = OpenOptions::new()
             .create(true)
             .append(true)
@@ -294,5 +302,75 @@ fn rotate(log: &Path) {
     if std::fs::metadata(log).is_ok_and(|m| m.len() > MAX_LOG) {
         let _ = std::fs::copy(log, log.with_extension("log.1"));
         let _ = OpenOptions::new().write(true).truncate(true).open(log);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::Probe;
+    use crate::supervisor::part::Kind;
+
+    #[tokio::test]
+    async fn what_a_killed_part_left_does_not_keep_it_from_starting() {
+        let folder = std::env::temp_dir().join(format!("asgard-runner-{:016x}", rand::random::<u64>()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("pid");
+        // As Kong does: it believes the file, and leaves it behind when it is killed.
+        let script = "test ! -e pid || exit 1; echo $$ > pid; exec sleep 600";
+        let spec = PartSpec {
+            name: "gateway".to_owned(),
+            kind: Kind::Gateway,
+            address: String::new(),
+            program: PathBuf::from("/bin/sh"),
+            args: vec!["-c".to_owned(), script.to_owned()],
+            env: std::collections::BTreeMap::new(),
+            folder: folder.clone(),
+            stale: vec![file.clone()],
+            after: Vec::new(),
+            probe: Probe::Tcp(Vec::new()),
+            start_timeout: Duration::from_secs(60),
+            stop_timeout: Duration::from_secs(5),
+            orphan_signal: Signal::SIGKILL,
+            stop_wave: 0,
+        };
+        std::fs::write(&file, "1").unwrap();
+        let (orders, received) = mpsc::channel(4);
+        let (state, mut seen) = watch::channel(PartState::default());
+        let runner = Runner {
+            spec: Arc::new(spec),
+            log: folder.join("log"),
+            see: String::new(),
+            after: Vec::new(),
+            state,
+            orders: received,
+            ledger: Ledger::new(&folder),
+        };
+        let task = tokio::spawn(runner.run());
+        let mut up = async || {
+            let runs = |state: &PartState| {
+                let own = std::fs::read_to_string(&file).unwrap_or_default().trim().parse().ok();
+                state.ready && state.pid.is_some() && state.pid == own
+            };
+            let state = tokio::time::timeout(Duration::from_secs(30), seen.wait_for(runs)).await;
+            state.expect("it is up in time").unwrap().pid.unwrap()
+        };
+        let first = up().await;
+        process::signal_process(first, Signal::SIGKILL);
+        let mut second = up().await;
+        while second == first {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            second = up().await;
+        }
+        // By order, as `reload` does it.
+        for order in [Order::Stop, Order::Start] {
+            let (done, was_done) = oneshot::channel();
+            orders.send(order(done)).await.unwrap();
+            was_done.await.unwrap();
+        }
+        assert_ne!(up().await, second);
+        drop(orders);
+        task.await.unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

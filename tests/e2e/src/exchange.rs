@@ -6,6 +6,27 @@ use serde_json::Value;
 
 use crate::sse::{Piece, Reader};
 
+/// What a gateway says of a request in the answer's headers, different each time: the date, and the ids and times of Kong
+/// and of Envoy.
+const GATEWAYS_OWN: [&str; 8] = [
+    "date",
+    "x-request-id",
+    "x-envoy-upstream-service-time",
+    "x-kong-request-id",
+    "x-kong-proxy-latency",
+    "x-kong-upstream-latency",
+    "x-kong-response-latency",
+    "x-kong-upstream-status",
+];
+
+/// The headers of an answer by which two answers can be compared, whatever the gateway: `name: value`, sorted.
+pub fn comparable_headers(headers: &reqwest::header::HeaderMap) -> Vec<String> {
+    let own = headers.iter().filter(|(name, _)| !GATEWAYS_OWN.contains(&name.as_str()));
+    let mut lines: Vec<_> = own.map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+    lines.sort();
+    lines
+}
+
 /// How long an answer may be silent before it counts as stuck.
 const SILENCE: Duration = Duration::from_secs(40);
 
@@ -302,4 +323,27 @@ fn causes(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_either_gateway_adds_is_not_compared() {
+        let headers = |more: [(&'static str, &str); 4]| {
+            let all = more.into_iter().chain([("b", "2"), ("a", "1")]);
+            all.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+        };
+        let kong = [
+            ("x-kong-request-id", "1"),
+            ("x-kong-proxy-latency", "2"),
+            ("x-kong-upstream-latency", "3"),
+            ("date", "4"),
+        ];
+        let envoy =
+            [("x-request-id", "5"), ("x-envoy-upstream-service-time", "6"), ("date", "7"), ("Date", "8")];
+        assert_eq!(comparable_headers(&headers(kong)), ["a: 1", "b: 2"]);
+        assert_eq!(comparable_headers(&headers(envoy)), ["a: 1", "b: 2"]);
+    }
 }

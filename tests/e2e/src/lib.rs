@@ -31,7 +31,7 @@ pub mod tokens;
 
 pub use breaks::Breaks;
 pub use client::{Client, Era};
-pub use exchange::{Exchange, Form};
+pub use exchange::{Exchange, Form, comparable_headers};
 pub use http_sse::SseClient;
 pub use journal::Journal;
 pub use stack::{Road, Stack};

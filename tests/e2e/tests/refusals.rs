@@ -307,8 +307,11 @@ async fn the_command_explains_refusals_and_rights() {
     ] {
         let organisation = if token.is_empty() { "org-1" } else { "org-2" };
         let client = Client::at(stack.endpoint(road, organisation), token);
-        let exchange = client.tool("echo", json!({"text": "x"})).await;
+        let request = client.build(7, "tools/call", json!({"name": "echo", "arguments": {"text": "x"}}));
+        let mine = "0123456789abcdef0123456789abcdef";
+        let exchange = Exchange::of(request.header("x-request-id", mine), 7).await.to_end().await;
         let body: Value = serde_json::from_str(&exchange.text).unwrap();
+        assert_ne!(body["request_id"], mine, "a client does not name its own request");
         let id = body["request_id"].as_str().unwrap_or_else(|| panic!("no request_id: {body}")).to_owned();
         e2e::stack::wait("the gateway's log has the refusal", Duration::from_secs(20), async || {
             let (ok, text) = asgard(&["why", &id]).await;

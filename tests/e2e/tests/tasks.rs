@@ -162,13 +162,7 @@ async fn a_task_of_somebody_else_is_unknown() {
                 let mut params = more.clone();
                 params["taskId"] = json!(id);
                 let response = client.build(5, method, params).send().await.unwrap();
-                let mut headers: Vec<(String, String)> = response
-                    .headers()
-                    .iter()
-                    .filter(|(name, _)| *name != "date" && *name != "x-envoy-upstream-service-time")
-                    .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
-                    .collect();
-                headers.sort();
+                let headers = e2e::comparable_headers(response.headers());
                 (response.status().as_u16(), headers, response.text().await.unwrap())
             };
             let unknown = seen(&client, &made_up).await;
