@@ -165,7 +165,7 @@ pub const SUITES: &[Suite] = &[
         name: "kong",
         shows: "Kong's files in a host that behaves as Kong does and in a real nginx; the compose file",
         command: cargo_test!(
-            "--test", "shipped", "--test", "host", "--test", "faults", "--test", "nginx", "--test", "compose"
+            "--test", "shipped", "--test", "workers", "--test", "host", "--test", "faults", "--test", "nginx", "--test", "compose"
         ),
         needs: &[Need::Filter, Need::Programs, NGINX, NGINX_LUA, COMPOSE],
         limit_s: minutes(20),

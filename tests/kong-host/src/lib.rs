@@ -19,8 +19,10 @@ pub mod plugins;
 pub mod proxy;
 pub mod router;
 pub mod schema;
+pub mod setup;
 pub mod template;
 pub mod wasm;
 
-pub use gateway::{Gateway, Setup};
+pub use gateway::Gateway;
 pub use log::{Log, Severity};
+pub use setup::Setup;
