@@ -311,7 +311,7 @@ fn without_a_kong_that_can_run_the_filter_the_error_says_what_to_do() {
     let none = up();
     let said = text(&none);
     assert!(!none.status.success() && said.contains("there is no kong on PATH"), "{said}");
-    assert!(said.contains("install Kong Gateway 3.9") && said.contains("--gateway envoy"), "{said}");
+    assert!(said.contains("Install Kong Gateway 3.9") && said.contains("--gateway envoy"), "{said}");
     // Of another version.
     let kong = folder.join("kong");
     std::fs::write(&kong, "#!/bin/sh\necho 3.10.0\n").unwrap();
