@@ -30,6 +30,7 @@ pub async fn run(paths: &Paths, up: Up) -> Result<ExitCode> {
         && up.only.is_empty()
         && compose::is_usable(paths).await
     {
+        only_native(&up)?;
         return compose::up(paths, &state, up.detach).await;
     }
     if !Lock::is_free(paths) {
@@ -62,6 +63,23 @@ pub async fn run(paths: &Paths, up: Up) -> Result<ExitCode> {
         detach(paths, &state, &up, gateway, begun).await
     } else {
         supervise::foreground(&plan, up.parent, begun).await
+    }
+}
+
+/// What the compose file decides by itself is not taken and then ignored.
+fn only_native(up: &Up) -> Result<()> {
+    let options = [
+        ("--backends", up.backends.is_some()),
+        ("--workers", up.workers.is_some()),
+        ("--ports", up.ports.is_some()),
+        ("--no-inspector", up.no_inspector),
+    ];
+    match options.iter().find(|(_, given)| *given) {
+        None => Ok(()),
+        Some((option, _)) => Err(Problem::new(format!(
+            "{option} is for native parts, and a container engine is here, which takes docker-compose.yml"
+        ))
+        .mend("add --native, or leave it out and change docker-compose.yml")),
     }
 }
 
@@ -204,6 +222,19 @@ async fn detach(paths: &Paths, state: &State, up: &Up, gateway: Gateway, begun: 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_compose_file_ignores_is_refused() {
+        assert!(only_native(&Up { detach: true, ..Up::default() }).is_ok());
+        for up in [
+            Up { backends: Some(3), ..Up::default() },
+            Up { workers: Some(3), ..Up::default() },
+            Up { ports: Some("free".into()), ..Up::default() },
+            Up { no_inspector: true, ..Up::default() },
+        ] {
+            assert!(only_native(&up).unwrap_err().mend.unwrap().contains("--native"), "{up:?}");
+        }
+    }
 
     #[test]
     fn kong_tells_its_version() {

@@ -13,6 +13,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -37,6 +38,8 @@ use crate::broadcast::{Audience, Broadcaster, MAX_NOTICE, Notice};
 const BODY: usize = 2 * MAX_NOTICE;
 /// The shortest token that is one.
 const TOKEN: usize = 32;
+/// How long a request may take, from its head to its answer: most of it is the arrival of the body.
+const TIME: Duration = Duration::from_secs(30);
 
 /// What administrators prove themselves with.
 #[derive(Clone)]
@@ -80,7 +83,9 @@ pub fn routes(broadcaster: Broadcaster, token: AdminToken) -> Router {
         let token = token.clone();
         async move {
             if token.is_in(request.headers()) {
-                return next.run(request).await;
+                let late = "It took too long. Send it again, faster; an audience may have been notified.";
+                let answer = tokio::time::timeout(TIME, next.run(request)).await;
+                return answer.unwrap_or_else(|_| error(StatusCode::REQUEST_TIMEOUT, late));
             }
             let challenge = [(WWW_AUTHENTICATE, "Bearer realm=\"asgard admin\"")];
             (challenge, error(StatusCode::UNAUTHORIZED, "Send the admin token: Authorization: Bearer ..."))

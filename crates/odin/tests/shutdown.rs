@@ -240,3 +240,77 @@ async fn a_worker_that_is_shut_down_ends_what_it_has_and_takes_nothing_more() {
     wait("no thread", || beats() == 0).await;
     serving.abort();
 }
+
+/// A server whose tool blocks its thread for ever.
+struct Blocked;
+
+impl ServerHandler for Blocked {
+    fn get_info(&self) -> ServerConfig {
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+    }
+
+    fn get_tool(&self, name: &str) -> Option<Tool> {
+        (name == "wait").then(tool)
+    }
+
+    async fn call_tool(
+        &self,
+        _: CallToolRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        eprintln!("BLOCKED");
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+/// Ended with the test, whatever becomes of that.
+struct Running(std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What `a_tool_that_blocks_its_thread_does_not_keep_the_process` runs in a process of its own.
+#[test]
+#[ignore = "a program, not a test"]
+fn blocked_program() {
+    use clap::Parser;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
+    let program = odin::Program::parse_from(["blocked"]);
+    runtime.block_on(program.serve(Blocked));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tool_that_blocks_its_thread_does_not_keep_the_process() {
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "blocked_program", "--nocapture"])
+        .env("ASGARD_LISTEN", address.to_string())
+        .env_remove("ASGARD_REDIS_URL")
+        .stdout(std::process::Stdio::null())
+        .stderr(log.reopen().unwrap())
+        .spawn()
+        .unwrap();
+    let mut child = Running(child);
+    let said = |what: &str| std::fs::read_to_string(log.path()).unwrap().contains(what);
+    wait("the program listens", || said("listening")).await;
+    let calling = tokio::spawn(call(address));
+    wait("its tool blocks", || said("BLOCKED")).await;
+    let pid = rustix::process::Pid::from_raw(child.0.id().cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let mut ended = None;
+    wait("the process ends", || {
+        ended = child.0.try_wait().unwrap();
+        ended.is_some()
+    })
+    .await;
+    assert!(said("is ended with the process"), "{ended:?}");
+    assert_eq!(ended.unwrap().code(), Some(1));
+    calling.abort();
+}

@@ -14,6 +14,9 @@ const LONG: u64 = 80_000;
 /// More than a body may take.
 const PATIENCE: Duration = Duration::from_secs(150);
 
+/// Bytes of a body that Pushpin keeps to itself until it is whole; what is larger it passes on as it comes.
+const PUSHPIN: usize = 100_000;
+
 /// Sends a head and the beginning of a body, then a byte each second if it is to trickle. What comes back.
 async fn upload(client: &Client, trickle: bool) -> String {
     let url = reqwest::Url::parse(&client.endpoint).unwrap();
@@ -21,12 +24,13 @@ async fn upload(client: &Client, trickle: bool) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let head = format!(
         "POST {} HTTP/1.1\r\nhost: localhost:{}\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n\
-         accept: application/json, text/event-stream\r\ncontent-length: 5000\r\n\r\n{{",
+         accept: application/json, text/event-stream\r\ncontent-length: 1000000\r\n\r\n",
         url.path(),
         url.port_or_known_default().unwrap(),
         client.token
     );
     stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&vec![b' '; PUSHPIN + 50_000]).await.unwrap();
     let (mut reader, mut writer) = stream.split();
     let drip = async {
         while trickle && writer.write_all(b" ").await.is_ok() {
