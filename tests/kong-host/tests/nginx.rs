@@ -60,6 +60,7 @@ impl Nginx {
             ("BACKEND_HOST", backend.ip().to_string()),
             ("BACKEND_PORT", backend.port().to_string()),
             ("LISTEN", address.to_string()),
+            ("CLIENT_TIMES", client_times()),
         ]);
         let folder = tempfile::tempdir().unwrap();
         for (template, file) in [
@@ -106,6 +107,17 @@ impl Drop for Nginx {
         let _ = Command::new("kill").arg(self.process.id().to_string()).status();
         let _ = self.process.wait();
     }
+}
+
+/// The times of what clients send, as kong.env gives them to nginx.
+fn client_times() -> String {
+    let env = read("kong/kong.env.in");
+    let times = env.lines().filter_map(|line| {
+        let (name, value) = line.strip_prefix("KONG_NGINX_HTTP_")?.split_once('=')?;
+        (name.starts_with("CLIENT_") && name.ends_with("_TIMEOUT"))
+            .then(|| format!("{} {value};", name.to_lowercase()))
+    });
+    times.collect::<Vec<_>>().join("\n    ")
 }
 
 /// The chunks of Lua that kong.yml gives to pre-function at the MCP routes.
@@ -431,5 +443,38 @@ async fn more_headers_than_a_filter_would_see_are_refused() {
         let headers: Vec<_> = names.iter().take(count).map(|n| (n.as_str(), "x")).collect();
         assert_eq!(send(nginx.address, call(&headers, b"{}")).await.status, status, "{count}");
     }
+    assert_eq!(backend.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn uploads_have_a_time_and_answers_have_none() {
+    // Longer than the pause that a body may have.
+    const PAUSE: Duration = Duration::from_secs(12);
+    assert_eq!(client_times(), "client_header_timeout 15s;\n    client_body_timeout 10s;");
+    let backend = Server::start(|_, mut stream| async move {
+        let head =
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n\
+            f\r\ndata: first..\n\n\r\n";
+        stream.write_all(head).await.unwrap();
+        tokio::time::sleep(PAUSE).await;
+        stream.write_all(b"d\r\ndata: second\n\r\n0\r\n\r\n").await.unwrap();
+        Some(stream)
+    })
+    .await;
+    let nginx = Nginx::start(backend.address, &[dead_address()]).await;
+    let answer = async { send(nginx.address, call(&[], b"{}")).await.body().await };
+    let upload = async {
+        let mut stream = TcpStream::connect(nginx.address).await.unwrap();
+        let head = "POST /api/v1/mcp/org-1 HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut said = Vec::new();
+        let ended = tokio::time::timeout(PAUSE * 4, stream.read_to_end(&mut said)).await;
+        ended.expect("nginx ends a body that stops").unwrap();
+        String::from_utf8_lossy(&said).into_owned()
+    };
+    let (answer, said) = tokio::join!(answer, upload);
+    assert_eq!(answer, "data: first..\n\ndata: second\n");
+    assert!(said.is_empty() || said.starts_with("HTTP/1.1 408"), "{said}");
+    // No backend saw the half of it.
     assert_eq!(backend.seen().len(), 1);
 }
