@@ -10,7 +10,7 @@ mod world;
 
 use world::{Faults, World};
 
-const SEEDS: u64 = 20_000;
+const SEEDS: u64 = 40_000;
 
 fn explore(name: &str, faults: Faults, most: u32) {
     if let Ok(seed) = std::env::var("SIMULATION_SEED") {

@@ -15,6 +15,9 @@ const CLOSE_AFTER: u64 = 50;
 /// After this time Pushpin may have forgotten the item ids that it saw, so that a repeat would come through
 /// twice. Milliseconds, with a margin to Pushpin's 60 s.
 const IDS_REMEMBERED: u64 = 50_000;
+/// On a stream that outlives its call nothing shows that the answer arrived. A link that breaks with the answer in it
+/// shows within this time that it did not, in milliseconds.
+const LINGER: u64 = 250;
 /// How long to wait for the unsubscription that follows a close before the close is sent again, in
 /// milliseconds; and how often.
 const CLOSE_AGAIN: u64 = 2_000;
@@ -208,6 +211,8 @@ pub struct Delivery {
     /// How many of `items` went out on the open gate; one more when the answer did.
     written: usize,
     final_written: bool,
+    /// When the answer went out, on a stream that outlives the call.
+    final_at: u64,
     closing: Option<Closing>,
     /// When the first item went out on the current channel: `(channel, time)`.
     first_write: Option<(u32, u64)>,
@@ -241,6 +246,7 @@ impl Delivery {
             gate: None,
             written: 0,
             final_written: false,
+            final_at: 0,
             closing: None,
             first_write: None,
             unsubscribed: None,
@@ -363,7 +369,10 @@ impl Delivery {
         for item in items {
             match item {
                 Send::Event(..) | Send::Burn(_) => self.written += 1,
-                Send::Final(..) => self.final_written = true,
+                Send::Final(..) => {
+                    self.final_written = true;
+                    self.final_at = now;
+                }
                 Send::Close => {
                     let tries = self.closing.map_or(0, |closing| closing.tries);
                     self.closing = Some(Closing { sent: now, tries: tries + 1 });
@@ -444,7 +453,10 @@ impl Delivery {
             _ => None,
         };
         let log = self.items.iter().filter_map(event).collect();
-        (run, self.state.clone(), self.out.clone(), log)
+        // The lost record may have had events of an EMIT that was not answered: they come again, and must not count
+        // already.
+        let hi = u32::try_from(self.items.len()).unwrap_or(u32::MAX);
+        (run, State { hi, ..self.state.clone() }, self.out.clone(), log)
     }
 
     fn see(&mut self, view: Result<State, Gone>) {
@@ -466,9 +478,10 @@ impl Delivery {
         let Reach::Held { from, .. } = state.reach else { return };
         self.gate = Some(Gate { channel, pushpin, opened: now, from });
         self.closing = None;
-        // A stream that outlives the call can't be closed when repeats might come through: nothing is
-        // repeated.
-        if !self.shared {
+        // All goes out again, and Pushpin drops what it has seen; but a stream that outlives the call can't be
+        // closed when repeats might come through.
+        let known = self.first_write.is_none_or(|(ch, at)| ch != channel || now < at + IDS_REMEMBERED);
+        if !self.shared || known {
             self.final_written = false;
             self.written = 0;
         }
@@ -536,6 +549,9 @@ impl Delivery {
             return Action::Send { pushpin: gate.pushpin, channel, items };
         }
         match (self.final_written, self.shared) {
+            (true, true) if now < self.final_at + LINGER => {
+                Action::Wait { until: Some(self.final_at + LINGER) }
+            }
             (true, true) => Action::Published,
             (true, false) => self.close(gate, now),
             (false, _) => Action::Wait { until: None },

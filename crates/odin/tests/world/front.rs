@@ -65,9 +65,12 @@ impl World {
         self.say(format!("call {number}: enqueue → {reply:?}"));
         match reply {
             Enqueue::Accepted => {
-                if self.calls[number].again > 0 {
-                    self.calls[number].client.wrong = Some("its repetition began another call".into());
+                let call = &mut self.calls[number];
+                if call.again > 0 && call.bodies > 0 {
+                    call.client.wrong = Some("its repetition began another call".into());
                 }
+                // The one before was withdrawn.
+                call.id = id;
                 self.calls[number].front = Front::Waiting;
                 self.leave_to_stream(number);
             }

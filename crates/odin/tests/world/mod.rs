@@ -351,6 +351,7 @@ impl World {
                 self.now.fetch_add(step, Ordering::Relaxed);
                 // Only a fault keeps a part from its regular work.
                 self.ask_all();
+                self.deliver_to_streams();
                 for worker in 0..self.workers.len() {
                     if self.workers[worker].paused && self.rng.random_range(0..8) == 0 {
                         self.workers[worker].paused = false;
