@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::site::USER;
 
@@ -142,6 +142,8 @@ impl Stream {
 
     /// The next event's data, empty ones included. None: the stream has ended; an error: it was cut.
     async fn event(&mut self) -> Result<Option<String>, String> {
+        // Comments that keep the stream alive don't count.
+        let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\n\n") {
                 let event: Vec<u8> = self.buffer.drain(..end + 2).collect();
@@ -158,7 +160,7 @@ impl Stream {
                 }
                 continue;
             }
-            match timeout(PATIENCE, self.response.chunk()).await {
+            match timeout_at(deadline, self.response.chunk()).await {
                 Ok(Ok(Some(chunk))) => self.buffer.extend_from_slice(&chunk),
                 Ok(Ok(None)) => return Ok(None),
                 Ok(Err(error)) => return Err(error.to_string()),
