@@ -21,7 +21,9 @@ fn at_once(journal: &[serde_json::Value]) -> i32 {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_process_has_the_settings_of_its_worker() {
     let settings = ["--concurrency", "2", "--task-concurrency", "3", "--worker", "loki"];
-    let backend = Backend::start(&settings, &[]).await;
+    // All slots for one user: what is counted is the worker's own number.
+    let shares = [("ASGARD_ORGANISATION_SHARE", "100"), ("ASGARD_PRINCIPAL_SHARE", "100")];
+    let backend = Backend::start(&settings, &shares).await;
     let wait_ms = json!({"total_ms": 300, "events": 1});
     let calls = (0..6).map(|_| async {
         let answer = backend.call("a", "slow_echo", wait_ms.clone()).send().await.unwrap();
