@@ -48,11 +48,13 @@ fn check(schema: &Value, value: &Value, at: &str) -> Result<(), String> {
             "maxProperties" => value
                 .as_object()
                 .is_none_or(|members| says.as_u64().is_some_and(|most| members.len() as u64 <= most)),
-            "required" => value.as_object().is_none_or(|members| {
-                says.as_array().is_some_and(|names| {
-                    names.iter().all(|name| name.as_str().is_some_and(|n| members.contains_key(n)))
-                })
-            }),
+            "required" => {
+                // Lua's empty object may come as an empty list.
+                let has = |name: &str| value.get(name).is_some();
+                let demanded = value.is_object() || value.is_array();
+                let names = says.as_array().into_iter().flatten();
+                !demanded || names.into_iter().all(|name| name.as_str().is_some_and(has))
+            }
             "anyOf" => {
                 says.as_array().is_some_and(|list| list.iter().any(|one| check(one, value, at).is_ok()))
             }
