@@ -181,6 +181,23 @@ async fn the_list_says_what_each_tool_is() {
 }
 
 #[tokio::test]
+async fn a_label_is_in_the_answer_and_in_the_journal() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("journal");
+    let runner = toolbox(Config { journal: Some(file.clone()), ..Config::default() });
+    for label in ["one of them", ""] {
+        let arguments = json!({ "total_ms": 0, "label": label });
+        let (answer, _) = run(&runner, call(Era::Modern, "slow_count", arguments)).await;
+        assert_eq!(answer["result"]["structuredContent"]["label"].as_str().unwrap_or_default(), label);
+    }
+    let labels: Vec<_> = journal(&file).iter().map(|line| line["label"].clone()).collect();
+    assert_eq!(labels, [json!("one of them"), json!("one of them"), Value::Null, Value::Null]);
+    let long = json!({ "total_ms": 0, "label": "x".repeat(65) });
+    let (answer, _) = run(&runner, call(Era::Modern, "slow_count", long)).await;
+    assert_eq!(answer["result"]["isError"], true, "{answer}");
+}
+
+#[tokio::test]
 async fn a_report_shows_each_step_and_comes_out_the_same() {
     let runner = toolbox(Config::default());
     let mut results = BTreeSet::new();

@@ -14,6 +14,8 @@ pub struct Line {
     pub call: String,
     /// The tool.
     pub tool: String,
+    /// The name that the client gave the call.
+    pub label: Option<String>,
     /// `start`, `step`, `end` or `dropped`.
     pub event: String,
     /// The step's number.

@@ -12,6 +12,9 @@ use std::{
 
 use serde::Serialize;
 
+/// Bytes of a call's label, at most; a longer one is not in the journal.
+pub(crate) const MAX_LABEL: usize = 64;
+
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -30,6 +33,8 @@ pub enum Event {
 struct Line<'a> {
     call: &'a str,
     tool: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<&'a str>,
     event: Event,
     #[serde(skip_serializing_if = "Option::is_none")]
     step: Option<u64>,
@@ -51,11 +56,17 @@ impl Journal {
     }
 
     /// Appends one line, in one write: lines of several processes don't mix.
-    pub(crate) fn write(&self, call: &str, tool: &str, event: Event, step: Option<u64>) {
+    pub(crate) fn write(
+        &self,
+        call: &str,
+        (tool, label): (&str, Option<&str>),
+        event: Event,
+        step: Option<u64>,
+    ) {
         let Some(file) = &self.0 else { return };
         let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let at_ms = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
-        let line = Line { call, tool, event, step, pid: process::id(), at_ms };
+        let line = Line { call, tool, label, event, step, pid: process::id(), at_ms };
         let written = serde_json::to_vec(&line).map_err(io::Error::from).and_then(|mut line| {
             line.push(b'\n');
             (&**file).write_all(&line)

@@ -119,7 +119,14 @@ impl ServerHandler for Toolbox {
         request: CallToolRequestParams,
         mut context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let entry = Entry { tool: request.name.clone().into_owned(), journal: self.journal.clone() };
+        let label = request.arguments.as_ref().and_then(|arguments| arguments.get("label")?.as_str());
+        let entry = Entry {
+            tool: request.name.clone().into_owned(),
+            label: label
+                .filter(|label| !label.is_empty() && label.len() <= journal::MAX_LABEL)
+                .map(str::to_owned),
+            journal: self.journal.clone(),
+        };
         // A name that is no tool's has no place in the journal.
         let entered = self
             .tool_router

@@ -17,8 +17,7 @@ use super::journal::{Event, Journal};
 /// A running tool; a tool takes it as an argument.
 pub(crate) struct Run {
     call: String,
-    tool: String,
-    journal: Journal,
+    entry: Entry,
     peer: Peer<RoleServer>,
     progress: Option<ProgressToken>,
     cancelled: CancellationToken,
@@ -33,13 +32,21 @@ pub(crate) struct Cancelled;
 #[derive(Clone)]
 pub(crate) struct Entry {
     pub(crate) tool: String,
+    /// The argument `label`, where the caller gave one that is short enough.
+    pub(crate) label: Option<String>,
     pub(crate) journal: Journal,
+}
+
+impl Entry {
+    fn write(&self, call: &str, event: Event, step: Option<u64>) {
+        self.journal.write(call, (&self.tool, self.label.as_deref()), event, step);
+    }
 }
 
 impl Run {
     /// Reports step `step` of `total`, to the journal and (if the client asked for it) to the client.
     pub(crate) async fn step(&self, step: u64, total: u64, message: String) -> Result<(), Cancelled> {
-        self.journal.write(&self.call, &self.tool, Event::Step, Some(step));
+        self.entry.write(&self.call, Event::Step, Some(step));
         let Some(token) = &self.progress else { return Ok(()) };
         let progress = ProgressNotificationParam::new(token.clone(), step as f64)
             .with_total(total as f64)
@@ -65,8 +72,7 @@ impl<C: AsRequestContext> FromContextPart<C> for Run {
             .ok_or_else(|| ErrorData::internal_error("the tool was called without its toolbox", None))?;
         Ok(Self {
             call: call_id(context),
-            tool: entry.tool,
-            journal: entry.journal,
+            entry,
             peer: context.peer.clone(),
             progress: context.meta.get_progress_token(),
             cancelled: context.ct.clone(),
@@ -88,7 +94,7 @@ pub(crate) struct Entered {
 
 impl Entered {
     pub(crate) fn start(call: String, entry: Entry) -> Self {
-        entry.journal.write(&call, &entry.tool, Event::Start, None);
+        entry.write(&call, Event::Start, None);
         Self { call, entry, ended: false }
     }
 
@@ -100,6 +106,6 @@ impl Entered {
 impl Drop for Entered {
     fn drop(&mut self) {
         let event = if self.ended { Event::End } else { Event::Dropped };
-        self.entry.journal.write(&self.call, &self.entry.tool, event, None);
+        self.entry.write(&self.call, event, None);
     }
 }

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Toolbox,
+    journal::MAX_LABEL,
     notes::Note,
     run::Run,
     weather::{Bootstrap, DAYS, Day, Group, GroupReport, Measure},
@@ -131,11 +132,19 @@ struct SlowCountArguments {
     #[serde(default)]
     #[schemars(range(max = 10_000))]
     events: u64,
+    /// A name for this call, at most 64 bytes: it is in the answer and in the worker's journal.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    label: String,
 }
 
 /// What `slow_count` counted.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Counted {
+    /// The name that the call was given.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(default)]
+    pub label: String,
     /// Times that this worker has counted for the organisation, this one included.
     pub count: u64,
     /// Process that counted.
@@ -324,6 +333,9 @@ impl Toolbox {
         Extension(caller): Extension<Principal>,
         run: Run,
     ) -> Result<Json<Counted>, String> {
+        if arguments.label.len() > MAX_LABEL {
+            return Err(format!("the label must be at most {MAX_LABEL} bytes"));
+        }
         pass_time(&run, arguments.total_ms, arguments.events).await?;
         let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
         if counters.len() >= MAX_COUNTERS && !counters.contains_key(&caller.organisation) {
@@ -331,7 +343,7 @@ impl Toolbox {
         }
         let count = counters.entry(caller.organisation).or_default();
         *count += 1;
-        Ok(Json(Counted { count: *count, worker: process::id() }))
+        Ok(Json(Counted { label: arguments.label, count: *count, worker: process::id() }))
     }
 
     /// Lets time pass in silence.
