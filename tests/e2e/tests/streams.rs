@@ -270,6 +270,12 @@ async fn http_sse_carries_a_whole_session() {
                 .collect();
             assert_eq!(steps, (1..=8).collect::<Vec<_>>());
 
+            // A message that is too large to be held, on a stream that is held.
+            let large = "x".repeat(150_000);
+            let params = json!({"name": "echo", "arguments": {"text": large}});
+            let answer = client.request("tools/call", params).await;
+            assert_eq!(answer["result"]["content"][0]["text"], large, "{}", answer["error"]);
+
             // The server asks, the client answers.
             let from = client.messages.len();
             let id =

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::access::Caller;
 use super::cache::Cache;
-use super::waiting::{AGAIN, Look, Waiting, not_taken, silent};
+use super::waiting::{AGAIN, Look, Waiting, given_up, not_taken, silent};
 use super::{Counters, Front, Handover, hold, into_axum, policy, refuse, retry, standing, stream};
 use crate::call::{Enqueue, Join, Message, Offer, Order, Retry, Via, Whose, Withdraw};
 use crate::id::{CallId, Ticket};
@@ -68,7 +68,7 @@ pub(super) fn via(front: &Front, road: Road, body: usize) -> Via {
 /// How a call ended, for who wants one JSON document.
 pub(super) enum Outcome {
     Answer(Message),
-    /// The client cancelled it: there is no answer.
+    /// The client cancelled it, in a session: there is no answer.
     Cancelled,
     Refused(Refusal),
 }
@@ -108,6 +108,7 @@ pub(super) async fn answer(front: &Arc<Front>, context: Context, request: &Reque
             }
             json(front, revision, out)
         }
+        Waited::Cancelled if context.era == Era::Modern => refused(given_up()),
         Waited::Cancelled => no_answer(),
         Waited::Refused(refusal) => refused(refusal),
         Waited::Offered => {
@@ -154,6 +155,7 @@ pub(super) async fn outcome(front: &Arc<Front>, context: &Context, request: &Req
     };
     match wait(front, &mut waiting, None).await {
         Waited::Answer(out) => Outcome::Answer(shown(out)),
+        Waited::Cancelled if context.era == Era::Modern => Outcome::Refused(given_up().for_id(request.id)),
         Waited::Cancelled | Waited::Offered => Outcome::Cancelled,
         Waited::Refused(refusal) => Outcome::Refused(refusal.for_id(request.id)),
     }
@@ -175,7 +177,9 @@ pub(super) async fn submit(
         policy::permit(&front.config.policy, &context.caller.principal, request)?;
     }
     let call = CallId::random(front.broker.shard(session_key(context)));
-    let via = via(front, context.caller.road, context.body);
+    // How large the message is says nothing of who holds the stream that the answer goes to.
+    let body = if context.stream.is_some() { 0 } else { context.body };
+    let via = via(front, context.caller.road, body);
     let order = order(front, context, call, message, request, via, NOBODY);
     match front.broker.enqueue(call, order?).await {
         Ok(Enqueue::Accepted) => {

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::answer::{json, no_answer};
 use super::cache::Names;
-use super::waiting::{AGAIN, Look, Waiting};
+use super::waiting::{AGAIN, Look, Waiting, given_up};
 use super::{Counters, Front, hold, refuse, retry};
 use crate::call::{HANG_UP, Message, Read};
 use crate::id::CallId;
@@ -43,7 +43,11 @@ pub(super) async fn answer(
         let seen = match front.broker.read(waiting.call, &front.config.node, waiting.request, 0).await {
             Ok(Read::Cancelled) => {
                 waiting.settle();
-                return no_answer();
+                return if era == Era::Modern {
+                    refuse(front, given_up().for_id(request.id))
+                } else {
+                    no_answer()
+                };
             }
             Ok(Read::Events { events, out: Some(out) }) if events.is_empty() => {
                 waiting.settle();
@@ -239,6 +243,11 @@ impl Streaming {
             let seen = match read {
                 Ok(Read::Cancelled) => {
                     self.end();
+                    if self.joined {
+                        self.refuse(retry::cancelled());
+                    } else if self.era == Era::Modern {
+                        self.refuse(given_up());
+                    }
                     continue;
                 }
                 Ok(Read::Events { events, out }) => {

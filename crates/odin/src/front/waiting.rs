@@ -199,6 +199,16 @@ pub(super) fn lost() -> Refusal {
     )
 }
 
+/// The call was cancelled although its client is there: this node was silent for so long that the client was taken
+/// for gone. In the modern era a client cancels by going away, and in no other way.
+pub(super) fn given_up() -> Refusal {
+    Refusal::unavailable(
+        "The call was given up, as the server that waited for it was paused for too long; its outcome is unknown. \
+         Check whether it took effect before you ask again.",
+        1,
+    )
+}
+
 /// The broker did not answer in the middle of a call.
 fn unknown() -> Refusal {
     Refusal::unavailable(
