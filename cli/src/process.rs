@@ -92,7 +92,9 @@ pub fn kill_session(session: u32) {
     }
 }
 
-fn session_members(session: u32) -> Vec<u32> {
+/// The processes of a session that are no zombies: a part and whatever it has started.
+#[must_use]
+pub fn session_members(session: u32) -> Vec<u32> {
     std::fs::read_dir("/proc")
         .into_iter()
         .flatten()

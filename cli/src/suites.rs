@@ -221,6 +221,7 @@ pub const SUITES: &[Suite] = &[
     e2e!("load", "2,000 calls on each road, none lost, none twice, in order"),
     e2e!("heimdall", "Keycloak changes its key or is away: known keys pass, nothing else does"),
     e2e!("restarts", "Pushpin, Redis and the gateway killed: the next call works"),
+    e2e!("soak", "clients of all eras on both roads while each part is killed and stopped: nothing wrong, twice or stuck"),
     e2e!("kills", "every backend killed while calls run, at 20 moments on each road"),
 ];
 

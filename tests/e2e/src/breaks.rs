@@ -39,6 +39,12 @@ impl Breaks {
         true
     }
 
+    /// How many Pushpin has logged.
+    #[must_use]
+    pub fn logged(&self) -> usize {
+        logged(&self.log).saturating_sub(self.before)
+    }
+
     /// How many were excused.
     #[must_use]
     pub fn excused(&self) -> usize {

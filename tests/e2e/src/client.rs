@@ -222,8 +222,12 @@ impl Client {
 
     /// Ends the session; the status.
     pub async fn delete(&self) -> u16 {
-        let delete = self.with_headers(self.http.delete(&self.endpoint));
-        delete.send().await.unwrap().status().as_u16()
+        self.end().send().await.unwrap().status().as_u16()
+    }
+
+    /// The request for [`Client::delete`].
+    pub fn end(&self) -> reqwest::RequestBuilder {
+        self.with_headers(self.http.delete(&self.endpoint))
     }
 
     /// A POST with all headers but those of the modern era.

@@ -101,13 +101,20 @@ pub struct Exchange {
 impl Exchange {
     /// Goes on with the stream of `before` on a new request.
     pub async fn resumed(before: Self, request: reqwest::RequestBuilder) -> Self {
-        let next = Self::of(request, before.id).await;
+        Self::of(request, before.id).await.after(before)
+    }
+
+    /// The same, as the rest of another.
+    #[must_use]
+    pub fn after(self, before: Self) -> Self {
+        let mut messages = before.messages;
+        messages.extend(self.messages);
         Self {
             begun: before.begun,
-            messages: before.messages,
-            last_id: before.last_id,
-            comments: before.comments,
-            ..next
+            messages,
+            last_id: self.last_id.or(before.last_id),
+            comments: before.comments + self.comments,
+            ..self
         }
     }
 

@@ -10,7 +10,8 @@
 //! cargo test -p e2e
 //! ```
 //!
-//! `E2E_SEED` chooses the moments and calls that are drawn, `E2E_KILLS` how often the killing tests do it.
+//! `E2E_SEED` chooses the moments and calls that are drawn, `E2E_KILLS` how often the killing tests do it,
+//! `E2E_SOAK_S` how many seconds the soak takes.
 //! The workers of the stack need `ASGARD_JOURNAL` (`[env.worker]` in its state file), as `./asgard test` sets it.
 //!
 //! All of this panics freely: a test that can't go on has failed.

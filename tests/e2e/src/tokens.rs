@@ -60,8 +60,20 @@ pub async fn fetch(stack: &Stack, wish: &Wish<'_>) -> String {
     fetch_as(stack, wish, ("asgard-cli", "")).await
 }
 
+/// The same where Keycloak or the gateway may be away.
+///
+/// # Errors
+/// Why there is no token.
+pub async fn try_fetch(stack: &Stack, wish: &Wish<'_>) -> Result<String, String> {
+    try_fetch_as(stack, wish, ("asgard-cli", "")).await
+}
+
 /// The same as a client (id and secret) of one's own choice.
 pub async fn fetch_as(stack: &Stack, wish: &Wish<'_>, client: (&str, &str)) -> String {
+    try_fetch_as(stack, wish, client).await.unwrap_or_else(|why| panic!("no token: {why}"))
+}
+
+async fn try_fetch_as(stack: &Stack, wish: &Wish<'_>, client: (&str, &str)) -> Result<String, String> {
     let mut form = vec![
         ("grant_type", "password"),
         ("client_id", client.0),
@@ -87,22 +99,20 @@ pub async fn administrator(stack: &Stack) -> String {
         ("username", &secrets.admin_user),
         ("password", &secrets.admin_password),
     ];
-    grant(&url, &form).await
+    grant(&url, &form).await.unwrap_or_else(|why| panic!("no token: {why}"))
 }
 
-async fn grant(url: &str, form: &[(&str, &str)]) -> String {
+async fn grant(url: &str, form: &[(&str, &str)]) -> Result<String, String> {
     let body: Vec<String> = form.iter().map(|(name, value)| format!("{name}={}", encode(value))).collect();
-    let response = crate::client::http()
+    let request = crate::client::http()
         .post(url)
         .header("content-type", "application/x-www-form-urlencoded")
         .body(body.join("&"))
-        .timeout(Duration::from_secs(30))
-        .send()
-        .await
-        .unwrap_or_else(|error| panic!("no token: {error}"));
+        .timeout(Duration::from_secs(30));
+    let response = request.send().await.map_err(|error| error.to_string())?;
     let status = response.status();
-    let body: Value = response.json().await.expect("Keycloak answers with JSON");
-    body["access_token"].as_str().unwrap_or_else(|| panic!("no token: {status} {body}")).to_owned()
+    let body: Value = response.json().await.map_err(|error| format!("{status}, no JSON: {error}"))?;
+    body["access_token"].as_str().map(str::to_owned).ok_or_else(|| format!("{status} {body}"))
 }
 
 /// The claims of a token, unverified.
