@@ -116,7 +116,8 @@ pub(super) async fn answer(front: &Arc<Front>, context: Context, request: &Reque
             match context.caller.road {
                 Road::Hermod => match front.broker.hold(ticket, &context.caller.assertion).await {
                     Ok(Some(held)) => hold::held_response(&held, revision),
-                    _ => refused(Refusal::unavailable("The stream could not be held. Try again.", 1)),
+                    // The call goes on, or has ended.
+                    _ => refused(super::waiting::lost()),
                 },
                 _ => hold::handover_response(front.config.handover, ticket),
             }
