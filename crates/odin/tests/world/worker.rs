@@ -12,7 +12,7 @@ use odin::job::Era;
 use odin::runner::Rerun;
 use rand::RngExt;
 
-use super::{Phase, SERVER, World, done};
+use super::{SERVER, World, done};
 
 pub struct Worker {
     pub name: String,
@@ -75,18 +75,9 @@ impl World {
     }
 
     pub fn worker_loses_link(&mut self, worker: usize) {
-        let lost = std::mem::take(&mut self.workers[worker].wire);
-        // Nothing is repeated on a stream that outlives its call: who waits for an answer there finds out by its own
-        // patience.
-        for (channel, _) in lost.iter().filter(|(_, item)| matches!(item, Send::Final(..))) {
-            for call in self.calls.iter_mut().filter(|call| call.stream && call.id == channel.call) {
-                if !call.client.phase.is_final() {
-                    call.client.phase = Phase::Gone;
-                }
-            }
-        }
         let state = &mut self.workers[worker];
         state.link = false;
+        state.wire.clear();
         state.armed = None;
         state.known.clear();
         for job in state.jobs.values_mut() {
