@@ -1,17 +1,17 @@
 //! The broker of one process.
 
 mod queue;
+mod state;
 mod tasks;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio::sync::{Notify, mpsc};
 
-use self::queue::{Open, Queue};
-use super::bus::Followers;
+use self::state::{Kept, Memory, Nudges};
 use super::{
     Arrived, Beat, Beaten, Broker, BrokerLimits, Cast, Claimed, Entry, Held, Inbox, NodeNudge, Result, Room,
     Stray, Taken, Unavailable, WorkerNudge,
@@ -22,7 +22,6 @@ use crate::call::{
 };
 use crate::id::{CallChannel, CallId, Ticket};
 use crate::runner::Rerun;
-use crate::tasks::TaskRecord;
 
 /// Nudges that wait for one node or worker. What does not fit is folded into "look at everything".
 pub(super) const NUDGES: usize = 1024;
@@ -43,60 +42,6 @@ pub struct MemoryBroker {
     clock: Clock,
     state: Mutex<Memory>,
     arrived: Notify,
-}
-
-#[derive(Default)]
-struct Memory {
-    generation: u64,
-    records: HashMap<CallId, Kept>,
-    queues: HashMap<String, Queue>,
-    open: Open,
-    tickets: HashMap<Ticket, (CallId, u64)>,
-    parked: HashMap<Ticket, (String, u64)>,
-    by_retry: HashMap<String, CallId>,
-    /// Calls that are refused if they still come, and until when.
-    withdrawn: HashMap<CallId, u64>,
-    /// Stored fields of sessions, and when they expire.
-    sessions: HashMap<String, (BTreeMap<String, String>, u64)>,
-    by_request: HashMap<(String, String), Vec<CallId>>,
-    cancelled_ahead: HashMap<(String, String), u64>,
-    tasks: HashMap<CallId, TaskRecord>,
-    node_nudges: HashMap<String, Nudges<NodeNudge>>,
-    worker_nudges: HashMap<String, Nudges<WorkerNudge>>,
-    followers: Followers,
-    /// Members of groups, and when they expire.
-    groups: HashMap<String, HashMap<String, u64>>,
-    /// What was used up: in whose name, and until when that matters.
-    used: HashMap<String, (String, u64)>,
-    swept: u64,
-}
-
-struct Kept {
-    record: Record,
-    inbox: VecDeque<Message>,
-    /// How many messages were taken out of the inbox before.
-    fetched: u64,
-    /// When a closed record is forgotten.
-    expires: Option<u64>,
-}
-
-impl Kept {
-    fn new(record: Record) -> Self {
-        Self { record, inbox: VecDeque::new(), fetched: 0, expires: None }
-    }
-}
-
-struct Nudges<T> {
-    sender: mpsc::Sender<T>,
-    /// A nudge did not fit.
-    missed: bool,
-}
-
-impl<T: Copy> Nudges<T> {
-    fn nudge(&mut self, nudge: T, all: T) {
-        let nudge = if self.missed { all } else { nudge };
-        self.missed = self.sender.try_send(nudge).is_err();
-    }
 }
 
 impl MemoryBroker {
@@ -144,114 +89,6 @@ impl MemoryBroker {
         let reply = transition(&mut kept.record, now);
         memory.settle(call, now, &self.timing);
         reply
-    }
-}
-
-impl Memory {
-    fn nudge_waiting(&mut self, call: CallId) {
-        if let Some(Reach::Node { node, request, .. }) =
-            self.records.get(&call).map(|kept| &kept.record.reach)
-            && let Some(nudges) = self.node_nudges.get_mut(node)
-        {
-            nudges.nudge(NodeNudge::Request(*request), NodeNudge::All);
-        }
-    }
-
-    fn nudge_owner(&mut self, call: CallId) {
-        if let Some(owner) = self.records.get(&call).map(|kept| &kept.record.owner)
-            && let Some(nudges) = self.worker_nudges.get_mut(owner)
-        {
-            nudges.nudge(WorkerNudge::Call(call), WorkerNudge::All);
-        }
-    }
-
-    /// Gives a closed record its time, or forgets it at once.
-    fn settle(&mut self, call: CallId, now: u64, timing: &Timing) {
-        let Some(kept) = self.records.get_mut(&call) else { return };
-        if !kept.record.closed {
-            return;
-        }
-        kept.inbox.clear();
-        self.leave(call);
-        let Some(kept) = self.records.get_mut(&call) else { return };
-        if kept.record.is_forgettable() {
-            self.forget_record(call);
-        } else if kept.expires.is_none() {
-            let kept_long = kept.record.run != Run::Cancelled && kept.record.is_kept();
-            kept.expires = Some(now + millis(if kept_long { timing.keep } else { timing.tombstone }));
-            self.forget_request(call);
-        }
-    }
-
-    /// A call that is over waits in no queue, and counts for nobody.
-    fn leave(&mut self, call: CallId) {
-        let Some(Kept { record: Record { order, .. }, .. }) = self.records.get(&call) else { return };
-        if let Some(queue) = self.queues.get_mut(&order.server) {
-            queue.leave(call, false);
-        }
-        self.open.release(&order.server, &order.parties(), call);
-    }
-
-    /// Nothing can cancel a call that is over.
-    fn forget_request(&mut self, call: CallId) {
-        let Some(kept) = self.records.get(&call) else { return };
-        if let (Some(session), Some(id)) = (&kept.record.order.session, &kept.record.order.request_id) {
-            let key = (session.clone(), id.clone());
-            if let Some(calls) = self.by_request.get_mut(&key) {
-                calls.retain(|other| *other != call);
-                if calls.is_empty() {
-                    self.by_request.remove(&key);
-                }
-            }
-        }
-    }
-
-    /// A repetition of the call's request is a call of its own from now on.
-    fn forget_retry(&mut self, call: CallId) {
-        let retry = self.records.get(&call).and_then(|kept| kept.record.order.retry.as_ref());
-        if let Some(name) = retry.map(|retry| retry.name.clone())
-            && self.by_retry.get(&name) == Some(&call)
-        {
-            self.by_retry.remove(&name);
-        }
-    }
-
-    fn forget_record(&mut self, call: CallId) {
-        self.leave(call);
-        self.forget_retry(call);
-        self.forget_request(call);
-        self.records.remove(&call);
-    }
-
-    /// Once a second, what expired goes.
-    fn sweep(&mut self, now: u64) {
-        if now < self.swept + 1000 {
-            return;
-        }
-        self.swept = now;
-        let expired: Vec<CallId> = self
-            .records
-            .iter()
-            .filter(|(_, kept)| kept.expires.is_some_and(|at| now >= at))
-            .map(|(call, _)| *call)
-            .collect();
-        for call in expired {
-            self.forget_record(call);
-        }
-        self.tickets.retain(|_, (_, until)| now < *until);
-        self.parked.retain(|_, (_, until)| now < *until);
-        self.cancelled_ahead.retain(|_, until| now < *until);
-        self.sessions.retain(|_, (_, until)| now < *until);
-        self.withdrawn.retain(|_, until| now < *until);
-        self.tasks.retain(|_, task| now < task.expires);
-        self.node_nudges.retain(|_, nudges| !nudges.sender.is_closed());
-        self.worker_nudges.retain(|_, nudges| !nudges.sender.is_closed());
-        self.followers.sweep();
-        self.used.retain(|_, (_, until)| now < *until);
-        self.groups.retain(|_, members| {
-            members.retain(|_, until| now < *until);
-            !members.is_empty()
-        });
     }
 }
 
