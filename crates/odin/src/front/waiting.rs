@@ -41,7 +41,10 @@ impl Waiters {
 /// One request that waits. Dropped before [`Waiting::settle`], it gives the call up: the client is gone.
 pub(super) struct Waiting {
     front: Arc<Front>,
+    /// Its place among the waiters.
+    number: u64,
     pub(super) call: CallId,
+    /// What the record calls it.
     pub(super) request: u64,
     notify: Arc<Notify>,
     settled: bool,
@@ -57,12 +60,23 @@ pub(super) struct Waiting {
 impl Waiting {
     /// Registers a request, before its call is enqueued: no hint may come too early.
     pub(super) fn register(front: &Arc<Front>, call: CallId, counted: Vec<String>) -> Self {
-        let request = front.waiters.next.fetch_add(1, Ordering::Relaxed);
+        let number = front.waiters.next.fetch_add(1, Ordering::Relaxed);
         let notify = Arc::new(Notify::new());
-        front.waiters.lock().insert(request, notify.clone());
+        front.waiters.lock().insert(number, notify.clone());
         let now = Instant::now();
         let front = front.clone();
-        Self { front, call, request, notify, settled: false, begun: now, heard: now, missing: None, counted }
+        Self {
+            front,
+            number,
+            call,
+            request: number,
+            notify,
+            settled: false,
+            begun: now,
+            heard: now,
+            missing: None,
+            counted,
+        }
     }
 
     /// Waits for a hint.
@@ -146,7 +160,7 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.front.waiters.lock().remove(&self.request);
+        self.front.waiters.lock().remove(&self.number);
         let mut in_flight = self.front.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
         for key in &self.counted {
             if let Some(count) = in_flight.get_mut(key) {
