@@ -185,10 +185,10 @@ async fn round(
         let answer = own.iter().find(|message| message["id"] == *id);
         let judged = match (call.check(*id, &own, true), answer, &read) {
             (Err(evil), _, _) => Err(evil),
-            (Ok(()), Some(answer), _) => call.judge_answer(answer).and_then(|ending| {
+            (Ok(()), Some(answer), _) => call.judge_answer(answer).map(|ending| {
                 // What a lost worker had not sent yet is not sent again on a stream that others use as well.
                 let whole = own.len() as u64 == call.events + 1;
-                Ok(if ending == Ending::Whole && !whole { Ending::Gaps } else { ending })
+                if ending == Ending::Whole && !whole { Ending::Gaps } else { ending }
             }),
             (Ok(()), None, None) => Err((Evil::Hung, "no answer on the stream".to_owned())),
             (Ok(()), None, Some(_)) => Ok(Ending::Cut),
