@@ -133,10 +133,11 @@ fn any_request_gets_an_answer_that_the_protocol_names() {
 /// Sends bytes that need not be HTTP; what came back.
 async fn raw(to: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(to).await.unwrap();
-    stream.write_all(bytes).await.unwrap();
-    stream.shutdown().await.unwrap();
+    // A connection that is cut, also before all of it was read, is an answer as well.
+    if stream.write_all(bytes).await.is_ok() {
+        let _ = stream.shutdown().await;
+    }
     let mut answer = Vec::new();
-    // A connection that is cut is an answer as well.
     let _ = tokio::time::timeout(HEAD, stream.read_to_end(&mut answer)).await.expect("an end");
     String::from_utf8_lossy(&answer).into_owned()
 }
