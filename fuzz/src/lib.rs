@@ -304,7 +304,7 @@ pub fn headers(data: &[u8]) {
     assert!(judge(&mut service, &call(TOKENS[0]), ONE_KEY.as_bytes(), b"").is_some());
     for bytes in [told(data).as_slice(), data] {
         let told = Told::new(bytes.to_vec(), None);
-        let request = Request::read(&told);
+        let request = Request::read(&told, None);
         let mut again = || judge(&mut service, &request, ONE_KEY.as_bytes(), br#"{"active":false}"#);
         let (first, second) = (again(), again());
         assert_eq!(first.is_some(), second.is_some(), "the same request is judged otherwise: {request:?}");
