@@ -29,6 +29,9 @@ impl World {
     /// One step of the backend that has the client's request.
     pub fn front(&mut self, number: usize) {
         self.calls[number].asked = self.time();
+        if self.calls[number].left.is_some() && self.rng.random() {
+            self.abandon(number);
+        }
         match self.calls[number].front {
             Front::New => self.enqueue(number),
             Front::Unanswered(coming) => self.settle_unanswered(number, coming),
@@ -38,6 +41,13 @@ impl World {
             Front::Watched => self.watch(number),
             Front::Over => {}
         }
+    }
+
+    /// The broker hears that the request before this one is gone; maybe long after this one joined its call.
+    fn abandon(&mut self, number: usize) {
+        let Some((node, request)) = self.calls[number].left.take() else { return };
+        done(self.broker.abandon(self.calls[number].id, &node, request));
+        self.say(format!("call {number}: request {request} is gone"));
     }
 
     fn enqueue(&mut self, number: usize) {
@@ -336,10 +346,16 @@ impl World {
         if !open || call.promised || call.cancelled || call.forgotten || call.again > 8 {
             return;
         }
+        self.abandon(number);
+        let left = waits.then(|| self.place(number));
+        if waits {
+            self.calls[number].front = Front::Over;
+        }
         self.disconnect(number);
         let node = self.rng.random_range(0..2);
         let call = &mut self.calls[number];
         call.again += 1;
+        call.left = left;
         call.request += 100;
         call.node = node;
         call.front = Front::New;

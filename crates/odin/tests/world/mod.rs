@@ -90,6 +90,8 @@ pub struct Call {
     pub unwatched: bool,
     /// Since when the backend knows that it is queued.
     pub queued: Option<u64>,
+    /// The request before this one, of whose end the broker has not heard yet.
+    pub left: Option<(String, u64)>,
     /// Since when its record is missing.
     pub missing: Option<u64>,
     /// Names it among all calls.
@@ -206,6 +208,7 @@ impl World {
                     excused: false,
                     again: 0,
                     unwatched: false,
+                    left: None,
                     queued: None,
                     missing: None,
                     key: number,
