@@ -9,40 +9,52 @@ use grip::{Hold, KeepAlive};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::access::{only, proof};
-use super::{Front, Handover, standing, stream, unix_seconds};
+use super::{Front, Handover, refuse, standing, stream, unix_seconds};
 use crate::broker::Held;
 use crate::id::Ticket;
-use crate::protocol::{PROTOCOL_VERSION, Revision};
+use crate::protocol::{PROTOCOL_VERSION, Refusal, Revision};
 
 /// How often Pushpin sends a comment on a silent stream.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
 /// The hold request of a client that was handed over: it came through Pushpin, with the ticket, and with the
-/// call's own assertion. Whatever is missing, the answer is the same 404.
+/// call's own assertion. What did not come from Pushpin gets a 404, whatever it knows. What did belongs to a client
+/// that was accepted: if its ticket is good no more, since Pushpin was paused, it gets an error that says so; to a
+/// session's client a 404 would say that the session is unknown.
 pub(super) async fn hold(
     State(front): State<Arc<Front>>,
     Path(ticket): Path<String>,
     headers: HeaderMap,
 ) -> Response {
     let unknown = || StatusCode::NOT_FOUND.into_response();
-    let Ok(ticket) = ticket.parse::<Ticket>() else { return unknown() };
     let Some((issuer, key)) = &front.config.grip else { return unknown() };
     let signed = only(&headers, "grip-sig")
         .is_some_and(|sig| grip::verify_grip_sig(sig, issuer, key, unix_seconds()).is_ok());
     let Some(assertion) = only(&headers, identity::assertion::HEADER).filter(|_| signed) else {
         return unknown();
     };
+    let Ok(ticket) = ticket.parse::<Ticket>() else { return unknown() };
     let revision = only(&headers, PROTOCOL_VERSION.as_str()).and_then(Revision::parse);
     let proof = proof(assertion);
+    let late = || refuse(&front, too_late());
     match front.broker.hold(ticket, &proof).await {
         // Clients before 2025-11-25 do not send the version with each request, and need nothing of it here.
         Ok(Some(held)) => held_response(&held, revision.unwrap_or(Revision::V2025_03_26)),
-        Ok(None) => standing::unpark(&front, ticket, &proof).await.unwrap_or_else(unknown),
+        Ok(None) => standing::unpark(&front, ticket, &proof).await.unwrap_or_else(late),
         Err(error) => {
             tracing::warn!(%error, "a stream can't be held");
-            StatusCode::SERVICE_UNAVAILABLE.into_response()
+            late()
         }
     }
+}
+
+/// The stream of a call can't be held: nobody waits for the ticket any more, or the broker does not answer.
+fn too_late() -> Refusal {
+    Refusal::unavailable(
+        "The answer's stream could not be opened in time; what became of the request is unknown. Check whether it \
+         took effect before you ask again.",
+        2,
+    )
 }
 
 /// The answer that makes Pushpin hold the stream of a call. No event of the call is in it: what went through a

@@ -96,3 +96,22 @@ async fn in_http_sse_the_stream_says_it() {
     assert_refusal(&serde_json::from_str(&stream.next().await).unwrap(), &json!(1));
     nothing_runs_afterwards(&site).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_comes_too_late_says_so() {
+    let site = Site::start().await;
+    let ticket = "0123456789abcdef0123456789abcdef";
+    let late = site.hold(ticket, Some(b"key"), true).await;
+    assert_eq!(late.status().as_u16(), 503);
+    assert!(late.headers().contains_key("retry-after"));
+    let body: Value = late.json().await.unwrap();
+    assert!(
+        body["error"]["message"].as_str().unwrap().contains("what became of the request is unknown"),
+        "{body}"
+    );
+    // Who is not Pushpin, or brings no caller, learns nothing.
+    for (key, assertion) in [(None, true), (Some(&b"another"[..]), true), (Some(&b"key"[..]), false)] {
+        let response = site.hold(ticket, key, assertion).await;
+        assert_eq!((response.status().as_u16(), response.bytes().await.unwrap().len()), (404, 0));
+    }
+}

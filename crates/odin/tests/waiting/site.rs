@@ -213,6 +213,20 @@ impl Site {
         request.header("mcp-protocol-version", revision).body(message.to_string()).send().await.unwrap()
     }
 
+    /// A hold request, as Pushpin passes it on, or somebody who is not Pushpin.
+    pub async fn hold(&self, ticket: &str, signed_by: Option<&[u8]>, assertion: bool) -> reqwest::Response {
+        let path = format!("/_hermod/hold/{ticket}");
+        let mut request = if assertion {
+            self.request(Road::Bifrost, "GET", &path, None)
+        } else {
+            self.http.get(format!("{}{path}", self.front))
+        };
+        if let Some(key) = signed_by {
+            request = request.header("grip-sig", grip::sign_grip_sig("pushpin", key, u64::from(u32::MAX)));
+        }
+        request.send().await.unwrap()
+    }
+
     pub async fn open_sse(&self) -> reqwest::Response {
         self.request(Road::Direct, "GET", &format!("{PATH}/sse"), None).send().await.unwrap()
     }
