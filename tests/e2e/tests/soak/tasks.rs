@@ -15,11 +15,18 @@ use crate::world::World;
 /// How long a task may take beyond what its tool needs. No connection waits for it: rounds have their own queue.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How many tasks one client may begin. A principal has at most 200 tasks, those that are over included until they
+/// expire after an hour.
+const TASKS: u32 = 90;
+
 /// A client that knows tasks.
 pub(crate) async fn client(world: &World, number: usize, mut random: StdRng) {
     let (road, person) = seat(number);
     let name = format!("tasks {road:?}");
+    let mut next = Instant::now();
     while world.goes_on() {
+        tokio::time::sleep_until(next.into()).await;
+        next = Instant::now() + world.length() / TASKS;
         pause(&mut random).await;
         let client = world.client(road, person).with_tasks();
         let call = Call { tool: Tool::Count, ..Call::draw(world, person, &mut random) };

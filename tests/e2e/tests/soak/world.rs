@@ -64,6 +64,11 @@ impl World {
         moment.saturating_duration_since(self.begun).as_secs_f64()
     }
 
+    /// How long clients begin something new.
+    pub(crate) fn length(&self) -> Duration {
+        self.until - self.begun
+    }
+
     /// Whether clients go on.
     pub(crate) fn goes_on(&self) -> bool {
         Instant::now() < self.until
