@@ -32,7 +32,7 @@ async fn upload(url: &str, content: &str, token: &str, first: usize, trickle: bo
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(&vec![b' '; first]).await.unwrap();
-    let (mut reader, mut writer) = stream.split();
+    let (reader, mut writer) = stream.split();
     let drip = async {
         while trickle && writer.write_all(b" ").await.is_ok() {
             tokio::time::sleep(Duration::from_secs(1)).await;

@@ -15,6 +15,10 @@ use crate::world::World;
 
 /// How long parts may take to be back.
 const BACK: Duration = Duration::from_secs(300);
+/// How long a worker that is silent keeps its calls (docs/calls.md).
+const LEASE: Duration = Duration::from_millis(1_500);
+/// How long it takes from a death until another has the work, on a loaded machine.
+const TAKEN_OVER: Duration = Duration::from_millis(2_500);
 /// Programs of which a Pushpin consists, as Linux shortens their names.
 const PUSHPINS: [&str; 4] = ["condure", "zurl", "pushpin-proxy", "pushpin-handler"];
 
@@ -93,6 +97,22 @@ impl Blow {
     fn overlap(&self, from: Instant, to: Instant) -> Duration {
         self.to.unwrap_or(to).min(to).saturating_duration_since(self.from.max(from))
     }
+
+    /// By how much it may delay a request that was sent at `begun`: while the part is away, until its work is known
+    /// to be lost, and, where that was a tool that runs again, what the tool needs.
+    fn delay(&self, begun: Instant, now: Instant, budget: Duration) -> Duration {
+        if self.from > now || self.to.is_some_and(|to| to < begun) {
+            return Duration::ZERO;
+        }
+        let away = self.overlap(begun, now);
+        let lost = self.fault == Fault::Kill || away > LEASE;
+        match self.victim {
+            _ if !lost => away,
+            Victim::Worker | Victim::Workers => away + TAKEN_OVER + budget,
+            _ if self.fault == Fault::Kill => away + TAKEN_OVER,
+            _ => away,
+        }
+    }
 }
 
 /// All faults so far.
@@ -116,20 +136,19 @@ impl Blows {
     }
 
     /// How long a request may take that was sent at `begun` and whose tool needs `budget`: eight seconds more. One
-    /// part that pauses is within that. Whatever else it met counts: how long parts take to start, a pause of
-    /// all copies of a part at once, further faults.
+    /// part that pauses or dies is within that. Whatever else it met counts ([`Blow::delay`]), and so does a pause
+    /// of all copies of a part at once.
     pub(crate) fn patience(&self, begun: Instant, budget: Duration) -> Duration {
-        let (now, mut all, mut pause) = (Instant::now(), Duration::ZERO, Duration::ZERO);
+        let (now, mut all, mut one) = (Instant::now(), Duration::ZERO, Duration::ZERO);
         // No call needs Keycloak.
         for blow in self.0.lock().unwrap().iter().filter(|blow| blow.victim != Victim::Keycloak) {
-            let overlap = blow.overlap(begun, now);
-            all += overlap;
-            let copies = matches!(blow.victim, Victim::Backends | Victim::Workers);
-            if blow.fault != Fault::Kill && !copies {
-                pause = pause.max(overlap);
+            let delay = blow.delay(begun, now, budget);
+            all += delay;
+            if !matches!(blow.victim, Victim::Backends | Victim::Workers) {
+                one = one.max(delay);
             }
         }
-        budget + Duration::from_secs(8) + all - pause
+        budget + Duration::from_secs(8) + all - one
     }
 
     /// Whether that part is away, or was until a moment ago.
