@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, FromArgMatches, Parser};
+use clap::{FromArgMatches, Parser};
 use odin::program::{self, BackendSettings, CommonSettings, WorkerSettings};
 use worker::toolbox::Toolbox;
 
-/// The MCP front end. Secrets come from the environment alone.
+/// The MCP front end. Secrets come from the environment, or from files that it names, such as ASGARD_SESSION_KEY_FILE.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Settings {
@@ -27,13 +27,21 @@ struct Settings {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let mut command = Settings::command();
+    let mut command = program::command::<Settings>();
     let matches = command.get_matches_mut();
     let settings = Settings::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let Settings { listen, embedded_worker, common, worker, backend } = settings;
     if !embedded_worker && let Some(option) = program::given::<WorkerSettings>(&matches) {
         let why = format!("{option} is for a worker: give it to that, or add --embedded-worker");
         command.error(ErrorKind::MissingRequiredArgument, why).exit();
+    }
+    match common.redis() {
+        Ok(Some(_)) if embedded_worker => {
+            let why = "--embedded-worker is a whole server: it cannot be used with ASGARD_REDIS_URL";
+            command.error(ErrorKind::ArgumentConflict, why).exit();
+        }
+        Err(why) => command.error(ErrorKind::ArgumentConflict, why).exit(),
+        Ok(_) => {}
     }
     program::start_log(&common.log);
     let toolbox = match embedded_worker.then(Toolbox::from_env).transpose() {

@@ -2,11 +2,12 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{FromArgMatches, Parser};
 use odin::program::{self, CommonSettings, WorkerSettings};
 use worker::toolbox::Toolbox;
 
-/// A worker that runs the stock toolbox.
+/// A worker that runs the stock toolbox. Secrets come from the environment, or from files that it names, such as
+/// ASGARD_STATE_KEY_FILE.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Settings {
@@ -21,7 +22,9 @@ struct Settings {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Settings { listen, common, worker } = Settings::parse();
+    let matches = program::command::<Settings>().get_matches();
+    let Settings { listen, common, worker } =
+        Settings::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     program::start_log(&common.log);
     program::ended(match Toolbox::from_env() {
         Ok(toolbox) => program::worker(&listen, &common, &worker, toolbox).await,

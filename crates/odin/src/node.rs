@@ -40,6 +40,17 @@ pub async fn stop_signal() {
     }
 }
 
+/// Waits until the process is asked to stop, or until something comes up that keeps it from going on.
+///
+/// # Errors
+/// What came up.
+pub(crate) async fn stopped_or(cause: impl Future<Output = String>) -> Result<(), String> {
+    tokio::select! {
+        () = stop_signal() => Ok(()),
+        cause = cause => Err(cause),
+    }
+}
+
 /// Ends the process after that time, whatever still runs in it: a tool that blocks a thread would keep the
 /// runtime, and the process with it, for ever.
 pub fn exit_within(time: std::time::Duration) {

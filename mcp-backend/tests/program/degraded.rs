@@ -11,7 +11,11 @@ use super::process::{Backend, PATH};
 async fn without_pushpin_it_is_ready_and_degraded() {
     // Nobody listens there.
     let pushpin = format!("tcp://{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
-    let env = [("ASGARD_HANDOVER", "envoy"), ("ASGARD_GRIP_KEY", "a2V5"), ("ASGARD_PUSHPINS", &pushpin)];
+    let env = [
+        ("ASGARD_HANDOVER", "envoy"),
+        ("ASGARD_GRIP_KEY", "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE"),
+        ("ASGARD_PUSHPINS", &pushpin),
+    ];
     let backend = Backend::start(&[], &env).await;
     let (status, body) = backend.ready().await.unwrap();
     assert_eq!((status, &body["ready"]), (200, &json!(true)));

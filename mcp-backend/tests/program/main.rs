@@ -1,9 +1,15 @@
-//! The backend as a process, with its own worker: slow uploads, its end, its settings.
+//! The backend as a process, alone with its own worker and as a node of a site: slow uploads, its end, its settings, its
+//! secrets.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test may fail
 
 mod degraded;
 mod process;
+#[allow(dead_code, unreachable_pub)]
+#[path = "../../../crates/odin/tests/support/redis_server.rs"]
+mod redis_server;
+mod secrets;
 mod settings;
+mod site;
 mod stop;
 mod uploads;

@@ -1,6 +1,7 @@
 //! The program in a process of its own, and requests to it.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -24,7 +25,16 @@ pub(crate) struct Backend {
 }
 
 pub(crate) fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-backend"));
+    program(Path::new(env!("CARGO_BIN_EXE_mcp-backend")))
+}
+
+/// The stock worker, which cargo puts beside the backend (after `cargo build --release --workspace --bins`).
+pub(crate) fn worker() -> Command {
+    program(&Path::new(env!("CARGO_BIN_EXE_mcp-backend")).with_file_name("worker"))
+}
+
+fn program(file: &Path) -> Command {
+    let mut command = Command::new(file);
     command.env_clear().stdin(Stdio::null()).kill_on_drop(true);
     command
 }

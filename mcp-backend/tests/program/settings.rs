@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::process::{Backend, PATIENCE, command, wait};
+use super::secrets::refused;
 
 /// How many calls ran at the same time, at most, by the journal.
 fn at_once(journal: &[serde_json::Value]) -> i32 {
@@ -54,6 +55,9 @@ async fn what_would_do_nothing_is_refused() {
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && error.contains(why), "{args:?}: {error}");
     }
+    let mut of_a_site = command();
+    of_a_site.arg("--embedded-worker").env("ASGARD_REDIS_URL", redis[1]);
+    assert!(refused(&mut of_a_site).await.contains("cannot be used with ASGARD_REDIS_URL"));
     // The environment may be shared by all programs of a site.
     let backend = Backend::start(&[], &[("ASGARD_CONCURRENCY", "5")]).await;
     wait("the worker has it", async || backend.log().contains("concurrency=5")).await;

@@ -36,20 +36,6 @@ impl BroadcastKey {
         bytes.try_into().map(Self).map_err(|_| InvalidKey)
     }
 
-    /// The key in the environment's `ASGARD_BROADCAST_KEY`; without one a new key, which no other process has.
-    ///
-    /// # Errors
-    /// [`InvalidKey`] when the variable is no key.
-    pub fn from_env() -> Result<Self, InvalidKey> {
-        match std::env::var("ASGARD_BROADCAST_KEY") {
-            Ok(key) if !key.is_empty() => Self::parse(&key),
-            _ => {
-                tracing::info!("no ASGARD_BROADCAST_KEY: notifications stay within this process");
-                Ok(Self::random())
-            }
-        }
-    }
-
     /// A new key; for a site of one process.
     pub fn random() -> Self {
         Self(rand::random())

@@ -15,7 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-pub use self::redis::{InvalidUrl, RedisBroker};
+pub use self::redis::{Difference, Fact, InvalidUrl, RedisBroker, SITE_LIFE};
 pub use bus::Cast;
 pub use memory::{Clock, MemoryBroker};
 pub use tasks::{Begun, TaskBroker, TaskReply};

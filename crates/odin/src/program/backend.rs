@@ -6,17 +6,15 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{join, join3};
-use identity::AssertionKeys;
 use identity::policy::Policy;
 use rmcp::ServerHandler;
 use tokio_util::sync::CancellationToken;
 
-use super::{BackendSettings, CommonSettings, WorkerSettings, bind, redis, worker};
+use super::{BackendSettings, CommonSettings, WorkerSettings, bind, redis, secrets, site, worker};
 use crate::admin::{self, AdminToken};
-use crate::broadcast::BroadcastKey;
-use crate::broker::{Broker, MemoryBroker};
+use crate::broker::{Broker, Fact, MemoryBroker};
 use crate::call::Timing;
-use crate::front::{Access, Front, FrontConfig, FrontLimits};
+use crate::front::{Access, Front, FrontConfig, FrontLimits, Handover};
 use crate::node;
 use crate::protocol::origin::HostRules;
 use crate::serve;
@@ -37,10 +35,17 @@ pub async fn backend<H: ServerHandler>(
     settings: &BackendSettings,
     handler: Option<(H, &WorkerSettings)>,
 ) -> Result<(), String> {
-    let config = front_config(listen, common, settings, handler.is_some())?;
-    let broker: Arc<dyn Broker> = match &handler {
-        Some(_) => Arc::new(MemoryBroker::new(Timing::default(), common.limits())),
-        None => redis(common)?,
+    let admin_token = admin_token(settings)?;
+    let (config, facts) = front_config(listen, common, settings, handler.is_some())?;
+    let (broker, differs): (Arc<dyn Broker>, _) = match &handler {
+        Some(_) => {
+            (Arc::new(MemoryBroker::new(Timing::default(), common.limits())), std::future::pending().boxed())
+        }
+        None => {
+            let broker = redis(common)?;
+            let differs = site::join(broker.clone(), facts).await?.boxed();
+            (broker, differs)
+        }
     };
     let pushpins = node::pushpins(&common.pushpins).map_err(|error| format!("ASGARD_PUSHPINS: {error}"))?;
     let pushpins = node::publisher(pushpins);
@@ -59,10 +64,8 @@ pub async fn backend<H: ServerHandler>(
     };
     let listener = bind(listen).await?;
     let (stop, most) = (CancellationToken::new(), PATIENCE + CONNECTIONS);
-    let admin = match settings.admin_listen.as_deref().filter(|address| !address.is_empty()) {
-        Some(address) => {
-            let token = settings.secrets.admin_token.as_deref().ok_or("ASGARD_ADMIN_TOKEN is missing")?;
-            let token = AdminToken::new(token).map_err(|error| format!("ASGARD_ADMIN_TOKEN: {error}"))?;
+    let admin = match admin_token {
+        Some((address, token)) => {
             let listener = bind(address).await?;
             tracing::info!(address, "administrators may notify here");
             let routes = admin::routes(front.broadcaster().clone(), token);
@@ -72,7 +75,7 @@ pub async fn backend<H: ServerHandler>(
     };
     let serving = serve::serve(listener, front.router(), stop.clone(), most);
     let stopping = async {
-        node::stop_signal().await;
+        let ended = node::stopped_or(differs).await;
         node::exit_within(most + CONNECTIONS);
         stop.cancel();
         let worker = async {
@@ -81,23 +84,40 @@ pub async fn backend<H: ServerHandler>(
             }
         };
         join(front.shut_down(PATIENCE), worker).await;
+        ended
     };
-    join3(serving, admin, stopping).await;
-    Ok(())
+    join3(serving, admin, stopping).await.2
 }
 
+/// Where the admin API listens, and its token; `None` where there is none.
+fn admin_token(settings: &BackendSettings) -> Result<Option<(&str, AdminToken)>, String> {
+    let address = settings.admin_listen.as_deref().filter(|address| !address.is_empty());
+    let Some(address) = address else { return Ok(None) };
+    if !settings.admin_remote && !is_loopback(address) {
+        return Err(format!(
+            "ASGARD_ADMIN_LISTEN={address} can be reached from other machines, and the admin API has no TLS: give an \
+             address such as 127.0.0.1:8181, or say --admin-remote (ASGARD_ADMIN_REMOTE=true)"
+        ));
+    }
+    let token = secrets::secret(secrets::ADMIN_TOKEN)?.ok_or("ASGARD_ADMIN_TOKEN is missing")?;
+    let token = AdminToken::new(&token).map_err(|error| format!("ASGARD_ADMIN_TOKEN: {error}"))?;
+    Ok(Some((address, token)))
+}
+
+/// The front end's configuration, and what the other nodes of a site must have as well.
 fn front_config(
     listen: &str,
     common: &CommonSettings,
     settings: &BackendSettings,
     alone: bool,
-) -> Result<FrontConfig, String> {
-    let secrets = &settings.secrets;
-    let access = match &secrets.assertion_keys {
+) -> Result<(FrontConfig, Vec<Fact>), String> {
+    let (sessions, broadcast) = (secrets::session_keys(alone)?, secrets::broadcast_key(alone)?);
+    let mut facts = site::common(common, broadcast.fingerprints());
+    facts.push((secrets::SESSION_KEY, sessions.fingerprints()));
+    let access = match secrets::assertion_keys()? {
         Some(keys) => {
-            let keys =
-                AssertionKeys::parse(keys).map_err(|error| format!("ASGARD_ASSERTION_KEYS: {error}"))?;
-            Access::Gateway(Box::new(keys))
+            facts.push((secrets::ASSERTION_KEYS, keys.fingerprints()));
+            Access::Gateway(Box::new(keys.key))
         }
         None if alone && is_loopback(listen) => {
             tracing::warn!("no ASGARD_ASSERTION_KEYS: everybody on this machine may call, as one local user");
@@ -109,15 +129,26 @@ fn front_config(
                 .into());
         }
     };
-    Ok(FrontConfig {
+    let grip = secrets::grip_key()?;
+    if grip.is_none() && settings.handover != Handover::None {
+        return Err("ASGARD_GRIP_KEY is missing: the key of Pushpin's sig_key, in base64url. Without it no stream can be \
+                    handed over (ASGARD_HANDOVER)."
+            .into());
+    }
+    let print = grip.as_ref().map_or_else(|| "none".to_owned(), secrets::Shared::fingerprints);
+    facts.extend([
+        (secrets::GRIP_KEY, print),
+        ("ASGARD_GRIP_ISS", settings.grip_iss.escape_default().to_string()),
+    ]);
+    let config = FrontConfig {
         node: node::unique_name(settings.node.as_deref().unwrap_or("backend")),
         server: common.server.clone(),
         access,
         handover: settings.handover,
         hold_after: Duration::from_millis(settings.hold_after_ms),
-        sessions: secrets.sessions(alone)?,
-        grip: secrets.grip()?.map(|key| (settings.grip_iss.clone(), key)),
-        broadcast: BroadcastKey::from_env().map_err(|error| format!("ASGARD_BROADCAST_KEY: {error}"))?,
+        sessions: sessions.key,
+        grip: grip.map(|grip| (settings.grip_iss.clone(), grip.key)),
+        broadcast: broadcast.key,
         policy: settings.policy.as_deref().map(policy).transpose()?.unwrap_or_default(),
         limits: FrontLimits {
             calls_of_principal: common.calls_of_principal,
@@ -125,7 +156,8 @@ fn front_config(
             ..settings.limits()
         },
         lease: Timing::default().lease,
-    })
+    };
+    Ok((config, facts))
 }
 
 fn policy(file: &Path) -> Result<Policy, String> {

@@ -14,10 +14,13 @@
 //!
 //! Where `ASGARD_REDIS_URL` names a Redis, the program is a worker of a site: backends (`mcp-backend`) hand it
 //! the calls. Without one it is the whole server, with the memory of its process as the broker. The handler
-//! is the same in both. `--help` shows all settings; each is also a variable of the environment.
+//! is the same in both. `--help` shows all settings; each is also a variable of the environment. Secrets are
+//! variables alone, or files that they name: `ASGARD_SESSION_KEY` or `ASGARD_SESSION_KEY_FILE`, and so on.
 
 mod backend;
+mod secrets;
 mod settings;
+mod site;
 mod worker;
 
 use std::process::ExitCode;
@@ -33,7 +36,7 @@ pub use backend::backend;
 pub use settings::{BackendSettings, CommonSettings, WorkerSettings};
 pub use worker::worker;
 
-use crate::broker::{Broker, RedisBroker};
+use crate::broker::RedisBroker;
 use crate::call::Timing;
 use crate::node;
 
@@ -57,30 +60,39 @@ impl Program {
     /// Reads the command line and the environment. Ends the process with a message when they can't be used.
     #[must_use]
     pub fn from_args() -> Self {
-        let mut command = Self::command();
+        let mut command = command::<Self>();
         let matches = command.get_matches_mut();
         let program = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-        if program.common.redis_url.is_some()
-            && let Some(option) = given::<BackendSettings>(&matches)
-        {
-            let why = format!(
+        let why = match (program.common.redis(), given::<BackendSettings>(&matches)) {
+            (Err(error), _) => error,
+            (Ok(Some(_)), Some(option)) => format!(
                 "{option} is for a backend, and with ASGARD_REDIS_URL this is a worker: give it to mcp-backend, or leave \
                  the Redis out"
-            );
-            command.error(ErrorKind::ArgumentConflict, why).exit();
-        }
-        program
+            ),
+            (Ok(None), _) if is_given(&matches, "shards") => {
+                "--shards is of a site's Redis, and ASGARD_REDIS_URL is missing".to_owned()
+            }
+            _ => return program,
+        };
+        command.error(ErrorKind::ArgumentConflict, why).exit()
     }
 
     /// Serves until the process is asked to stop, and tells how it ended. Logs go to stderr.
     pub async fn serve<H: ServerHandler>(self, handler: H) -> ExitCode {
         let Self { listen, common, worker: work, backend: front } = self;
         start_log(&common.log);
-        ended(match &common.redis_url {
-            Some(_) => worker(&listen, &common, &work, handler).await,
-            None => backend(&listen, &common, &front, Some((handler, &work))).await,
+        ended(match common.redis() {
+            Ok(Some(_)) => worker(&listen, &common, &work, handler).await,
+            Ok(None) => backend(&listen, &common, &front, Some((handler, &work))).await,
+            Err(error) => Err(error),
         })
     }
+}
+
+/// The command line of a program. Its `--help` says which variables of the environment there are, not what is in them.
+#[must_use]
+pub fn command<P: CommandFactory>() -> Command {
+    P::command().mut_args(|arg| arg.hide_env_values(true))
 }
 
 /// The first of a group's options that the command line names. (What the environment says is for those that it
@@ -88,9 +100,14 @@ impl Program {
 #[must_use]
 pub fn given<A: clap::Args>(matches: &ArgMatches) -> Option<String> {
     let group = A::augment_args(Command::new(""));
-    let named =
-        |arg: &&clap::Arg| matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
-    group.get_arguments().find(named).map(|arg| format!("--{}", arg.get_long().unwrap_or_default()))
+    group
+        .get_arguments()
+        .find(|arg| is_given(matches, arg.get_id().as_str()))
+        .map(|arg| format!("--{}", arg.get_long().unwrap_or_default()))
+}
+
+fn is_given(matches: &ArgMatches, name: &str) -> bool {
+    matches.value_source(name) == Some(ValueSource::CommandLine)
 }
 
 /// Starts the log on stderr; `filter` as in `RUST_LOG`.
@@ -112,9 +129,9 @@ pub fn ended(result: Result<(), String>) -> ExitCode {
 }
 
 /// The Redis of a site.
-fn redis(common: &CommonSettings) -> Result<Arc<dyn Broker>, String> {
-    let url = common.redis_url.as_deref().ok_or("ASGARD_REDIS_URL is missing: the Redis of the site")?;
-    let broker = RedisBroker::connect(url, Timing::default(), common.limits(), common.shards);
+fn redis(common: &CommonSettings) -> Result<Arc<RedisBroker>, String> {
+    let url = common.redis()?.ok_or("ASGARD_REDIS_URL is missing: the Redis of the site")?;
+    let broker = RedisBroker::connect(&url, Timing::default(), common.limits(), common.shards);
     Ok(Arc::new(broker.map_err(|error| format!("ASGARD_REDIS_URL: {error}"))?))
 }
 

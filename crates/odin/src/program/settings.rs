@@ -1,28 +1,28 @@
-//! Settings of the programs: arguments and environment. Secrets come from the environment alone.
+//! Settings of the programs: arguments and environment. Secrets are none of them ([`super::secrets`]).
 
 use std::time::Duration;
 
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use clap::builder::{RangedI64ValueParser, RangedU64ValueParser, TypedValueParser};
+use redis::IntoConnectionInfo;
 
+use super::secrets::{REDIS_URL, secret};
 use crate::broker::BrokerLimits;
 use crate::front::{FrontLimits, Handover};
-use crate::protocol::session::SessionKeys;
 
 /// What all programs of a site share.
 #[derive(Debug, Clone, clap::Args)]
 pub struct CommonSettings {
-    /// Redis that backends and workers share.
-    #[arg(long, env = "ASGARD_REDIS_URL")]
+    /// Redis that backends and workers share: redis://host:port, or redis+unix:///path. One with a password comes by
+    /// ASGARD_REDIS_URL, or by the file that ASGARD_REDIS_URL_FILE names: every user of a machine sees its command lines.
+    #[arg(long)]
     pub redis_url: Option<String>,
     /// Shards of the records in Redis; the same on every node.
-    #[arg(long, env = "ASGARD_SHARDS", default_value_t = 1, requires = "redis_url")]
+    #[arg(long, env = "ASGARD_SHARDS", default_value_t = 1)]
     pub shards: u8,
     /// Pushpins that hold streams, comma-separated. Empty: streams go through the backends.
     #[arg(long, env = "ASGARD_PUSHPINS", default_value = "")]
     pub pushpins: String,
-    /// Named server that requests are for.
+    /// Named server that requests are for; the same on every node.
     #[arg(long, env = "ASGARD_SERVER", default_value = "default")]
     pub server: String,
     /// Calls of one principal that are open at once (queued, running, or held with their answer), in each shard;
@@ -38,6 +38,24 @@ pub struct CommonSettings {
 }
 
 impl CommonSettings {
+    /// The URL of the site's Redis; `None` where there is none.
+    ///
+    /// # Errors
+    /// A password on the command line, and what [`secret`] says.
+    pub fn redis(&self) -> Result<Option<String>, String> {
+        let Some(url) = &self.redis_url else { return secret(REDIS_URL) };
+        // An address that can't be read says so where it is used.
+        let with_password =
+            url.as_str().into_connection_info().is_ok_and(|info| info.redis_settings().password().is_some());
+        if with_password {
+            return Err(format!(
+                "--redis-url has a password, and every user of this machine sees it there: give the URL by {REDIS_URL}, \
+                 or by the file that {REDIS_URL}_FILE names"
+            ));
+        }
+        Ok(Some(url.clone()))
+    }
+
     pub(super) fn limits(&self) -> BrokerLimits {
         BrokerLimits {
             calls_of_principal: self.calls_of_principal,
@@ -91,6 +109,9 @@ pub struct BackendSettings {
     /// Address of the admin API, which no gateway may lead to. Needs ASGARD_ADMIN_TOKEN; unset: there is none.
     #[arg(long, env = "ASGARD_ADMIN_LISTEN")]
     pub admin_listen: Option<String>,
+    /// Let the admin API listen where other machines reach it. It has no TLS: its token is readable on the way.
+    #[arg(long, env = "ASGARD_ADMIN_REMOTE")]
+    pub admin_remote: bool,
     /// File with the policy: the JSON object that the gateway's filter has under `policy`. Unset: everybody
     /// of an organisation may use everything.
     #[arg(long, env = "ASGARD_POLICY")]
@@ -105,8 +126,6 @@ pub struct BackendSettings {
     /// Seconds for which nothing of a body may come meanwhile.
     #[arg(long, env = "ASGARD_BODY_PAUSE_S", default_value_t = 10, value_parser = number(1, 3600))]
     pub body_pause_s: u32,
-    #[command(flatten)]
-    pub(super) secrets: Secrets,
 }
 
 fn number(least: i64, most: i64) -> impl TypedValueParser<Value = u32> {
@@ -122,47 +141,5 @@ impl BackendSettings {
             body_pause: seconds(self.body_pause_s),
             ..FrontLimits::default()
         }
-    }
-}
-
-/// Given by the environment, so that they show in no process list.
-#[derive(Clone, clap::Args)]
-pub(super) struct Secrets {
-    #[arg(long, env = "ASGARD_ASSERTION_KEYS", hide = true, hide_env_values = true)]
-    pub(super) assertion_keys: Option<String>,
-    #[arg(long, env = "ASGARD_SESSION_KEY", hide = true, hide_env_values = true)]
-    session_key: Option<String>,
-    #[arg(long, env = "ASGARD_GRIP_KEY", hide = true, hide_env_values = true)]
-    grip_key: Option<String>,
-    #[arg(long, env = "ASGARD_ADMIN_TOKEN", hide = true, hide_env_values = true)]
-    pub(super) admin_token: Option<String>,
-}
-
-impl std::fmt::Debug for Secrets {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secrets(..)")
-    }
-}
-
-impl Secrets {
-    /// The keys of session ids; of one process alone they may be random.
-    pub(super) fn sessions(&self, alone: bool) -> Result<SessionKeys, String> {
-        match &self.session_key {
-            Some(key) => SessionKeys::parse(key).map_err(|error| format!("ASGARD_SESSION_KEY: {error}")),
-            None if alone => {
-                let key = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
-                SessionKeys::parse(&key).map_err(|error| error.to_string())
-            }
-            None => Err("ASGARD_SESSION_KEY is missing: 32 random bytes in base64url, the same on all \
-                         backends."
-                .into()),
-        }
-    }
-
-    /// The key of Pushpin's Grip-Sig.
-    pub(super) fn grip(&self) -> Result<Option<Vec<u8>>, String> {
-        let Some(key) = &self.grip_key else { return Ok(None) };
-        let key = BASE64_URL_SAFE_NO_PAD.decode(key.trim_end_matches('='));
-        key.map(Some).map_err(|error| format!("ASGARD_GRIP_KEY is not base64url: {error}"))
     }
 }

@@ -7,8 +7,8 @@ use futures::future::join;
 use rmcp::ServerHandler;
 use tokio_util::sync::CancellationToken;
 
-use super::{CommonSettings, WorkerSettings, bind, redis};
-use crate::broadcast::{BroadcastKey, Broadcaster};
+use super::{CommonSettings, WorkerSettings, bind, redis, secrets, site};
+use crate::broadcast::Broadcaster;
 use crate::broker::Broker;
 use crate::node;
 use crate::runner::{RmcpRunner, StateKeys};
@@ -31,29 +31,32 @@ pub async fn worker<H: ServerHandler>(
     settings: &WorkerSettings,
     handler: H,
 ) -> Result<(), String> {
-    let broker = redis(common)?;
+    let (broker, broadcast, state) =
+        (redis(common)?, secrets::broadcast_key(false)?, secrets::state_keys(false)?);
+    let mut facts = site::common(common, broadcast.fingerprints());
+    facts.push((secrets::STATE_KEY, state.fingerprints()));
+    let differs = site::join(broker.clone(), facts).await?;
     let pushpins = node::pushpins(&common.pushpins).map_err(|error| format!("ASGARD_PUSHPINS: {error}"))?;
     let pushpins = node::publisher(pushpins);
-    let broadcast = BroadcastKey::from_env().map_err(|error| format!("ASGARD_BROADCAST_KEY: {error}"))?;
     let publisher = pushpins.as_ref().map(|(publisher, _)| publisher.clone());
-    let broadcaster = Broadcaster::new(&common.server, broadcast, broker.clone(), publisher);
-    let runner = runner(handler, broadcaster).await?;
+    let broadcaster = Broadcaster::new(&common.server, broadcast.key, broker.clone(), publisher);
+    let runner = runner(handler, broadcaster, state.key).await?;
     // The leases' own connection; the address was checked above.
     let (of, fallback) = (common.clone(), broker.clone());
-    let beats = move || redis(&of).unwrap_or(fallback);
+    let beats = move || -> Arc<dyn Broker> { redis(&of).unwrap_or(fallback) };
     let worker = Worker::start(config(common, settings), broker, Box::new(beats), runner, pushpins)
         .map_err(|error| format!("the worker can't start: {error}"))?;
     let (ready, stop) = (worker.clone(), CancellationToken::new());
     let health = node::health_routes(move || ready.ready());
     let serving = serve::serve(bind(listen).await?, health, stop.clone(), CONNECTIONS);
     let stopping = async {
-        node::stop_signal().await;
+        let ended = node::stopped_or(differs).await;
         node::exit_within(PATIENCE + CONNECTIONS * 2);
         worker.shut_down(PATIENCE).await;
         stop.cancel();
+        ended
     };
-    join(serving, stopping).await;
-    Ok(())
+    join(serving, stopping).await.1
 }
 
 /// Starts a worker in the process of a backend.
@@ -65,7 +68,7 @@ pub(super) async fn embedded<H: ServerHandler>(
     handler: H,
     pushpins: Option<crate::worker::Pushpins>,
 ) -> Result<Worker, String> {
-    let runner = runner(handler, broadcaster).await?;
+    let runner = runner(handler, broadcaster, secrets::state_keys(true)?.key).await?;
     let beats = broker.clone();
     Worker::start(config(common, settings), broker, Box::new(move || beats), runner, pushpins)
         .map_err(|error| format!("the embedded worker can't start: {error}"))
@@ -82,8 +85,8 @@ fn config(common: &CommonSettings, settings: &WorkerSettings) -> WorkerConfig {
 async fn runner<H: ServerHandler>(
     handler: H,
     broadcaster: Broadcaster,
+    keys: StateKeys,
 ) -> Result<Arc<RmcpRunner<H>>, String> {
-    let keys = StateKeys::from_env().map_err(|error| format!("ASGARD_STATE_KEY: {error}"))?;
     let runner = RmcpRunner::new(Arc::new(handler)).with_state_keys(keys).with_broadcaster(broadcaster);
     runner.learn().await.map_err(|error| format!("the server can't list its tools: {error:?}"))?;
     Ok(Arc::new(runner))

@@ -6,7 +6,7 @@
 //! principal, the named server, the method and its parameters, and expiring. The handler sees its own text, or
 //! is not asked at all.
 
-use std::{collections::BTreeMap, env, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce, aead::Aead, aead::Payload};
@@ -92,22 +92,6 @@ impl StateKeys {
     pub fn random() -> Self {
         let ciphers = cipher(&rand::random::<[u8; KEY]>()).into_iter().collect();
         Self { ciphers, lifetime: STATE_LIFETIME }
-    }
-
-    /// Keys from `ASGARD_STATE_KEY`; random ones where it is not set.
-    ///
-    /// # Errors
-    /// As [`StateKeys::parse`].
-    pub fn from_env() -> Result<Self, StateKeyError> {
-        match env::var("ASGARD_STATE_KEY") {
-            Ok(keys) if !keys.is_empty() => Self::parse(&keys),
-            _ => {
-                tracing::info!(
-                    "no ASGARD_STATE_KEY: a request that asks its client for more must come back to this worker"
-                );
-                Ok(Self::random())
-            }
-        }
     }
 
     /// The same keys for states that live so long, in whole seconds.

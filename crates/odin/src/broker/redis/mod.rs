@@ -9,6 +9,7 @@ mod link;
 mod nudges;
 mod queue;
 mod scripts;
+mod site;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,8 @@ use crate::call::{
 };
 use crate::id::{CallChannel, CallId, Ticket};
 use crate::runner::Rerun;
+
+pub use self::site::{Difference, Fact, SITE_LIFE};
 
 /// How long a command may take to be answered.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -9,6 +9,7 @@ mod once;
 #[path = "../../../../tests/support/redis_server.rs"]
 mod redis_server;
 mod replies;
+mod site;
 mod tasks;
 
 use std::time::{Duration, Instant};
