@@ -58,7 +58,7 @@ async fn came(stream: &mut Following) -> Vec<Value> {
     let mut all = Vec::new();
     while let Ok(Some(event)) = timeout(Duration::from_millis(1), stream.next()).await {
         let text = std::str::from_utf8(&event).unwrap();
-        let data = text.strip_prefix("data: ").unwrap().strip_suffix("\n\n").unwrap();
+        let data = text.strip_prefix("event: message\ndata: ").unwrap().strip_suffix("\n\n").unwrap();
         all.push(serde_json::from_str(data).unwrap());
     }
     all
@@ -216,7 +216,7 @@ async fn an_audience_can_be_closed() {
     let mut stays = site.listen(&loki, &ALL, "1").await;
     site.to.close(&Audience::organisation_of(&thor)).await.unwrap();
     let last = timeout(Duration::from_secs(5), modern.next()).await.unwrap().unwrap();
-    let last: Value = serde_json::from_slice(last.strip_prefix(b"data: ").unwrap()).unwrap();
+    let last: Value = serde_json::from_slice(last.strip_prefix(b"event: message\ndata: ").unwrap()).unwrap();
     assert_eq!((&last["id"], &last["result"]["resultType"]), (&"x".into(), &"complete".into()));
     assert_eq!(timeout(Duration::from_secs(5), modern.next()).await.unwrap(), None);
     assert_eq!(timeout(Duration::from_secs(5), session.next()).await.unwrap(), None);

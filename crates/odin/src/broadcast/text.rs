@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
+use crate::protocol::sse;
 use crate::runner::SUBSCRIPTION_ID;
 
 /// The name of the id among a stream's values, as Pushpin knows it.
@@ -91,7 +92,7 @@ pub(super) fn ascii(json: &str) -> String {
 
 /// One server-sent event. A line end in JSON stands between its tokens, where a space does as well.
 fn event(message: &str) -> String {
-    format!("data: {}\n\n", message.replace(['\n', '\r'], " "))
+    sse::message(message.replace(['\n', '\r'], " "))
 }
 
 fn escape(text: &str) -> String {
@@ -142,7 +143,7 @@ mod tests {
     }
 
     fn message(event: &str) -> Value {
-        let data = event.strip_prefix("data: ").unwrap().strip_suffix("\n\n").unwrap();
+        let data = event.strip_prefix("event: message\ndata: ").unwrap().strip_suffix("\n\n").unwrap();
         assert!(!data.contains(['\n', '\r']), "{data}");
         serde_json::from_str(data).unwrap()
     }
@@ -152,7 +153,7 @@ mod tests {
         let params = members(&json!({ "uri": "file:///100%25/%(id)s" }));
         assert_eq!(
             session("notifications/resources/updated", &params),
-            "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/resources/updated\",\
+            "event: message\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/resources/updated\",\
              \"params\":{\"uri\":\"file:///100%25/%(id)s\"}}\n\n"
         );
         let template = modern("notifications/resources/updated", &params);
@@ -165,7 +166,7 @@ mod tests {
         );
         assert_eq!(
             session("notifications/tools/list_changed", &Members::new()),
-            "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}\n\n"
+            "event: message\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}\n\n"
         );
         assert_eq!(
             message(&fill(&complete(), "7")),

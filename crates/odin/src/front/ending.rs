@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Front;
 use crate::broadcast;
-use crate::protocol::{Id, Incoming, Message, Refusal, Route};
+use crate::protocol::{Id, Incoming, Message, Refusal, Route, sse};
 
 /// Milliseconds that a session's client is to wait before it takes its stream up on another node.
 const RETRY: &str = "retry: 500\n\n";
@@ -54,7 +54,7 @@ impl Ending {
 /// The last event of a modern call's stream whose backend stops: with its connection the call is cancelled.
 fn cancelled(id: Id<'_>) -> String {
     let body = stopping().for_id(id).body();
-    format!("data: {}\n\n", String::from_utf8_lossy(&body))
+    sse::message(String::from_utf8_lossy(&body))
 }
 
 /// What a request is told that is not answered when the backend stops.

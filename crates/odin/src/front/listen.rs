@@ -17,7 +17,7 @@ use super::{Front, refuse};
 use crate::broadcast::{self, Standing, Topics};
 use crate::id::CallId;
 use crate::job::Era;
-use crate::protocol::{self, Refusal, Request, Revision};
+use crate::protocol::{self, Refusal, Request, Revision, sse};
 use crate::runner::SUBSCRIPTION_ID;
 use crate::tasks::{TaskView, declared, missing_extension, unix_millis};
 
@@ -193,7 +193,7 @@ fn acknowledgement(topics: &Topics, id: &str) -> Option<String> {
         method: "notifications/subscriptions/acknowledged",
         params: Agreed { meta, notifications },
     };
-    Some(format!("data: {}\n\n", serde_json::to_string(&message).ok()?))
+    Some(sse::message(serde_json::to_string(&message).ok()?))
 }
 
 /// Asks a worker which lists of its server can change: a session that comes back is told of these. Nothing

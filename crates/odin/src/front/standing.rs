@@ -104,7 +104,7 @@ pub(super) async fn end(front: &Front, session: &str) {
 /// Sends a message to a standing stream, whoever holds it.
 pub(super) async fn say(front: &Front, channel: &str, message: Message) {
     if let Some(publisher) = &front.publisher {
-        publisher.broadcast(&[Item::content(channel, format!("data: {message}\n\n"))]).await;
+        publisher.broadcast(&[Item::content(channel, sse::message(&message))]).await;
     }
     // A stream that the broker can't reach now ends with its connection.
     let _ = front.broker.cast(channel, message).await;
@@ -279,7 +279,7 @@ impl Following {
         tokio::select! {
             message = message => match message {
                 Some((_, message)) if &*message == HANG_UP => None,
-                Some((_, message)) => Some(format!("data: {message}\n\n").into()),
+                Some((_, message)) => Some(sse::message(&message).into()),
                 None => None,
             },
             notice = self.notices.next() => notice,

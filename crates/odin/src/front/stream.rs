@@ -223,7 +223,7 @@ impl Streaming {
         self.over = true;
         if let Some(id) = &self.id {
             let body = refusal.for_raw_id(id).body();
-            self.chunks.push_back(format!("data: {}\n\n", String::from_utf8_lossy(&body)).into());
+            self.chunks.push_back(sse::message(String::from_utf8_lossy(&body)).into());
         }
     }
 

@@ -13,6 +13,9 @@ use crate::id::{CallId, InvalidId};
 /// A comment, to be sent when nothing else was for a while: keeps proxies from closing the connection.
 pub const KEEP_ALIVE: &[u8] = b":\n\n";
 
+/// The type of an event that carries a message.
+const MESSAGE: &str = "message";
+
 /// Bytes of an event type.
 const TYPE_BYTES: usize = 64;
 
@@ -25,13 +28,16 @@ const TYPE_BYTES: usize = 64;
 /// let id = EventId { call: CallId::from_parts(1, [0xab; 16]), number: 2 };
 /// let mut out = Vec::new();
 /// Event::message(r#"{"jsonrpc":"2.0"}"#).with_id(id).write(&mut out, 1_000).unwrap();
-/// assert_eq!(out, b"id: 01abababababababababababababababab-2\ndata: {\"jsonrpc\":\"2.0\"}\n\n");
+/// assert_eq!(
+///     String::from_utf8_lossy(&out),
+///     "id: 01abababababababababababababababab-2\nevent: message\ndata: {\"jsonrpc\":\"2.0\"}\n\n"
+/// );
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Event<'a> {
     /// `id`: the client repeats it in `Last-Event-ID` when it takes the stream up again.
     pub id: Option<EventId>,
-    /// `event`: the type. MCP needs none on Streamable HTTP; HTTP+SSE has `endpoint` and `message`.
+    /// `event`: the type. HTTP+SSE has `endpoint` and `message`; messages have theirs everywhere (see [`message`]).
     pub event: Option<&'a str>,
     /// `retry`: milliseconds that the client waits before it connects again.
     pub retry: Option<u32>,
@@ -58,7 +64,7 @@ pub enum EventError {
 impl<'a> Event<'a> {
     /// An event that carries one JSON-RPC message.
     pub fn message(json: &'a str) -> Self {
-        Self { data: Some(json), ..Self::default() }
+        Self { event: Some(MESSAGE), data: Some(json), ..Self::default() }
     }
 
     /// The event with which a stream of 2025-11-25 begins: an id and no message.
@@ -134,6 +140,15 @@ impl<'a> Event<'a> {
         }
         Ok(())
     }
+}
+
+/// An event without an id that carries one JSON-RPC message, which has no line ends.
+///
+/// `message` is what a reader of such events takes an event without a type for, and yet it is named: Vercel's client
+/// (`ai` 4, `@ai-sdk/mcp` 1.0.0) passes over events that do not name it, on both transports. The reference servers
+/// name it too.
+pub(crate) fn message(json: impl fmt::Display) -> String {
+    format!("event: {MESSAGE}\ndata: {json}\n\n")
 }
 
 fn line(out: &mut Vec<u8>, field: &[u8], value: &str) {

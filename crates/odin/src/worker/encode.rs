@@ -5,6 +5,7 @@ use grip::Item;
 use crate::call::{Order, Send};
 use crate::id::{CallChannel, CallId};
 use crate::job::Era;
+use crate::protocol::sse;
 
 /// Where a call's messages go, and how they are written.
 #[derive(Debug, Clone)]
@@ -42,7 +43,7 @@ impl Stream {
     /// The same as the text of an event; of the session's stream, as the message alone.
     fn text(&self, call: CallId, send: &Send) -> String {
         match (send, &self.shared) {
-            (Send::Event(_, message) | Send::Final(_, message), Some(_)) => format!("data: {message}\n\n"),
+            (Send::Event(_, message) | Send::Final(_, message), Some(_)) => sse::message(message),
             (Send::Event(number, message) | Send::Final(number, message), None) => {
                 event(call, self.era, *number, message)
             }
@@ -54,7 +55,7 @@ impl Stream {
 /// One server-sent event. Only the session eras have event ids: a modern stream can't be resumed.
 pub(crate) fn event(call: CallId, era: Era, number: u32, message: &str) -> String {
     match era {
-        Era::Modern => format!("data: {message}\n\n"),
-        Era::Session => format!("id: {call}-{number}\ndata: {message}\n\n"),
+        Era::Modern => sse::message(message),
+        Era::Session => format!("id: {call}-{number}\n{}", sse::message(message)),
     }
 }

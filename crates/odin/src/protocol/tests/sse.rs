@@ -53,15 +53,16 @@ fn write(event: Event<'_>) -> String {
 #[test]
 fn exact_bytes() {
     let id = EventId { call: CallId::from_parts(1, [0xab; 16]), number: 0 };
-    assert_eq!(write(Event::message("{}")), "data: {}\n\n");
+    assert_eq!(write(Event::message("{}")), "event: message\ndata: {}\n\n");
     assert_eq!(write(Event::prime(id)), format!("id: {CALL}-0\ndata:\n\n"));
     assert_eq!(
-        write(Event::message("{}").with_id(id).with_type("message").with_retry(250)),
-        format!("id: {CALL}-0\nevent: message\nretry: 250\ndata: {{}}\n\n")
+        write(Event::message("{}").with_id(id).with_type("other").with_retry(250)),
+        format!("id: {CALL}-0\nevent: other\nretry: 250\ndata: {{}}\n\n")
     );
     assert_eq!(write(Event { retry: Some(1), ..Event::default() }), "retry: 1\n\n");
-    assert_eq!(write(Event::message("a\nb\r\nc\rd\n")), "data: a\ndata: b\ndata: c\ndata: d\ndata: \n\n");
-    assert_eq!(write(Event::message("\nid: 7\n\ndata: x")), "data: \ndata: id: 7\ndata: \ndata: data: x\n\n");
+    let plain = |data| write(Event { data: Some(data), ..Event::default() });
+    assert_eq!(plain("a\nb\r\nc\rd\n"), "data: a\ndata: b\ndata: c\ndata: d\ndata: \n\n");
+    assert_eq!(plain("\nid: 7\n\ndata: x"), "data: \ndata: id: 7\ndata: \ndata: data: x\n\n");
     assert_eq!(read(std::str::from_utf8(KEEP_ALIVE).unwrap()), []);
 }
 
@@ -72,16 +73,16 @@ fn refuses_what_would_break_the_stream() {
         assert_eq!(Event::message("{}").with_type(event).write(&mut out, 1_000), Err(EventError::Type));
     }
     assert_eq!(
-        Event::message("0123456789").write(&mut out, 17),
-        Err(EventError::TooLarge { size: 18, limit: 17 })
+        Event::message("0123456789").write(&mut out, 32),
+        Err(EventError::TooLarge { size: 33, limit: 32 })
     );
     assert_eq!(
         Event::message("0123456789").write(&mut out, 9),
         Err(EventError::TooLarge { size: 10, limit: 9 })
     );
     assert_eq!(out, b"before");
-    Event::message("0123456789").write(&mut out, 18).unwrap();
-    assert_eq!(out, b"beforedata: 0123456789\n\n");
+    Event::message("0123456789").write(&mut out, 33).unwrap();
+    assert_eq!(out, b"beforeevent: message\ndata: 0123456789\n\n");
 }
 
 #[test]
