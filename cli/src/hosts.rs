@@ -137,17 +137,33 @@ fn is_name(host: &str) -> bool {
         && !host.bytes().all(|b| b.is_ascii_digit() || b == b'.')
 }
 
-/// The addresses of an organisation's MCP endpoints: at the public address, and two at each of the hosts.
+/// The addresses of an organisation's MCP endpoints, each an OAuth resource of its own (RFC 9728 section 3.3): Streamable
+/// HTTP and HTTP+SSE at the public address, and what [`at_host`] gives for each of the hosts.
 ///
 /// # Errors
 /// A host that is none.
 pub fn resources(state: &State, organisation: &str, hosts: &[String]) -> Result<Vec<String>> {
-    let mut all = vec![state.resource(organisation)];
+    let mut all = endpoints(&state.public_url, organisation);
     for host in hosts {
-        let url = url(state, host)?;
-        all.extend([format!("{url}/api/v1/mcp/{organisation}"), format!("{url}{SHORT_PATH}")]);
+        all.extend(at_host(state, organisation, host)?);
     }
     Ok(all)
+}
+
+/// The addresses at one host: the same two, and a short one.
+///
+/// # Errors
+/// A host that is none.
+pub fn at_host(state: &State, organisation: &str, host: &str) -> Result<Vec<String>> {
+    let url = url(state, host)?;
+    let mut all = endpoints(&url, organisation);
+    all.push(format!("{url}{SHORT_PATH}"));
+    Ok(all)
+}
+
+fn endpoints(url: &str, organisation: &str) -> Vec<String> {
+    let endpoint = format!("{url}{}", identity::path::resource_path(organisation));
+    vec![endpoint.clone(), format!("{endpoint}/sse")]
 }
 
 #[cfg(test)]
@@ -214,14 +230,16 @@ mod tests {
     }
 
     #[test]
-    fn an_organisation_has_an_endpoint_and_two_at_each_host() {
+    fn an_organisation_has_two_endpoints_and_three_at_each_host() {
         let state = State::new(Ports::default());
         let all = resources(&state, "org-1", &["one.localhost".into()]).unwrap();
         assert_eq!(
             all,
             [
                 "http://localhost:8000/api/v1/mcp/org-1",
+                "http://localhost:8000/api/v1/mcp/org-1/sse",
                 "http://one.localhost:8000/api/v1/mcp/org-1",
+                "http://one.localhost:8000/api/v1/mcp/org-1/sse",
                 "http://one.localhost:8000/mcp"
             ]
         );

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use identity::claims::Expected;
-use identity::path::{self, PathError};
+use identity::path::{self, Endpoint, EndpointKind, PathError};
 use identity::policy;
 use identity::{Assertion, AssertionKeys, Claims, Road, assertion};
 
@@ -110,7 +110,7 @@ impl From<Halt> for Stop {
 /// Which endpoint a request is for, and under which name.
 struct Target<'a> {
     site: &'a Site,
-    organisation: String,
+    endpoint: Endpoint,
     /// Whether it came by the organisation's short path.
     short: bool,
     /// The path that the backend gets.
@@ -264,10 +264,11 @@ impl Filter {
                 None => tokens::keys_unavailable(),
             },
         };
-        let organisation = target.organisation.as_str();
+        let organisation = target.endpoint.organisation.as_str();
+        let resource = if target.short { path.into() } else { target.endpoint.resource_path() };
         let wording = Wording {
-            metadata: &metadata::url(site, organisation, target.short),
-            scopes: &fill_all(&config.scopes.advertised, Some(organisation)),
+            metadata: &metadata::url(site, &resource),
+            scopes: &fill_all(&config.scopes.advertised, organisation),
             organisation: Some(organisation),
             id: request.id.as_deref(),
         };
@@ -311,7 +312,7 @@ impl Filter {
         let token = request.bearer(self.config.max_token_bytes)?;
         let digest = &digest(token);
         let line = self.line(request, &target.path, now);
-        let organisation = target.organisation.as_str();
+        let organisation = target.endpoint.organisation.as_str();
         let (config, sites) = (self.config.clone(), self.sites.clone());
         let check = |issuer: &Issuer, claims: &Claims| {
             check(&config, &sites, issuer, claims, organisation, now)?;
@@ -440,14 +441,15 @@ impl Filter {
 /// The endpoint that a path names under a site's name.
 fn target<'a>(site: &'a Site, path: &'a str) -> Result<Target<'a>, PathError> {
     if let (Some(organisation), true) = (&site.organisation, site.path.as_deref() == Some(path)) {
-        let (organisation, path) = (organisation.clone(), path::resource_path(organisation));
-        return Ok(Target { site, organisation, short: true, path: Cow::Owned(path) });
+        let endpoint = Endpoint { organisation: organisation.clone(), kind: EndpointKind::Streamable };
+        let path = endpoint.resource_path().into();
+        return Ok(Target { site, endpoint, short: true, path });
     }
     let endpoint = path::parse(path)?;
     if site.organisation.as_ref().is_some_and(|only| *only != endpoint.organisation) {
         return Err(PathError::NotAnEndpoint);
     }
-    Ok(Target { site, organisation: endpoint.organisation, short: false, path: Cow::Borrowed(path) })
+    Ok(Target { site, endpoint, short: false, path: path.into() })
 }
 
 /// Judges a verified token for an organisation.

@@ -1,5 +1,4 @@
-//! Public documents: the protected resource metadata (RFC 9728) of each organisation, and where the
-//! metadata of the authorization server is.
+//! Public documents: the protected resource metadata (RFC 9728) of each organisation's endpoints.
 
 use identity::path::{self, PathError};
 use serde_json::json;
@@ -10,14 +9,10 @@ use crate::request::Request;
 use crate::sites::{Site, fill_all};
 
 const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
-/// Where clients of older revisions look for the authorization server's metadata: at the gateway.
-const SERVER: [&str; 2] = ["/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"];
 
-/// URL of the metadata of an organisation's resource, under a site's name.
-pub fn url(site: &Site, organisation: &str, short: bool) -> String {
-    let resource = site.resource(organisation, short);
-    let path = resource.strip_prefix(&site.url).unwrap_or_default();
-    format!("{}{WELL_KNOWN}{path}", site.url)
+/// URL of the metadata of a resource, by its path under a site's name.
+pub fn url(site: &Site, resource: &str) -> String {
+    format!("{}{WELL_KNOWN}{resource}", site.url)
 }
 
 /// Answers a request for a public document; `None` when `path` asks for something else.
@@ -25,23 +20,16 @@ pub fn url(site: &Site, organisation: &str, short: bool) -> String {
 /// The document is public, for every well-formed name of an organisation, whether there is such a one
 /// or not: the gateway does not know, and would not tell.
 pub fn reply(config: &Config, site: &Site, request: &Request, path: &str) -> Option<Reply> {
-    let rest =
-        |prefix: &str| path.strip_prefix(prefix).filter(|rest| rest.is_empty() || rest.starts_with('/'));
+    let rest = path.strip_prefix(WELL_KNOWN).filter(|rest| rest.is_empty() || rest.starts_with('/'))?;
     let public = |reply: Reply| reply.with("access-control-allow-origin", "*");
     let refuse = |refusal: Refusal| {
         Some(public(refusal.reply(Wording { id: request.id.as_deref(), ..Wording::default() })))
     };
-    // `None` in the first part: the authorization server's.
-    let (resource, rest) = match (rest(WELL_KNOWN), SERVER.iter().find_map(|prefix| rest(prefix))) {
-        (Some(rest), _) => (true, rest),
-        (None, Some(rest)) => (false, rest),
-        // The form that OpenID Connect Discovery has for a path.
-        (None, None) => (false, path.strip_suffix(SERVER.last().copied().unwrap_or_default())?),
-    };
-    let organisation = match organisation(config, site, rest) {
-        Ok(organisation) => organisation,
-        Err(error @ (PathError::NotAnEndpoint | PathError::Reserved)) => {
-            return refuse(Refusal::plain(404, "not_found", "not_found", error));
+    let (organisation, resource) = match resource(config, site, rest) {
+        Ok(found) => found,
+        Err(PathError::NotAnEndpoint | PathError::Reserved) => {
+            let message = "add the path of an MCP endpoint, such as /api/v1/mcp/NAME";
+            return refuse(Refusal::plain(404, "not_found", "not_found", message));
         }
         Err(error) => return refuse(Refusal::plain(400, "invalid_request", "path_malformed", error)),
     };
@@ -60,41 +48,36 @@ pub fn reply(config: &Config, site: &Site, request: &Request, path: &str) -> Opt
             return refuse(refusal).map(|reply| reply.with("allow", "GET, HEAD, OPTIONS"));
         }
     }
-    let cached = |reply: Reply| Some(public(reply).with("cache-control", "public, max-age=60"));
-    if !resource {
-        // Each issuer serves it itself, in this place, under its own name.
-        let issuer = config.issuers.first()?.issuer.trim_end_matches('/');
-        let location = format!("{issuer}{}", SERVER.last().copied().unwrap_or_default());
-        return cached(Reply::empty(307).with("location", location));
-    }
-    let resource = match &organisation {
-        Some(organisation) => site.resource(organisation, site.path.as_deref() == Some(rest)),
-        None => site.url.clone(),
-    };
     let issuers: Vec<&str> = config.issuers.iter().map(|issuer| issuer.issuer.as_str()).collect();
-    let scopes = fill_all(&config.scopes.advertised, organisation.as_deref());
+    let scopes = fill_all(&config.scopes.advertised, &organisation);
     let mut document = json!({
-        "resource": resource,
+        "resource": format!("{}{resource}", site.url),
         "authorization_servers": issuers,
         "bearer_methods_supported": ["header"],
     });
     if let (false, Some(members)) = (scopes.is_empty(), document.as_object_mut()) {
         members.insert("scopes_supported".into(), json!(scopes));
     }
-    cached(Reply::json(200, &document))
+    Some(public(Reply::json(200, &document)).with("cache-control", "public, max-age=60"))
 }
 
-/// The organisation that a document is asked for: by its path, or by none.
-fn organisation(config: &Config, site: &Site, rest: &str) -> Result<Option<String>, PathError> {
+/// Organisation and path of the resource that a document is asked for: the path behind the well-known part, to the
+/// byte (RFC 9728 section 3.3). Without one it is the only organisation that there is, if that is so: nobody gets a
+/// token for the gateway as a whole.
+fn resource(config: &Config, site: &Site, rest: &str) -> Result<(String, String), PathError> {
     if rest.is_empty() {
-        return Ok(site.organisation.as_ref().or(config.root_organisation.as_ref()).cloned());
+        let only = site.organisation.as_ref().or(config.root_organisation.as_ref());
+        let only = only.ok_or(PathError::NotAnEndpoint)?;
+        return Ok((only.clone(), path::resource_path(only)));
     }
-    if site.path.as_deref() == Some(rest) {
-        return Ok(site.organisation.clone());
+    if let (Some(only), true) = (&site.organisation, site.path.as_deref() == Some(rest)) {
+        return Ok((only.clone(), rest.to_owned()));
     }
     let endpoint = path::parse(rest)?;
-    if site.organisation.as_ref().is_some_and(|only| *only != endpoint.organisation) {
+    let resource = endpoint.resource_path();
+    // The older form of an address, and where messages go, are no resources of their own.
+    if resource != rest || site.organisation.as_ref().is_some_and(|only| *only != endpoint.organisation) {
         return Err(PathError::NotAnEndpoint);
     }
-    Ok(Some(endpoint.organisation))
+    Ok((endpoint.organisation, resource))
 }

@@ -47,16 +47,6 @@ fn is_loopback(name: &str) -> bool {
     ["localhost", "127.0.0.1", "[::1]"].iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
-impl Site {
-    /// The URL of an organisation's resource here: by the short path, or the one that is the same everywhere.
-    pub fn resource(&self, organisation: &str, short: bool) -> String {
-        match &self.path {
-            Some(path) if short => format!("{}{path}", self.url),
-            _ => format!("{}{}", self.url, path::resource_path(organisation)),
-        }
-    }
-}
-
 impl Sites {
     /// The names that a configuration has.
     pub fn new(config: &Config) -> Self {
@@ -90,7 +80,7 @@ impl Sites {
         })
     }
 
-    /// Whether an audience is a URL of the organisation's resource, under any name that it has: scheme and
+    /// Whether an audience is a URL of one of the organisation's resources, under any name that it has: scheme and
     /// host in any case (RFC 3986 section 6.2.2.1), everything else to the byte.
     pub fn is_resource(&self, audience: &str, organisation: &str) -> bool {
         let is = |site: &Site| {
@@ -111,10 +101,9 @@ pub fn fill(text: &str, organisation: &str) -> String {
     text.replace(PLACEHOLDER, organisation)
 }
 
-/// The texts with the alias put in; where there is none, those that want one are left out.
-pub fn fill_all(texts: &[String], organisation: Option<&str>) -> Vec<String> {
-    let texts = texts.iter().filter(|text| organisation.is_some() || !text.contains(PLACEHOLDER));
-    texts.map(|text| fill(text, organisation.unwrap_or_default())).collect()
+/// The texts with the alias put in.
+pub fn fill_all(texts: &[String], organisation: &str) -> Vec<String> {
+    texts.iter().map(|text| fill(text, organisation)).collect()
 }
 
 #[cfg(test)]
@@ -203,6 +192,13 @@ mod tests {
             ("https://tools.org2.example:8443/api/v1/mcp/org-2", "org-2", true),
             ("https://tools.org2.example:8443/mcp", "org-2", false),
             ("https://tools.org1.example", "org-1", false),
+            ("http://localhost:8000/api/v1/mcp/org-1/sse", "org-1", true),
+            ("https://tools.org1.example/api/v1/mcp/org-1/sse", "org-1", true),
+            ("http://localhost:8000/api/v1/mcp/org-1/sse", "org-2", false),
+            ("http://localhost:8000/api/v1/mcp/org-1/sse/sse", "org-1", false),
+            ("http://localhost:8000/api/v1/mcp/org-1/sse/", "org-1", false),
+            ("http://localhost:8000/api/v1/org-1/sse", "org-1", false),
+            ("https://tools.org1.example/mcp/sse", "org-1", false),
             ("", "org-1", false),
         ] {
             assert_eq!(sites.is_resource(audience, organisation), is, "{audience} {organisation}");
@@ -210,10 +206,9 @@ mod tests {
     }
 
     #[test]
-    fn placeholders_are_filled_in_or_left_out() {
+    fn placeholders_are_filled_in() {
         let texts = ["mcp:tools".to_owned(), "organization:{organisation}".to_owned()];
-        assert_eq!(fill_all(&texts, Some("org-1")), ["mcp:tools", "organization:org-1"]);
-        assert_eq!(fill_all(&texts, None), ["mcp:tools"]);
+        assert_eq!(fill_all(&texts, "org-1"), ["mcp:tools", "organization:org-1"]);
     }
 
     proptest! {

@@ -142,7 +142,7 @@ impl Site {
         let mut site = Self { envoy, port, log, issuer, backend, table, config };
         let metadata = Sent {
             method: "GET".into(),
-            target: "/.well-known/oauth-protected-resource".into(),
+            target: "/.well-known/oauth-protected-resource/api/v1/mcp/org-1".into(),
             ..Sent::default()
         };
         let up = net::wait(60, || {
@@ -329,15 +329,15 @@ fn what_can_go_wrong_in_the_configuration_lets_nothing_pass() {
 fn metadata_is_public() {
     let site = Site::start("metadata", &json!({}));
     for target in
-        ["/.well-known/oauth-protected-resource/api/v1/mcp/org-1", "/.well-known/oauth-protected-resource"]
+        ["", "/sse"].map(|end| format!("/.well-known/oauth-protected-resource/api/v1/mcp/org-1{end}"))
     {
         let sent = Sent {
             method: "GET".into(),
-            target: target.into(),
+            target: target.clone(),
             headers: vec![("Origin".into(), "http://any.example".into())],
             ..Sent::default()
         };
-        let (answer, reached) = site.send(&sent, target, &[]);
+        let (answer, reached) = site.send(&sent, &target, &[]);
         assert_eq!((answer.status, reached), (200, None));
         assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
         assert_eq!(answer.header("content-type"), Some("application/json"));

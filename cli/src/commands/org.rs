@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::reload;
 use crate::args::{HostCommand, OrgCommand, UserCommand};
-use crate::hosts::{self, Hosts, resources};
+use crate::hosts::{self, Hosts, at_host, resources};
 use crate::keycloak::{Admin, NewUser, Wanted};
 use crate::paths::Paths;
 use crate::problem::{Problem, Result};
@@ -82,12 +82,11 @@ pub async fn organisations(paths: &Paths, command: OrgCommand) -> Result<ExitCod
             let admin = Admin::log_in(&state).await?;
             let mut hosts = Hosts::load(paths)?;
             let gone = if domains.is_empty() { hosts.of(&name) } else { domains.clone() };
-            let at_hosts = |host: &String| resources(&state, &name, std::slice::from_ref(host));
             if domains.is_empty() {
                 admin.remove_organisation(&name, &resources(&state, &name, &gone)?).await?;
             }
             for domain in &domains {
-                admin.remove_domain(&name, domain, at_hosts(domain)?.get(1..).unwrap_or_default()).await?;
+                admin.remove_domain(&name, domain, &at_host(&state, &name, domain)?).await?;
             }
             let changed = gone.iter().map(|host| hosts.take(host)).fold(false, |a, b| a | b);
             if changed {

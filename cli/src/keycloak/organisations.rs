@@ -1,4 +1,4 @@
-//! Organisations: the organisation itself, its resources (RFC 8707) and the scopes' audiences for them.
+//! Organisations: the organisation itself, its resources (RFC 8707) and the audiences for them.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -7,8 +7,9 @@ use super::{Admin, MOST, set, strings, text};
 use crate::problem::{Problem, Result};
 use crate::token::encode;
 
-/// Client scopes of this prefix carry the audiences.
-const SCOPES: &str = "mcp:";
+/// The client scope that carries the audiences. Keycloak gives it to every client, also to one that registers itself with
+/// scopes of its own choice or with none (`AbstractClientRegistrationProvider.create`).
+const SCOPE: &str = "basic";
 
 /// What an organisation is to be.
 #[derive(Debug, Clone, Default)]
@@ -175,7 +176,7 @@ impl Admin {
         Ok(())
     }
 
-    /// A resource: a client whose `resource_url` is its address, and a mapper for that audience in each scope of ours.
+    /// A resource: a client whose `resource_url` is its address, and a mapper for that audience.
     async fn put_resource(&self, url: &str, title: &str) -> Result<()> {
         let found = self.list(&format!("/clients?clientId={}", encode(url))).await?;
         if found.is_empty() {
@@ -191,35 +192,29 @@ impl Admin {
             self.change(Method::POST, "/clients", Some(&client), &format!("add the resource {url}")).await?;
         }
         let name = mapper_name(url);
-        for scope in self.scopes().await? {
-            let path = format!("/client-scopes/{}/protocol-mappers/models", text(&scope, "id"));
-            if self.list(&path).await?.iter().any(|mapper| text(mapper, "name") == name) {
-                continue;
-            }
-            let mapper = json!({
-                "name": name,
-                "protocol": "openid-connect",
-                "protocolMapper": "oidc-audience-mapper",
-                "config": {
-                    "included.client.audience": url,
-                    "access.token.claim": "true",
-                    "introspection.token.claim": "false",
-                },
-            });
-            let doing = format!("add the audience {url} to {}", text(&scope, "name"));
-            self.change(Method::POST, &path, Some(&mapper), &doing).await?;
+        let path = self.mappers().await?;
+        if self.list(&path).await?.iter().any(|mapper| text(mapper, "name") == name) {
+            return Ok(());
         }
-        Ok(())
+        let mapper = json!({
+            "name": name,
+            "protocol": "openid-connect",
+            "protocolMapper": "oidc-audience-mapper",
+            "config": {
+                "included.client.audience": url,
+                "access.token.claim": "true",
+                "introspection.token.claim": "false",
+            },
+        });
+        self.change(Method::POST, &path, Some(&mapper), &format!("add the audience {url} to {SCOPE}")).await
     }
 
     async fn remove_resource(&self, url: &str) -> Result<()> {
         let name = mapper_name(url);
-        for scope in self.scopes().await? {
-            let path = format!("/client-scopes/{}/protocol-mappers/models", text(&scope, "id"));
-            for mapper in self.list(&path).await?.iter().filter(|mapper| text(mapper, "name") == name) {
-                let path = format!("{path}/{}", text(mapper, "id"));
-                self.change(Method::DELETE, &path, None, &format!("remove the audience {url}")).await?;
-            }
+        let path = self.mappers().await?;
+        for mapper in self.list(&path).await?.iter().filter(|mapper| text(mapper, "name") == name) {
+            let path = format!("{path}/{}", text(mapper, "id"));
+            self.change(Method::DELETE, &path, None, &format!("remove the audience {url}")).await?;
         }
         for client in self.list(&format!("/clients?clientId={}", encode(url))).await? {
             let path = format!("/clients/{}", text(&client, "id"));
@@ -228,10 +223,14 @@ impl Admin {
         Ok(())
     }
 
-    async fn scopes(&self) -> Result<Vec<Value>> {
-        let mut scopes = self.list("/client-scopes").await?;
-        scopes.retain(|scope| text(scope, "name").starts_with(SCOPES));
-        Ok(scopes)
+    /// Where the mappers of the scope with the audiences are.
+    async fn mappers(&self) -> Result<String> {
+        let scopes = self.list("/client-scopes").await?;
+        let scope = scopes.iter().find(|scope| text(scope, "name") == SCOPE).ok_or_else(|| {
+            Problem::new(format!("the realm has no client scope {SCOPE}"))
+                .mend("make it in the console, as a default scope: Client scopes, Create client scope")
+        })?;
+        Ok(format!("/client-scopes/{}/protocol-mappers/models", text(scope, "id")))
     }
 }
 

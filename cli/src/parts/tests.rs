@@ -235,10 +235,16 @@ fn the_realm_has_each_resource_as_client_and_audience_and_every_policy_of_regist
                             && mapper["config"]["included.client.audience"] == *url
                     })
                 });
-                assert_eq!(carries, name.starts_with("mcp:"), "{name} {url}");
+                assert_eq!(carries, name == "basic", "{name} {url}");
             }
         }
     }
+    // Whoever registers without scopes, and asks for none, gets these.
+    let defaults = realm["defaultDefaultClientScopes"].as_array().unwrap();
+    assert!(
+        ["basic", "organization"].iter().all(|scope| defaults.contains(&serde_json::json!(scope))),
+        "{defaults:?}"
+    );
 }
 
 #[test]

@@ -18,6 +18,7 @@ pub const MAX_ALIAS: usize = 64;
 pub const MAX_SESSION: usize = 512;
 
 const BASE: &str = "/api/v1/";
+const SSE: &str = "/sse";
 const RESERVED: [&str; 4] = ["mcp", "sse", "messages", "servers"];
 
 /// An MCP endpoint that a path names.
@@ -44,19 +45,25 @@ pub enum EndpointKind {
 }
 
 impl Endpoint {
-    /// Path of the organisation's Streamable HTTP endpoint, which is also the path of its OAuth resource.
+    /// Path of the OAuth resource that the endpoint belongs to (RFC 9728 section 3.3: a client's resource is the address
+    /// that it was given): the organisation's [`resource_path`], or that of its HTTP+SSE endpoint.
     pub fn resource_path(&self) -> String {
-        resource_path(&self.organisation)
+        let path = resource_path(&self.organisation);
+        match self.kind {
+            EndpointKind::Streamable => path,
+            EndpointKind::Sse | EndpointKind::Messages { .. } => path + SSE,
+        }
     }
 }
 
-/// Path of an organisation's OAuth resource: `/api/v1/mcp/{organisation}`.
+/// Path of an organisation's OAuth resource: `/api/v1/mcp/{organisation}`. Its HTTP+SSE endpoint's has `/sse` behind it.
 pub fn resource_path(organisation: &str) -> String {
     format!("{BASE}mcp/{organisation}")
 }
 
-/// Whether `path` is [`resource_path`] of the organisation.
+/// Whether `path` is that of one of the organisation's resources: [`resource_path`], or this with `/sse`.
 pub fn is_resource_path(path: &str, organisation: &str) -> bool {
+    let path = path.strip_suffix(SSE).unwrap_or(path);
     path.strip_prefix(BASE).and_then(|rest| rest.strip_prefix("mcp/")) == Some(organisation)
 }
 
@@ -277,7 +284,12 @@ mod tests {
             prop_assert!(is_resource_path(&resource_path(&alias), &alias));
             prop_assert!(!is_resource_path(&resource_path(&alias), &session) || alias == session);
             prop_assert_eq!(parse(&resource_path(&alias)), endpoint(&alias, EndpointKind::Streamable));
+            let sse = format!("/api/v1/mcp/{alias}/sse");
+            prop_assert!(is_resource_path(&sse, &alias) && (alias == session || !is_resource_path(&sse, &session)));
+            prop_assert_eq!(parse(&sse).map(|endpoint| endpoint.resource_path()), Ok(sse.clone()));
             let path = format!("/api/v1/mcp/{alias}/{session}/messages");
+            prop_assert!(!is_resource_path(&path, &alias));
+            prop_assert_eq!(parse(&path).map(|endpoint| endpoint.resource_path()), Ok(sse));
             prop_assert_eq!(parse(&path), endpoint(&alias, EndpointKind::Messages { session }));
         }
     }

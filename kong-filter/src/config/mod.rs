@@ -80,8 +80,8 @@ pub struct Config {
     #[cfg_attr(not(target_family = "wasm"), schemars(range(min = 0, max = 1073741824)))]
     pub shared_data_bytes: u64,
     /// The organisation that the root form of the protected resource metadata
-    /// (`/.well-known/oauth-protected-resource`) describes. Without it that document describes the
-    /// gateway as a whole.
+    /// (`/.well-known/oauth-protected-resource`) describes. Without it there is no such document (404), except under an
+    /// organisation's own host: nobody gets a token for the gateway as a whole.
     #[serde(default)]
     pub root_organisation: Option<String>,
     /// For Kong alone: the scheme that the backends speak, `http` or `https`. The filter sets it on a
@@ -286,7 +286,7 @@ pub struct Host {
 #[serde(deny_unknown_fields)]
 pub struct Scopes {
     /// What clients are told to ask for: in the metadata and in challenges. In each, `{organisation}`
-    /// stands for the alias; such a one is left out where there is no organisation.
+    /// stands for the alias.
     #[serde(default)]
     pub advertised: Vec<String>,
     /// What every token must have.

@@ -322,29 +322,33 @@ fn metadata_in_both_forms() {
         reply(site.judge(&sent, NOW)).unwrap()
     };
     let root = "/.well-known/oauth-protected-resource";
-    for path in ["/api/v1/mcp/org-1", "/api/v1/mcp/org-1/sse", "/api/v1/org-1/sse"] {
+    // The document of an address names that address, to the byte (RFC 9728 section 3.3).
+    for path in ["/api/v1/mcp/org-1", "/api/v1/mcp/org-1/sse"] {
         let reply = document(&mut site, &format!("{root}{path}"), "GET");
         assert_eq!(reply.status, 200);
         assert!(reply.headers.contains(&("access-control-allow-origin", "*".to_owned())));
         let realms =
             ["asgard", "both", "asked"].map(|name| format!("http://localhost:8000/heimdall/realms/{name}"));
         let wanted = json!({
-            "resource": "http://localhost:8000/api/v1/mcp/org-1",
+            "resource": format!("http://localhost:8000{path}"),
             "authorization_servers": realms,
             "bearer_methods_supported": ["header"],
             "scopes_supported": ["mcp:tools", "organization"],
         });
         assert_eq!(serde_json::from_str::<Value>(&reply.body).unwrap(), wanted);
     }
-    let resource = |reply: Reply| serde_json::from_str::<Value>(&reply.body).unwrap()["resource"].clone();
-    assert_eq!(resource(document(&mut site, root, "GET")), "http://localhost:8000");
-    assert_eq!(document(&mut site, root, "OPTIONS").status, 204);
-    assert_eq!(document(&mut site, root, "POST").status, 405);
+    // Nobody gets a token for the gateway as a whole, and what is no resource has no document.
+    for path in ["", "/", "/api/v1/org-1/sse", "/api/v1/mcp/org-1/0123/messages", "/api/v1/mcp/org-1/"] {
+        let reply = document(&mut site, &format!("{root}{path}"), "GET");
+        assert_eq!(reply.status, 404, "{path}");
+        assert!(reply.body.contains("/api/v1/mcp/NAME"), "{}", reply.body);
+    }
+    let one = format!("{root}/api/v1/mcp/org-1");
+    assert_eq!(document(&mut site, &one, "OPTIONS").status, 204);
+    assert_eq!(document(&mut site, &one, "POST").status, 405);
     assert_eq!(document(&mut site, &format!("{root}x"), "GET").status, 404);
     assert_eq!(document(&mut site, &format!("{root}/x"), "GET").status, 404);
     assert_eq!(document(&mut site, &format!("{root}/api/v1/mcp/%2e"), "GET").status, 400);
-    let mut one = Site::with(&json!({"root_organisation": "org-2"}));
-    assert_eq!(resource(document(&mut one, root, "GET")), "http://localhost:8000/api/v1/mcp/org-2");
 }
 
 #[test]

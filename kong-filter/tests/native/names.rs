@@ -47,25 +47,39 @@ fn document(site: &mut Site, host: &str, path: &str) -> Reply {
     reply(site.judge(&sent, NOW)).unwrap()
 }
 
+/// The resource that a challenge leads to is the address that was asked for, or the one that its messages belong to.
 #[test]
-fn the_authorization_servers_metadata_is_found_at_the_gateway() {
+fn a_challenge_names_the_document_of_its_address() {
     let mut site = Site::new();
-    for path in [
-        "/.well-known/oauth-authorization-server",
-        "/.well-known/openid-configuration",
-        "/.well-known/oauth-authorization-server/api/v1/mcp/org-1",
-        "/.well-known/openid-configuration/api/v1/mcp/org-1",
-        "/api/v1/mcp/org-1/.well-known/openid-configuration",
+    for (path, about) in [
+        ("/api/v1/mcp/org-1", "/api/v1/mcp/org-1"),
+        ("/api/v1/mcp/org-1/sse", "/api/v1/mcp/org-1/sse"),
+        ("/api/v1/org-1/sse", "/api/v1/mcp/org-1/sse"),
+        ("/api/v1/mcp/org-1/0123/messages", "/api/v1/mcp/org-1/sse"),
+        ("/api/v1/org-1/0123/messages", "/api/v1/mcp/org-1/sse"),
     ] {
-        let found = document(&mut site, "localhost", path);
-        assert_eq!(found.status, 307, "{path}");
-        let issuer =
-            "http://localhost:8000/heimdall/realms/asgard/.well-known/openid-configuration".to_owned();
-        assert!(found.headers.contains(&("location", issuer)));
-        assert!(found.headers.contains(&("access-control-allow-origin", "*".to_owned())));
+        let sent = Sent { target: path.into(), headers: vec![], ..site.sent(&json!({})) };
+        let refused = reply(site.judge(&sent, NOW)).unwrap();
+        let challenge = &refused.headers.iter().find(|(name, _)| *name == "www-authenticate").unwrap().1;
+        let wanted = format!(
+            "resource_metadata=\"http://localhost:8000/.well-known/oauth-protected-resource{about}\""
+        );
+        assert!(challenge.contains(&wanted), "{path}: {challenge}");
     }
-    assert_eq!(document(&mut site, "localhost", "/.well-known/openid-configuration/x").status, 404);
-    assert_eq!(document(&mut site, "localhost", "/.well-known/openid-configurationx").status, 404);
+    for audience in ["http://localhost:8000/api/v1/mcp/org-1/sse", "http://localhost:8000/api/v1/mcp/org-1"] {
+        for path in ["/api/v1/mcp/org-1/sse", "/api/v1/mcp/org-1/0123/messages", "/api/v1/mcp/org-1"] {
+            let sent = site.sent(&json!({"path": path, "claims": {"aud": audience}}));
+            forward(site.judge(&sent, NOW));
+        }
+    }
+}
+
+#[test]
+fn a_root_organisation_has_the_root_document() {
+    let mut site = Site::with(&json!({"root_organisation": "org-2"}));
+    let root = document(&mut site, "localhost", "/.well-known/oauth-protected-resource");
+    let root: Value = serde_json::from_str(&root.body).unwrap();
+    assert_eq!(root["resource"], "http://localhost:8000/api/v1/mcp/org-2");
 }
 
 #[test]
@@ -75,7 +89,6 @@ fn advertised_scopes_name_the_organisation() {
     let scopes =
         |reply: Reply| serde_json::from_str::<Value>(&reply.body).unwrap()["scopes_supported"].clone();
     let path = "/.well-known/oauth-protected-resource";
-    assert_eq!(scopes(document(&mut site, "localhost", path)), json!(["mcp:tools"]));
     let org = document(&mut site, "localhost", &format!("{path}/api/v1/mcp/org-2"));
     assert_eq!(scopes(org), json!(["mcp:tools", "organization:org-2"]));
     let refused = reply(site.judge(&Sent { headers: vec![], ..site.sent(&json!({})) }, NOW)).unwrap();

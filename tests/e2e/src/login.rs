@@ -23,7 +23,7 @@ pub struct Ask<'a> {
     pub client: &'a str,
     /// Where it wants the code.
     pub redirect: &'a str,
-    /// `scope`.
+    /// `scope`; empty: the client sends none.
     pub scope: &'a str,
     /// `resource` (RFC 8707).
     pub resource: Option<&'a str>,
@@ -98,11 +98,11 @@ impl Person {
             ("response_type", "code"),
             ("client_id", ask.client),
             ("redirect_uri", ask.redirect),
-            ("scope", ask.scope),
             ("state", "abc"),
             ("code_challenge", &challenge),
             ("code_challenge_method", "S256"),
         ];
+        query.extend((!ask.scope.is_empty()).then_some(("scope", ask.scope)));
         query.extend(ask.resource.map(|resource| ("resource", resource)));
         let start = format!("{}/protocol/openid-connect/auth?{}", stack.state.issuer(), form(&query));
         let (pages, text, callback) = self.visit(&start, ask.redirect).await;

@@ -42,10 +42,10 @@ async fn every_fault_of_a_token_is_refused_and_no_backend_sees_it() {
     let good = tokens::token(&stack, "thor", "org-1").await;
     let short = short_lived(&stack).await;
     let usual = |user| Wish::usual(&stack, user, "org-1");
-    // Keycloak then names its own account service as audience.
+    let sse = format!("{}/sse", stack.state.resource("org-2"));
     let foreign = tokens::fetch(
         &stack,
-        &Wish { scope: "openid organization:org-1".into(), resource: None, ..usual("thor") },
+        &Wish { scope: "openid organization:*".into(), resource: Some(sse), ..usual("freya") },
     )
     .await;
     let no_organisation =
@@ -74,7 +74,7 @@ async fn every_fault_of_a_token_is_refused_and_no_backend_sees_it() {
             401,
             invalid("audience_wrong"),
         ),
-        row("an audience that is not ours", "org-1", foreign, 401, invalid("audience_wrong")),
+        row("another HTTP+SSE endpoint's token", "org-1", foreign, 401, invalid("audience_wrong")),
         row(
             "organisation not the user's",
             "org-2",

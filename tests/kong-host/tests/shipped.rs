@@ -365,21 +365,10 @@ async fn a_host_has_metadata_in_its_own_name() {
         assert_eq!(document["resource"], format!("http://{ACME}{about}"), "{path}");
         assert_eq!(document["authorization_servers"], json!([site::ISSUER]));
     }
-    let discovery = format!("{}/.well-known/openid-configuration", site::ISSUER);
-    for path in [
-        "/.well-known/oauth-authorization-server",
-        "/.well-known/oauth-authorization-server/mcp",
-        "/.well-known/openid-configuration/mcp",
-        "/mcp/.well-known/openid-configuration",
-        "/api/v1/mcp/acme/.well-known/openid-configuration",
-    ] {
-        let answer = get(ACME, path).await;
-        assert_eq!((answer.status, answer.header("location")), (307, Some(discovery.as_str())), "{path}");
-    }
     for (host, path) in [
         (ACME, "/.well-known/oauth-protected-resource/api/v1/mcp/org-1"),
         ("localhost:8000", "/.well-known/oauth-protected-resource/mcp"),
-        ("localhost:8000", "/mcp/.well-known/openid-configuration"),
+        ("localhost:8000", "/.well-known/oauth-protected-resource"),
     ] {
         assert_eq!(get(host, path).await.status, 404, "{host}{path}");
     }
@@ -435,7 +424,8 @@ async fn without_the_filter_nothing_reaches_a_backend_by_a_short_path() {
     assert!(!site.gateway.filters_loaded());
     closed(&site, 500).await;
     assert!(site.gateway.log().has(Severity::Error, "closed-until-the-filter-ran"));
-    let metadata = ask(&site, "GET", "/mcp/.well-known/openid-configuration", &[("Host", ACME)]).await;
+    let path = "/.well-known/oauth-protected-resource/mcp";
+    let metadata = ask(&site, "GET", path, &[("Host", ACME)]).await;
     assert_eq!(metadata.status, 502, "a dead port");
     // The filter is there, and its configuration is wrong.
     let wrong = |mut config: Value| {
@@ -613,8 +603,19 @@ async fn metadata_is_served_by_the_filter_and_keycloak_by_keycloak() {
             "/heimdall/realms/asgard/.well-known/openid-configuration",
         ),
     ];
-    for (asked, got) in keycloak {
-        let answer = ask(&site, "GET", asked, &page).await;
+    // The metadata of the authorization server at the places that belong to the MCP server.
+    let ends = ["", "/mcp", ENDPOINT, "/api/v1/mcp/org-1/sse", "/api/v1/org-1/sse"];
+    let first = ["oauth-authorization-server", "openid-configuration"].map(|document| {
+        let got = format!("/heimdall/realms/asgard/.well-known/{document}");
+        ends.map(|end| (format!("/.well-known/{document}{end}"), got.clone()))
+    });
+    let last = ends.into_iter().skip(1).map(|end| {
+        let document = "/.well-known/openid-configuration";
+        (format!("{end}{document}"), format!("/heimdall/realms/asgard{document}"))
+    });
+    let keycloak = keycloak.map(|(asked, got)| (asked.to_owned(), got.to_owned())).into_iter();
+    for (asked, got) in keycloak.chain(first.into_iter().flatten()).chain(last) {
+        let answer = ask(&site, "GET", &asked, &page).await;
         let any = asked.contains(".well-known").then_some("*");
         assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, any), "{asked}");
         assert_eq!(answer.body().await, got);
@@ -626,12 +627,17 @@ async fn metadata_is_served_by_the_filter_and_keycloak_by_keycloak() {
         .flat_map(|s| s.all("host").into_iter().map(str::to_owned).collect::<Vec<_>>())
         .collect();
     assert!(host.iter().all(|h| h == "localhost"), "{host:?}");
+    let before = site.keycloak.seen().len();
     for nowhere in [
         "/.well-known/oauth-authorization-server/heimdall/realms/a/b",
-        "/.well-known/openid-configuration/../heimdall/x",
+        "/.well-known/openid-configuration/x",
+        "/.well-known/openid-configurationx",
+        "/.well-known/oauth-authorization-server/api/v1/mcp/org-1/0123/messages",
+        "/api/v1/mcp/org-1/.well-known/oauth-protected-resource",
     ] {
-        assert!(ask(&site, "POST", nowhere, &[]).await.status >= 200);
+        assert_eq!(ask(&site, "GET", nowhere, &page).await.status, 404, "{nowhere}");
     }
+    assert_eq!(site.keycloak.seen().len(), before);
 }
 
 #[test]

@@ -123,7 +123,7 @@ impl Site {
             net::wait(60, || net::send(backend_port, &ready, &[]).is_ok_and(|answer| answer.status == 200))
                 && [gateway_port, pushpin_port].into_iter().all(|port| {
                     let ready = corpus::Sent {
-                        target: "/.well-known/oauth-protected-resource".into(),
+                        target: "/.well-known/oauth-protected-resource/api/v1/mcp/org-1".into(),
                         ..ready.clone()
                     };
                     net::wait(60, || net::send(port, &ready, &[]).is_ok_and(|answer| answer.status == 200))
