@@ -48,6 +48,8 @@ setting() {
 setting PUBLIC_URL http://localhost:8000
 # The organisations' own hosts: HOST=ORGANISATION, with commas between them.
 setting ORGANISATION_HOSTS org-1.localhost=org-1,org-2.localhost=org-2
+# More names, without port, under which clients may reach the gateway, with commas between them: host.docker.internal, say.
+setting ACCEPTED_HOSTS ,
 setting ASGARD_SUBNET 172.30.77.0/24
 setting ASGARD_PUSHPIN_IP 172.30.77.7
 setting KEYCLOAK_ADMIN_USER admin
@@ -65,7 +67,7 @@ setting MCP_INSPECTOR_API_TOKEN "$(random | url_safe)"
 ASGARD_GRIP_KEY_BASE64=$(printf '%s' "$ASGARD_GRIP_KEY" | standard)
 export ASGARD_GRIP_KEY_BASE64
 
-names='PUBLIC_URL ORGANISATION_HOSTS ASGARD_SUBNET ASGARD_PUSHPIN_IP KEYCLOAK_ADMIN_USER KEYCLOAK_ADMIN_PASSWORD ASGARD_ASSERTION_KEYS
+names='PUBLIC_URL ORGANISATION_HOSTS ACCEPTED_HOSTS ASGARD_SUBNET ASGARD_PUSHPIN_IP KEYCLOAK_ADMIN_USER KEYCLOAK_ADMIN_PASSWORD ASGARD_ASSERTION_KEYS
     ASGARD_SESSION_KEY ASGARD_STATE_KEY ASGARD_BROADCAST_KEY ASGARD_ADMIN_TOKEN ASGARD_GRIP_KEY ASGARD_GRIP_KEY_BASE64 GATEWAY_CLIENT_SECRET
     TESTS_CLIENT_SECRET MCP_INSPECTOR_API_TOKEN'
 {
@@ -162,6 +164,16 @@ for pair in $(printf '%s' "$ORGANISATION_HOSTS" | tr ',' ' '); do
     route_pairs="$route_pairs$pair "
     hosts_json="$hosts_json,{\"url\":\"$(own_host "$host")\",\"organisation\":\"$organisation\",\"path\":\"/mcp\"}"
 done
+accepted_json=
+for host in $(printf '%s' "$ACCEPTED_HOSTS" | tr ',' ' '); do
+    case $host in
+        '*') ;;
+        *[!0-9.]*) is_host "$host" ;;
+        *) true ;;
+    esac || die "$env_file: ACCEPTED_HOSTS: $host is no name of a host (in lower case, without scheme and port)"
+    accepted_json="$accepted_json,\"$host\""
+done
+accepted_json=${accepted_json#,}
 set +f
 hosts_json=${hosts_json#,}
 FILTER_CONFIG=$(cat <<END | tr -d '\n'
@@ -172,6 +184,7 @@ FILTER_CONFIG=$(cat <<END | tr -d '\n'
 "scopes":{"advertised":["mcp:tools","organization"],"required":[],
 "implied":{"mcp:tools":["mcp:tools:read","mcp:tools:write"]}},
 "hosts":[$hosts_json],
+"accepted_hosts":[$accepted_json],
 "origins":["http://localhost:6274","http://127.0.0.1:6274"],
 "assertion":{"keys":"$ASGARD_ASSERTION_KEYS"},
 "grip":{"issuer":"pushpin","key":"$ASGARD_GRIP_KEY"},

@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::keycloak::KnownClient;
 use crate::parts::Gateway;
 
 /// Asgard: MCP servers for an organisation, behind one gateway with single sign-on.
@@ -176,18 +177,23 @@ pub enum UserCommand {
 /// What to do with trusted hosts.
 #[derive(Debug, Clone, Subcommand)]
 pub enum HostCommand {
-    /// Let clients at a host register themselves
-    Add {
-        /// The host, such as agents.example.org
-        host: String,
-    },
+    /// Let clients at a host, or a client that is known by name, register themselves
+    Add(Trusted),
     /// List them
     List,
     /// Let them no more
-    Remove {
-        /// The host
-        host: String,
-    },
+    Remove(Trusted),
+}
+
+/// Whom to trust: one of both.
+#[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = false)]
+pub struct Trusted {
+    /// The host, such as agents.example.org
+    pub host: Option<String>,
+    /// A client that is known by name: its hosts, and what else it needs
+    #[arg(long, value_enum)]
+    pub client: Option<KnownClient>,
 }
 
 /// How to start.
@@ -333,6 +339,17 @@ mod tests {
         assert!(
             matches!(cli.command, Command::Call(call) if call.user == "freya" && call.args == ["steps=3"])
         );
+    }
+
+    #[test]
+    fn a_host_or_a_client_is_trusted() {
+        let parse = |args: &[&str]| Cli::try_parse_from(["asgard", "host", "add"].iter().chain(args));
+        for good in [&["a.example"][..], &["--client", "vscode"], &["--client", "chatgpt"]] {
+            assert!(parse(good).is_ok(), "{good:?}");
+        }
+        for bad in [&[][..], &["a.example", "--client", "cursor"], &["--client", "somebody"]] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

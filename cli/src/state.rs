@@ -18,6 +18,8 @@ use crate::problem::{Problem, Result};
 
 /// Most backends, and most workers, of one stack.
 pub const MAX_COPIES: u16 = 9;
+/// Most names in `accepted_hosts`.
+pub const MAX_ACCEPTED: usize = 64;
 
 const HEAD: &str =
     "# Asgard: ports, versions and secrets of this stack. `asgard up` wrote this file at its first start and
@@ -34,6 +36,10 @@ pub struct State {
     pub public_url: String,
     /// The address that the gateway listens on (the hermod road listens there too). Everything else is on 127.0.0.1.
     pub listen: String,
+    /// More names, in lower case and without port, under which clients may reach the gateway: `host.docker.internal`, say.
+    /// `*` accepts all. At most [`MAX_ACCEPTED`].
+    #[serde(default)]
+    pub accepted_hosts: Vec<String>,
     /// Ports on that address and on 127.0.0.1.
     pub ports: Ports,
     /// How many of each, unless the command line says otherwise.
@@ -208,6 +214,7 @@ impl State {
         Self {
             public_url: format!("http://localhost:{}", ports.gateway),
             listen: "127.0.0.1".to_owned(),
+            accepted_hosts: Vec::new(),
             ports,
             size: Size { backends: 2, workers: 2 },
             versions: Versions::default(),
@@ -276,6 +283,7 @@ impl State {
             ));
         }
         self.listen.parse::<std::net::IpAddr>().map_err(|_| Problem::new("listen must be an IP address"))?;
+        self.check_accepted()?;
         self.size.check()?;
         if self.tokens.cache_s > 3600 {
             return Err(Problem::new("tokens.cache_s must be 0 to 3600"));
@@ -306,6 +314,19 @@ impl State {
             if decode("assertion_keys", key)?.len() < 32 {
                 return Err(Problem::new("a key in secrets.assertion_keys is shorter than 32 bytes"));
             }
+        }
+        Ok(())
+    }
+
+    fn check_accepted(&self) -> Result<()> {
+        let bad = |name: &&String| *name != "*" && (name.contains('*') || self.host_url(name).is_err());
+        if let Some(name) = self.accepted_hosts.iter().find(bad) {
+            return Err(Problem::new(format!("accepted_hosts: {name:?} is no name of a host"))
+                .mend("write names in lower case, without scheme and port, such as host.docker.internal"));
+        }
+        if self.accepted_hosts.len() > MAX_ACCEPTED {
+            return Err(Problem::new(format!("accepted_hosts has more than {MAX_ACCEPTED} names"))
+                .mend("give an organisation its hosts with ./asgard org add NAME --domain HOST"));
         }
         Ok(())
     }
@@ -457,6 +478,21 @@ mod tests {
             assert!(problem.contains("asgard.toml"), "{problem}");
         }
         std::fs::remove_dir_all(paths.home).unwrap();
+    }
+
+    #[test]
+    fn accepted_hosts_are_names() {
+        let mut state = State::new(Ports::default());
+        let mut check = |names: &[&str]| {
+            state.accepted_hosts = names.iter().map(|name| (*name).to_owned()).collect();
+            state.check()
+        };
+        check(&["host.docker.internal", "gateway", "192.168.1.2", "[fd00::1]", "*"]).unwrap();
+        for bad in ["", "host.docker.internal:8000", "http://gateway", "Gateway", "gate way", "*.example"] {
+            let problem = check(&[bad]).unwrap_err().to_string();
+            assert!(problem.contains("accepted_hosts") && problem.contains("host.docker.internal"), "{bad}");
+        }
+        assert!(check(&["a"; MAX_ACCEPTED + 1]).is_err());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::reload;
-use crate::args::{HostCommand, OrgCommand, UserCommand};
+use crate::args::{HostCommand, OrgCommand, Trusted, UserCommand};
 use crate::hosts::{self, Hosts, at_host, resources};
 use crate::keycloak::{Admin, NewUser, Wanted};
 use crate::paths::Paths;
@@ -158,21 +158,27 @@ pub async fn users(paths: &Paths, command: UserCommand) -> Result<ExitCode> {
 pub async fn hosts(paths: &Paths, command: HostCommand) -> Result<ExitCode> {
     let state = State::existing(paths)?;
     let admin = Admin::log_in(&state).await?;
-    let (host, trust) = match command {
+    let (Trusted { host, client }, trust) = match command {
         HostCommand::List => {
             admin.trusted_hosts().await?.iter().for_each(|host| println!("{host}"));
             return Ok(ExitCode::SUCCESS);
         }
-        HostCommand::Add { host } => (host, true),
-        HostCommand::Remove { host } => (host, false),
+        HostCommand::Add(trusted) => (trusted, true),
+        HostCommand::Remove(trusted) => (trusted, false),
     };
-    state.host_url(&host)?;
-    let changed = admin.trust_host(&host, trust).await?;
+    let (who, changed) = match (client, host) {
+        (Some(client), _) => (client.name().to_owned(), admin.trust_client(client, trust).await?),
+        (None, host) => {
+            let host = host.unwrap_or_default();
+            state.host_url(&host)?;
+            (format!("clients at {host}"), admin.trust_host(&host, trust).await?)
+        }
+    };
     say(match (trust, changed) {
-        (true, true) => format!("clients at {host} may register themselves"),
-        (true, false) => format!("clients at {host} could already register themselves"),
-        (false, true) => format!("clients at {host} may no more register themselves; those that did stay"),
-        (false, false) => format!("{host} was not trusted"),
+        (true, true) => format!("{who} may register from now on"),
+        (true, false) => format!("{who} could already register"),
+        (false, true) => format!("{who} may no longer register; what registered itself stays"),
+        (false, false) => format!("{who} could not register before either"),
     });
     Ok(ExitCode::SUCCESS)
 }

@@ -2,6 +2,7 @@
 //!
 //! Everything here may be done again: what is there already stays as it is.
 
+mod known;
 mod organisations;
 mod trust;
 mod users;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
+pub use known::KnownClient;
 pub use organisations::{Organisation, Wanted};
 pub use users::NewUser;
 

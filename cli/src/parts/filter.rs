@@ -47,6 +47,7 @@ pub(super) fn config(plan: &Plan) -> Result<String> {
             "implied": policy::implied_scopes(),
         },
         "hosts": hosts(plan)?,
+        "accepted_hosts": plan.state.accepted_hosts,
         "origins": origins(plan),
         "assertion": {"keys": plan.state.secrets.assertion_keys},
         "grip": {"issuer": "pushpin", "key": plan.state.secrets.grip_key},

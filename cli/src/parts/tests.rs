@@ -248,6 +248,19 @@ fn the_realm_has_each_resource_as_client_and_audience_and_every_policy_of_regist
 }
 
 #[test]
+fn the_filter_accepts_the_hosts_of_the_state_file() {
+    let filled = fill(Gateway::Envoy);
+    let mut plan = filled.plan.clone();
+    let accepted = |plan: &Plan| {
+        let config: serde_json::Value = serde_json::from_str(&filter::config(plan).unwrap()).unwrap();
+        config["accepted_hosts"].clone()
+    };
+    assert_eq!(accepted(&plan), serde_json::json!([]));
+    plan.state.accepted_hosts = vec!["host.docker.internal".to_owned()];
+    assert_eq!(accepted(&plan), serde_json::json!(["host.docker.internal"]));
+}
+
+#[test]
 fn kong_does_not_take_an_old_pid_for_itself() {
     let filled = fill(Gateway::Kong);
     let gateway = filled.parts.iter().find(|part| part.kind == Kind::Gateway).unwrap();

@@ -277,6 +277,35 @@ fn hosts_of_organisations_are_a_setting() {
     }
 }
 
+#[test]
+fn accepted_hosts_are_a_setting() {
+    let folder = checkout();
+    setup(&folder);
+    let path = folder.path().join(".env");
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.lines().any(|line| line == "ACCEPTED_HOSTS=,"), "{text}");
+    let with = |value: &str| {
+        fs::write(&path, text.replace("ACCEPTED_HOSTS=,", &format!("ACCEPTED_HOSTS={value}"))).unwrap();
+        run(&folder, "sh", &["./setup.sh"])
+    };
+    let known = BTreeMap::from([("kong_filter".to_owned(), Some(site::schema()))]);
+    for value in [",", "host.docker.internal", "gateway,192.168.1.2,*"] {
+        let output = with(value);
+        assert!(output.status.success(), "{value}: {}", String::from_utf8_lossy(&output.stderr));
+        let kong = fs::read_to_string(folder.path().join(".asgard/compose/kong/kong.yml")).unwrap();
+        let config = Config::parse(&kong, &known).unwrap();
+        let service = config.services.iter().find(|service| service.name == "mcp").unwrap();
+        let filter = service.filter_chains[0].filters[0].config.as_ref().unwrap();
+        let names: Vec<&str> = value.split(',').filter(|name| !name.is_empty()).collect();
+        assert_eq!(filter["accepted_hosts"], serde_json::json!(names));
+    }
+    for bad in ["Gateway", "gateway:8000", "http://gateway", "*.example", "a..b"] {
+        let output = with(bad);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains("ACCEPTED_HOSTS"), "{bad}: {said}");
+    }
+}
+
 #[tokio::test]
 async fn the_rendered_gateway_is_whole() {
     let folder = checkout();
@@ -295,8 +324,8 @@ async fn the_rendered_gateway_is_whole() {
     // The same as ./asgard writes, but for addresses and keys.
     let expected = site::filter_config("keycloak:8080");
     let keys = |v: &Value| v.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
-    // And the sample organisations' own hosts.
-    let hosts = BTreeSet::from(["hosts".to_owned()]);
+    // And the sample organisations' own hosts, and the names that are accepted beside them: none.
+    let hosts = BTreeSet::from(["hosts", "accepted_hosts"].map(str::to_owned));
     assert_eq!(keys(&filter), &keys(&expected) | &hosts);
     assert_eq!(own_hosts(&config), [("org-1.localhost", "org-1"), ("org-2.localhost", "org-2")].map(pair));
     assert_eq!(

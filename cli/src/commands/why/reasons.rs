@@ -37,7 +37,7 @@ const REASONS: &[Reason] = &[
     ("method_malformed", "the HTTP method is no method", CLIENT),
     ("not_found", "there is nothing at this path", "an organisation's endpoint is /api/v1/mcp/NAME"),
     ("method_not_allowed", "the metadata can only be read", CLIENT),
-    ("host_unknown", "the request is for a host that this gateway is not", "add the name to accepted_hosts or hosts, if it is yours"),
+    ("host_unknown", "the request is for a host that this gateway is not", "if it is yours, add it to accepted_hosts in asgard.toml, then ./asgard reload (in containers to ACCEPTED_HOSTS in .env, then ./setup.sh); to give it to one organisation, ./asgard org add NAME --domain HOST"),
     ("too_many_headers", "the request has more headers than a filter can see", CLIENT),
     ("keys_unavailable", "the issuer's keys could not be fetched, and there are none that are recent enough", "see whether the issuer is up: ./asgard status, ./asgard logs keycloak"),
     ("introspection_unavailable", "the issuer could not be asked about the token", "see whether the issuer is up: ./asgard status, ./asgard logs keycloak"),
