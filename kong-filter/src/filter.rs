@@ -520,9 +520,11 @@ fn check_scopes(
         return Ok(());
     }
     let mut scopes = required.clone();
-    if let Some((method, name)) = asked(request, line) {
-        let request = policy::Request { method, name: name.as_deref() };
-        add_scopes(&mut scopes, config.policy.decide_for(caller(claims, organisation), request).scopes);
+    let asked = asked(request, line);
+    if let Some(decision) = asked.and_then(|(method, name)| {
+        config.policy.decide_by_headers(caller(claims, organisation), method, name.as_deref())
+    }) {
+        add_scopes(&mut scopes, decision.scopes);
     }
     Err(Refusal::scope("scope_missing", "the token lacks a scope that the request needs", scopes))
 }
@@ -551,11 +553,10 @@ fn check_policy(
     let Some((method, name)) = asked(request, line) else {
         return Ok(None);
     };
-    let request = policy::Request { method, name: name.as_deref() };
-    let decision = policy.decide_for(caller(claims, organisation), request);
-    if decision.allowed() {
+    let decision = policy.decide_by_headers(caller(claims, organisation), method, name.as_deref());
+    let Some(decision) = decision.filter(|decision| !decision.allowed()) else {
         return Ok(None);
-    }
+    };
     let rule = decision.rule_name();
     if !policy.refuses(&decision) {
         return Ok(Some(format!("reason=policy_denied organisation={organisation} rule={rule:?}")));

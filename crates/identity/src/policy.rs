@@ -4,7 +4,6 @@
 //! The first rule that matches decides. When none matches, the policy's default does, except for the
 //! methods that only set a connection up or list what there is ([`is_housekeeping`]): those stay
 //! allowed unless a rule says otherwise, since a list shows a caller only what the caller may use.
-
 //!
 //! A policy is the same JSON everywhere: the member `policy` of the filter's configuration, and the
 //! file that the backend reads. Where it is enforced:
@@ -243,15 +242,25 @@ pub fn is_housekeeping(method: &str) -> bool {
         || method.ends_with("/list")
 }
 
-/// The method that uses what a list shows: `tools/call` for `tools/list`. `None` for a method that
-/// lists nothing that a policy is about.
-pub fn used_by(list: &str) -> Option<&'static str> {
-    Some(match list {
-        "tools/list" => "tools/call",
-        "prompts/list" => "prompts/get",
-        "resources/list" | "resources/templates/list" => "resources/read",
-        _ => return None,
-    })
+/// The methods that use what a list shows: `tools/call` for `tools/list`. None for a method that lists nothing
+/// that a policy is about. A skill is used by reading its `SKILL.md`.
+pub fn used_by(list: &str) -> &'static [&'static str] {
+    match list {
+        "tools/list" => &["tools/call"],
+        "prompts/list" => &["prompts/get"],
+        "resources/list" | "resources/templates/list" | "resources/directory/read" => &["resources/read"],
+        "skills/list" => &["skills/get", "resources/read"],
+        _ => &[],
+    }
+}
+
+/// Whether the `Mcp-Name` header repeats what a request of this method acts on (MCP 2026-07-28, transports; tasks
+/// extension). For any other method the header says nothing: nobody compares it with the body.
+pub fn is_named_in_header(method: &str) -> bool {
+    matches!(
+        method,
+        "tools/call" | "prompts/get" | "resources/read" | "tasks/get" | "tasks/update" | "tasks/cancel"
+    )
 }
 
 impl Policy {
@@ -279,13 +288,14 @@ impl Policy {
         !decision.allowed() && !self.dry_run
     }
 
-    /// Whether a list (`tools/list`, `prompts/list`, `resources/list`, `resources/templates/list`)
-    /// shows an item to a caller: its name, its URI, or its URI template as it is written. Of other
-    /// methods everything is shown.
+    /// Whether a list (`tools/list`, `prompts/list`, `resources/list`, `resources/templates/list`,
+    /// `resources/directory/read`, `skills/list`) shows an item to a caller: its name, its URI, or its URI
+    /// template as it is written. Of other methods everything is shown.
     pub fn shows(&self, caller: &Principal, list: &str, name: &str) -> bool {
-        used_by(list).is_none_or(|method| {
-            self.is_open() || !self.refuses(&self.decide(caller, Request { method, name: Some(name) }))
-        })
+        self.is_open()
+            || used_by(list)
+                .iter()
+                .all(|method| !self.refuses(&self.decide(caller, Request { method, name: Some(name) })))
     }
 
     /// Checks the bounds. To be called once, after reading a policy from outside.
@@ -323,6 +333,25 @@ impl Policy {
         self.decide_for(caller.into(), request)
     }
 
+    /// Decides by headers alone: method and `Mcp-Name`, decoded. `None` when the outcome hangs on what the body
+    /// names: whoever reads the body decides then.
+    pub fn decide_by_headers<'a>(
+        &'a self,
+        caller: Caller<'_>,
+        method: &str,
+        name: Option<&str>,
+    ) -> Option<Decision<'a>> {
+        if is_named_in_header(method) {
+            return Some(self.decide_for(caller, Request { method, name }));
+        }
+        let request = Request { method, name: None };
+        let decision = self.decide_for(caller, request);
+        let before = decision.rule.map_or(self.rules.len(), |(number, _)| number);
+        let hangs_on_name = |rule: &Rule| !rule.names.is_empty() && rule.fits_but_for_name(caller, request);
+        let open = !is_housekeeping(method) && self.rules.iter().take(before).any(hangs_on_name);
+        (!open).then_some(decision)
+    }
+
     /// The same for a caller of whom there is no [`Principal`].
     pub fn decide_for<'a>(&'a self, caller: Caller<'_>, request: Request<'_>) -> Decision<'a> {
         let rules = || self.rules.iter().enumerate().map(|(index, rule)| (index.saturating_add(1), rule));
@@ -349,16 +378,16 @@ impl Policy {
 impl Rule {
     /// Whether everything but the scopes fits.
     fn fits(&self, caller: Caller<'_>, request: Request<'_>) -> bool {
-        let one = |patterns: &[Pattern], text: Option<&str>| {
-            patterns.is_empty()
-                || text.is_some_and(|text| patterns.iter().any(|pattern| pattern.matches(text)))
-        };
+        one(&self.names, request.name) && self.fits_but_for_name(caller, request)
+    }
+
+    /// Whether everything but the scopes and the names fits.
+    fn fits_but_for_name(&self, caller: Caller<'_>, request: Request<'_>) -> bool {
         let any = |patterns: &[Pattern], texts: &[String]| {
             patterns.is_empty()
                 || texts.iter().any(|text| patterns.iter().any(|pattern| pattern.matches(text)))
         };
         one(&self.methods, Some(request.method))
-            && one(&self.names, request.name)
             && one(&self.organisations, Some(caller.organisation))
             && one(&self.clients, caller.client)
             && any(&self.roles, caller.roles)
@@ -370,238 +399,9 @@ impl Rule {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    #[cfg(target_family = "wasm")]
-    use wasm_bindgen_test::wasm_bindgen_test as test;
-
-    fn caller() -> Principal {
-        Principal {
-            issuer: "i".into(),
-            subject: "s".into(),
-            organisation: "org-1".into(),
-            client: Some("cli".into()),
-            username: None,
-            scopes: vec!["mcp:tools".into()],
-            roles: vec!["analyst".into()],
-            groups: vec!["/staff/north".into()],
-        }
-    }
-
-    fn policy(json: serde_json::Value) -> Policy {
-        let policy: Policy = serde_json::from_value(json).unwrap();
-        policy.check().unwrap();
-        policy
-    }
-
-    fn call(name: &str) -> Request<'_> {
-        Request { method: "tools/call", name: Some(name) }
-    }
-
-    #[test]
-    fn patterns() {
-        for (pattern, text, fits) in [
-            ("report", "report", true),
-            ("report", "reports", false),
-            ("*", "", true),
-            ("*", "x", true),
-            ("re*", "report", true),
-            ("*t", "report", true),
-            ("r*t", "rt", true),
-            ("r*t", "r", false),
-            ("a*a", "a", false),
-            ("a*b*c", "a-b-b-c", true),
-            ("a*b*c", "a-c-b", false),
-            ("**", "x", true),
-            ("a**c", "abc", true),
-            ("Report", "report", false),
-            ("", "", true),
-            ("", "x", false),
-            ("*ab*ab", "xab", false),
-            ("*ab*ab", "abab", true),
-            ("é*", "éa", true),
-        ] {
-            assert_eq!(Pattern::from(pattern).matches(text), fits, "{pattern} {text}");
-        }
-    }
-
-    #[test]
-    fn the_first_rule_that_matches_decides() {
-        let policy = policy(serde_json::json!({
-            "default": "deny",
-            "rules": [
-                {"name": "no drops", "effect": "deny", "methods": ["tools/call"], "names": ["drop*"]},
-                {"effect": "allow", "organisations": ["org-*"], "roles": ["analyst"], "methods": ["tools/*"]},
-            ],
-        }));
-        let denied = policy.decide(&caller(), call("drop_all"));
-        assert_eq!((denied.allowed(), denied.rule_name().as_str()), (false, "no drops"));
-        let allowed = policy.decide(&caller(), call("report"));
-        assert_eq!((allowed.allowed(), allowed.rule_name().as_str()), (true, "rule 2"));
-        let other = Principal { roles: vec![], ..caller() };
-        let denied = policy.decide(&other, call("report"));
-        assert_eq!((denied.allowed(), denied.rule_name().as_str()), (false, "default"));
-        assert!(policy.decide(&other, Request { method: "initialize", name: None }).allowed());
-        assert!(policy.decide(&other, Request { method: "tools/list", name: None }).allowed());
-        assert!(!policy.decide(&other, Request { method: "prompts/get", name: Some("p") }).allowed());
-    }
-
-    #[test]
-    fn each_condition_counts() {
-        let rule = |field: &str, value: &str| {
-            let mut rule = serde_json::json!({"effect": "allow"});
-            rule[field] = serde_json::json!([value]);
-            policy(serde_json::json!({"default": "deny", "rules": [rule]}))
-                .decide(&caller(), call("report"))
-                .allowed()
-        };
-        for (field, good, bad) in [
-            ("organisations", "org-1", "org-2"),
-            ("scopes", "mcp:tools", "mcp:admin"),
-            ("roles", "an*", "admin"),
-            ("groups", "/staff/*", "/board"),
-            ("clients", "cli", "web"),
-            ("methods", "tools/call", "tools/list"),
-            ("names", "rep*", "x"),
-        ] {
-            assert!(rule(field, good), "{field}");
-            assert!(!rule(field, bad), "{field}");
-        }
-        // A request that names nothing fits no rule about names.
-        let named = policy(serde_json::json!({"rules": [{"effect": "deny", "names": ["*"]}]}));
-        assert!(named.decide(&caller(), Request { method: "tools/call", name: None }).allowed());
-    }
-
-    #[test]
-    fn a_denial_names_the_scopes_that_would_help() {
-        let policy = policy(serde_json::json!({
-            "default": "deny",
-            "rules": [
-                {"effect": "allow", "scopes": ["mcp:tools"], "names": ["report"]},
-                {"effect": "allow", "scopes": ["mcp:tools", "mcp:admin"], "names": ["reindex"]},
-                {"effect": "deny", "names": ["never"]},
-                {"effect": "allow", "scopes": ["x"], "names": ["never"]},
-            ],
-        }));
-        assert!(policy.decide(&caller(), call("report")).scopes.is_empty());
-        assert_eq!(policy.decide(&caller(), call("reindex")).scopes, ["mcp:tools", "mcp:admin"]);
-        assert!(policy.decide(&caller(), call("never")).scopes.is_empty());
-        assert!(policy.decide(&caller(), call("unknown")).scopes.is_empty());
-    }
-
-    #[test]
-    fn a_decision_says_why() {
-        let policy = Policy::from_json(
-            br#"{"default": "deny", "rules": [{"name": "no drops", "effect": "deny", "names": ["drop*"]}, {"effect": "allow", "names": ["report"]}]}"#,
-        )
-        .unwrap();
-        for (method, name, why) in [
-            ("tools/call", Some("drop_all"), "rule 1, \"no drops\", says deny"),
-            ("tools/call", Some("report"), "rule 2 says allow"),
-            ("tools/call", Some("other"), "no rule matches, and the default is deny"),
-            ("tools/list", None, "no rule matches, and the method uses nothing"),
-            ("tasks/get", Some("t1"), "no rule matches, and the method uses nothing"),
-        ] {
-            assert_eq!(policy.decide(&caller(), Request { method, name }).reason(), why);
-        }
-    }
-
-    #[test]
-    fn lists_show_what_may_be_used() {
-        let mut policy = policy(serde_json::json!({
-            "default": "deny",
-            "rules": [
-                {"effect": "allow", "methods": ["tools/call"], "names": ["report"]},
-                {"effect": "allow", "methods": ["resources/read"], "names": ["file:///public/*"]},
-                {"effect": "allow", "methods": ["prompts/*"]},
-            ],
-        }));
-        for (list, name, shown) in [
-            ("tools/list", "report", true),
-            ("tools/list", "drop_all", false),
-            ("prompts/list", "drop_all", true),
-            ("resources/list", "file:///public/a", true),
-            ("resources/list", "file:///secret/a", false),
-            ("resources/templates/list", "file:///public/{name}", true),
-            ("resources/templates/list", "file:///{+path}", false),
-            ("roots/list", "anything", true),
-        ] {
-            assert_eq!(policy.shows(&caller(), list, name), shown, "{list} {name}");
-        }
-        // A dry run hides nothing.
-        policy.dry_run = true;
-        assert!(policy.shows(&caller(), "tools/list", "drop_all"));
-        assert!(!policy.refuses(&policy.decide(&caller(), call("drop_all"))));
-    }
-
-    #[test]
-    fn a_policy_from_outside_is_checked() {
-        for bad in [
-            &br#"{"rules": [{"effect": "maybe"}]}"#[..],
-            br#"{"rules": [{"effect": "deny", "name": []}]}"#,
-            br#"{"rule": []}"#,
-            br#"{"default": "deny", "default": "allow"}"#,
-            b"",
-            b"[]x",
-        ] {
-            assert!(matches!(Policy::from_json(bad), Err(PolicyError::Form(_))), "{bad:?}");
-        }
-        assert!(matches!(
-            Policy::from_json(br#"{"rules": [{"effect": "deny", "names": [""]}]}"#),
-            Err(PolicyError::Pattern { rule: 0, field: "names", index: 0 })
-        ));
-        assert!(matches!(Policy::from_json(&vec![b' '; MAX_JSON + 1]), Err(PolicyError::Form(_))));
-    }
-
-    #[test]
-    fn bounds_hold_and_unknown_settings_are_refused() {
-        let long: Policy =
-            serde_json::from_value(serde_json::json!({"rules": [{"effect": "deny", "names": ["ok", ""]}]}))
-                .unwrap();
-        assert_eq!(long.check(), Err(PolicyError::Pattern { rule: 0, field: "names", index: 1 }));
-        assert!(serde_json::from_value::<Policy>(serde_json::json!({"rule": []})).is_err());
-    }
-
-    /// The textbook definition, to compare with.
-    fn slow(pattern: &[char], text: &[char]) -> bool {
-        match pattern {
-            [] => text.is_empty(),
-            ['*', rest @ ..] => (0..=text.len()).any(|cut| slow(rest, &text[cut..])),
-            [first, rest @ ..] => text.first() == Some(first) && slow(rest, &text[1..]),
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn patterns_mean_what_the_definition_says(pattern in "[ab*]{0,6}", text in "[ab]{0,8}") {
-            let chars = |text: &str| text.chars().collect::<Vec<_>>();
-            prop_assert_eq!(Pattern(pattern.clone()).matches(&text), slow(&chars(&pattern), &chars(&text)));
-        }
-
-        #[test]
-        fn what_a_list_shows_may_be_used(rules in proptest::collection::vec(("allow|deny", "[xy*]{1,2}", "tools/call|tools/\\*|\\*"), 0..5), default in "allow|deny", name in "[xy]{1,2}") {
-            let rules: Vec<_> = rules.into_iter().map(|(effect, names, methods)| serde_json::json!({
-                "effect": effect, "names": [names], "methods": [methods],
-            })).collect();
-            let policy = policy(serde_json::json!({"default": default, "rules": rules}));
-            prop_assert_eq!(policy.shows(&caller(), "tools/list", &name), policy.decide(&caller(), call(&name)).allowed());
-        }
-
-        #[test]
-        fn granting_the_named_scopes_changes_a_denial(rules in proptest::collection::vec(("allow|deny", "[ab]{0,2}", "[xy*]{1,2}"), 0..5), name in "[xy]{1,2}") {
-            let rules: Vec<_> = rules.into_iter().map(|(effect, scopes, names)| serde_json::json!({
-                "effect": effect, "names": [names], "scopes": scopes.chars().map(String::from).collect::<Vec<_>>(),
-            })).collect();
-            let policy = policy(serde_json::json!({"default": "deny", "rules": rules}));
-            let decision = policy.decide(&caller(), call(&name));
-            if !decision.allowed() && !decision.scopes.is_empty() {
-                let mut scopes = caller().scopes;
-                scopes.extend(decision.scopes.iter().cloned());
-                let caller = Principal { scopes, ..caller() };
-                prop_assert!(policy.decide(&caller, call(&name)).allowed());
-            }
-        }
-    }
+fn one(patterns: &[Pattern], text: Option<&str>) -> bool {
+    patterns.is_empty() || text.is_some_and(|text| patterns.iter().any(|pattern| pattern.matches(text)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! The site's policy, applied to what the body says: the gateway sees headers alone, and only where they bind.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use identity::Principal;
@@ -15,8 +16,8 @@ pub(super) fn permit(policy: &Policy, caller: &Principal, request: &Request<'_>)
     if policy.is_open() {
         return Ok(());
     }
-    let name = request.params.name.as_deref().or(request.params.uri.as_deref());
-    let decision = policy.decide(caller, policy::Request { method: &request.method, name });
+    let name = named(request);
+    let decision = policy.decide(caller, policy::Request { method: &request.method, name: name.as_deref() });
     if decision.allowed() {
         return Ok(());
     }
@@ -29,9 +30,45 @@ pub(super) fn permit(policy: &Policy, caller: &Principal, request: &Request<'_>)
     Err(Refusal::forbidden("The policy of this site does not let you do this. Ask its administrator."))
 }
 
+/// What a request acts on: the member that its worker reads, and no other that a client may have put beside it.
+fn named<'a>(request: &'a Request<'_>) -> Option<Cow<'a, str>> {
+    let params = &request.params;
+    let member = match &*request.method {
+        "tools/call" | "prompts/get" => &params.name,
+        "completion/complete" => return completed(params.raw),
+        "skills/get" => &params.uri,
+        method if method.starts_with("resources/") => &params.uri,
+        method if method.starts_with("tasks/") => &params.task_id,
+        // A server's own: nobody here knows which member it reads.
+        _ if params.name.is_some() => &params.name,
+        _ => &params.uri,
+    };
+    member.as_deref().map(Cow::Borrowed)
+}
+
+/// The prompt or resource whose argument is to be completed.
+fn completed(params: Option<&RawValue>) -> Option<Cow<'_, str>> {
+    #[derive(Deserialize)]
+    struct Params<'a> {
+        #[serde(borrow, rename = "ref")]
+        reference: Reference<'a>,
+    }
+    #[derive(Deserialize)]
+    struct Reference<'a> {
+        #[serde(borrow, rename = "type")]
+        kind: Cow<'a, str>,
+        #[serde(borrow)]
+        name: Option<Cow<'a, str>>,
+        #[serde(borrow)]
+        uri: Option<Cow<'a, str>>,
+    }
+    let Params { reference } = serde_json::from_str(params?.get()).ok()?;
+    if reference.kind == "ref/resource" { reference.uri } else { reference.name }
+}
+
 /// Whether answers to `method` are to be looked through for what the caller may not use.
 pub(super) fn looks_through(policy: &Policy, method: &str) -> bool {
-    !policy.is_open() && policy::used_by(method).is_some()
+    !policy.is_open() && !policy::used_by(method).is_empty()
 }
 
 /// The answer to a list without what the caller may not use, for this caller alone. One that can't be read is
@@ -70,7 +107,8 @@ fn through(policy: &Policy, caller: &Principal, method: &str, out: &str) -> Opti
     let list = match method {
         "tools/list" => "tools",
         "prompts/list" => "prompts",
-        "resources/list" => "resources",
+        "resources/list" | "resources/directory/read" => "resources",
+        "skills/list" => "skills",
         "resources/templates/list" => "resourceTemplates",
         _ => return None,
     };
@@ -79,7 +117,7 @@ fn through(policy: &Policy, caller: &Principal, method: &str, out: &str) -> Opti
     let may = |item: &&&RawValue| {
         let Ok(item) = serde_json::from_str::<Item>(item.get()) else { return false };
         let named = match method {
-            "resources/list" => item.uri,
+            "resources/list" | "resources/directory/read" | "skills/list" => item.uri,
             "resources/templates/list" => item.uri_template,
             _ => item.name,
         };
@@ -98,6 +136,7 @@ fn through(policy: &Policy, caller: &Principal, method: &str, out: &str) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::{Body, Limits, Message as Read, read_body};
 
     fn caller(role: &str) -> Principal {
         Principal {
@@ -110,6 +149,53 @@ mod tests {
             roles: vec![role.into()],
             groups: Vec::new(),
         }
+    }
+
+    #[test]
+    fn what_a_request_acts_on_is_what_its_worker_reads() {
+        let policy = Policy::from_json(br#"{"rules":[{"effect":"deny","names":["secret*"]}]}"#).unwrap();
+        let refused = |method: &str, params: &str| {
+            let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#);
+            let Ok(Body::One(Read::Request(request))) = read_body(body.as_bytes(), &Limits::default()) else {
+                panic!("{body}")
+            };
+            permit(&policy, &caller("guest"), &request).is_err()
+        };
+        for (method, params, expected) in [
+            ("tools/call", r#"{"name":"secret"}"#, true),
+            ("tools/call", r#"{"name":"echo","uri":"secret"}"#, false),
+            ("resources/read", r#"{"uri":"secret:a"}"#, true),
+            // Another name beside it does not hide it.
+            ("resources/read", r#"{"uri":"secret:a","name":"echo"}"#, true),
+            ("resources/subscribe", r#"{"name":"echo","uri":"secret:a"}"#, true),
+            ("resources/directory/read", r#"{"name":"echo","uri":"secret:a"}"#, true),
+            ("skills/get", r#"{"name":"echo","uri":"secret:a/SKILL.md"}"#, true),
+            ("tasks/get", r#"{"name":"echo","taskId":"secret"}"#, true),
+            ("completion/complete", r#"{"name":"x","ref":{"type":"ref/prompt","name":"secret"}}"#, true),
+            ("completion/complete", r#"{"ref":{"type":"ref/resource","name":"x","uri":"secret:{a}"}}"#, true),
+            ("completion/complete", r#"{"ref":{"type":"ref/prompt","name":"open"}}"#, false),
+            ("x/own", r#"{"uri":"secret"}"#, true),
+        ] {
+            assert_eq!(refused(method, params), expected, "{method} {params}");
+        }
+    }
+
+    #[test]
+    fn skills_and_directories_are_lists_too() {
+        let policy = br#"{"rules":[
+            {"effect":"deny","methods":["skills/*"],"names":["skill://a/*"]},
+            {"effect":"deny","methods":["resources/read"],"names":["skill://b/*"]}]}"#;
+        let policy = Policy::from_json(policy).unwrap();
+        let out: Message = r#"{"jsonrpc":"2.0","id":1,"result":{"skills":[{"uri":"skill://a/SKILL.md"},{"uri":"skill://b/SKILL.md"},{"uri":"skill://c/SKILL.md","frontmatter":{"x":1.0}}]}}"#.into();
+        assert_eq!(
+            &*shown(&policy, &caller("guest"), "skills/list", &out),
+            r#"{"jsonrpc":"2.0","id":1,"result":{"skills":[{"uri":"skill://c/SKILL.md","frontmatter":{"x":1.0}}]}}"#
+        );
+        let out: Message = r#"{"jsonrpc":"2.0","id":1,"result":{"resources":[{"uri":"skill://a/x"},{"uri":"skill://b/x"}]}}"#.into();
+        assert_eq!(
+            &*shown(&policy, &caller("guest"), "resources/directory/read", &out),
+            r#"{"jsonrpc":"2.0","id":1,"result":{"resources":[{"uri":"skill://a/x"}]}}"#
+        );
     }
 
     #[test]

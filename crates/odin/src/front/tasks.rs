@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::answer::{self, Context};
-use super::{Front, refuse};
+use super::{Front, policy, refuse};
 use crate::broker::Result;
 use crate::call::Message;
 use crate::id::CallId;
@@ -62,6 +62,7 @@ async fn ask(
     method: Method,
     request: &Request<'_>,
 ) -> std::result::Result<Box<RawValue>, Refusal> {
+    policy::permit(&front.config.policy, &context.caller.principal, request)?;
     let params = &request.params;
     if !declared(params.meta.client_capabilities) {
         return Err(missing_extension());
