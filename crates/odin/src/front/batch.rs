@@ -9,20 +9,20 @@ use futures::future::join_all;
 use super::answer::{self, Context, Outcome};
 use super::session::{self, Session};
 use super::{Front, into_axum, refuse};
-use crate::protocol::{self, Message};
+use crate::protocol::{self, Message, Refusal};
 
-/// Serves all messages at once. With no request among them the answer is 202.
+/// Serves all messages at once. With nothing among them that wants an answer it is 202.
 pub(super) async fn serve(
     front: &Arc<Front>,
     context: Context,
     session: &Session,
-    messages: &[Message<'_>],
+    messages: &[Result<Message<'_>, Refusal>],
 ) -> Response {
     // One key can't be for several requests.
     let context = Context { key: None, ..context };
     let answers = join_all(messages.iter().map(|message| serve_one(front, &context, session, message))).await;
     let answers: Vec<Bytes> = answers.into_iter().flatten().collect();
-    if !messages.iter().any(|message| matches!(message, Message::Request(_))) {
+    if messages.iter().all(|message| matches!(message, Ok(Message::Notification(_) | Message::Reply(_)))) {
         return into_axum(protocol::accepted());
     }
     if answers.is_empty() {
@@ -43,10 +43,11 @@ async fn serve_one(
     front: &Arc<Front>,
     context: &Context,
     session: &Session,
-    message: &Message<'_>,
+    message: &Result<Message<'_>, Refusal>,
 ) -> Option<Bytes> {
     match message {
-        Message::Request(request) => match session::at_once(front, session, request).await {
+        Err(refusal) => Some(refusal.body()),
+        Ok(Message::Request(request)) => match session::at_once(front, session, request).await {
             Some(Ok(body)) => Some(body),
             Some(Err(refusal)) => Some(refusal.body()),
             None => match session::outcome(front, context, session, request).await {
@@ -55,14 +56,14 @@ async fn serve_one(
                 Outcome::Refused(refusal) => Some(refusal.body()),
             },
         },
-        Message::Notification(notification) => {
+        Ok(Message::Notification(notification)) => {
             if let Err(refusal) = session::take_notification(front, context, session, notification).await {
                 tracing::warn!(%refusal, "a notification of a batch is lost");
                 drop(refuse(front, refusal));
             }
             None
         }
-        Message::Reply(reply) => {
+        Ok(Message::Reply(reply)) => {
             if let Err(refusal) = session::take_reply(front, session, reply).await {
                 tracing::warn!(%refusal, "an answer in a batch is lost");
                 drop(refuse(front, refusal));

@@ -72,19 +72,20 @@ pub(super) async fn post(
     };
     let channel = standing::session_channel(&session.info.key());
     let context = Context { stream: Some(channel), ..session.context(caller, body.len()) };
-    let messages = match &messages {
-        Body::One(message) => std::slice::from_ref(message),
-        Body::Batch(messages) => messages.as_slice(),
+    let messages = match messages {
+        Body::One(message) => vec![Ok(message)],
+        Body::Batch(messages) => messages,
     };
-    for message in messages {
+    for message in &messages {
         let taken = match message {
-            Message::Request(request) => {
+            Err(refusal) => Err(refusal.clone()),
+            Ok(Message::Request(request)) => {
                 take(front, &context, &session, request).await.map_err(|refusal| refusal.for_id(request.id))
             }
-            Message::Notification(notification) => {
+            Ok(Message::Notification(notification)) => {
                 session::take_notification(front, &context, &session, notification).await
             }
-            Message::Reply(reply) => session::take_reply(front, &session, reply).await,
+            Ok(Message::Reply(reply)) => session::take_reply(front, &session, reply).await,
         };
         if let Err(refusal) = taken {
             return refuse(front, refusal);

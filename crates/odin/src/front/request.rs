@@ -41,6 +41,8 @@ async fn respond(front: &Arc<Front>, request: HttpRequest) -> Response {
         Ok(body) => body,
         Err(refusal) => return refuse(front, refusal),
     };
+    let size = body.len();
+    let body = protocol::without_nulls(&body);
     match (&endpoint.kind, &parts.method) {
         (EndpointKind::Streamable, _) => {}
         (EndpointKind::Sse, &Method::GET) => {
@@ -74,12 +76,12 @@ async fn respond(front: &Arc<Front>, request: HttpRequest) -> Response {
                 stream: None,
                 key,
                 headers: protocol::param_headers(&parts.headers, message),
-                body: body.len(),
+                body: size,
             };
             modern(front, context, message).await
         }
         Incoming::Initialize { request, revision } => {
-            session::initialize(front, caller, request, *revision, body.len()).await
+            session::initialize(front, caller, request, *revision, size).await
         }
         Incoming::Session { session: id, body: messages, .. } => {
             let session = match Session::open(front, &caller, id).await {
@@ -89,7 +91,7 @@ async fn respond(front: &Arc<Front>, request: HttpRequest) -> Response {
             if let Err(refusal) = incoming.check_session(session.info.revision) {
                 return refuse(front, refusal);
             }
-            session::messages(front, caller, &session, messages, key, body.len()).await
+            session::messages(front, caller, &session, messages, key, size).await
         }
         Incoming::Listen { session: id, last_event_id, .. } => {
             match Session::open(front, &caller, id).await {

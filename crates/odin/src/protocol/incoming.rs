@@ -150,7 +150,7 @@ fn post<'a>(headers: &'a HeaderMap, body: &'a [u8], limits: &Limits) -> Result<I
                 _ => {}
             }
             let begins = |message: &Message<'_>| matches!(message, Message::Request(request) if request.method == "initialize");
-            if messages.iter().any(begins) {
+            if messages.iter().flatten().any(begins) {
                 return Err(Refusal::invalid("`initialize` can't be part of a batch. Send it alone."));
             }
             let session = session_id(headers)?;

@@ -85,7 +85,7 @@ pub struct Meta<'a> {
 pub const LOG_LEVELS: [&str; 8] =
     ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
 
-/// Members of `params` that the front end reads. Absent: `None`; `null` only where any JSON is said.
+/// Members of `params` that the front end reads. Absent or `null`: `None`.
 #[derive(Debug, Clone, Default)]
 pub struct Params<'a> {
     /// The whole object.
@@ -191,8 +191,8 @@ pub enum Message<'a> {
 pub enum Body<'a> {
     /// One message.
     One(Message<'a>),
-    /// A JSON array of them, not empty.
-    Batch(Vec<Message<'a>>),
+    /// A JSON array of them, not empty; what is wrong with one costs that one.
+    Batch(Vec<Result<Message<'a>, Refusal>>),
 }
 
 /// `Some` for every member that is there, `null` too: `"id":null` must not pass for a notification.
@@ -202,18 +202,28 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de Raw
 
 #[derive(Deserialize)]
 struct Envelope<'a> {
-    #[serde(borrow, default, deserialize_with = "present")]
+    #[serde(borrow)]
     jsonrpc: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     id: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
+    #[serde(borrow)]
     method: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
+    #[serde(borrow)]
     params: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     result: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
+    #[serde(borrow)]
     error: Option<&'a RawValue>,
+}
+
+impl<'a> Envelope<'a> {
+    fn read(raw: &'a RawValue) -> Option<Self> {
+        let envelope: Self = is_object(raw).then(|| serde_json::from_str(raw.get()).ok()).flatten()?;
+        // Alone, a result of `null` is one.
+        let is_absent = envelope.method.is_some() || envelope.error.is_some();
+        let result = envelope.result.filter(|result| !(is_absent && result.get() == "null"));
+        Some(Self { result, ..envelope })
+    }
 }
 
 #[derive(Deserialize)]
@@ -233,33 +243,23 @@ struct ParamMembers<'a> {
     client_info: Option<&'a RawValue>,
     #[serde(borrow)]
     capabilities: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
+    #[serde(borrow)]
     arguments: Option<&'a RawValue>,
     #[serde(borrow)]
     request_id: Option<&'a RawValue>,
     #[serde(borrow)]
     progress_token: Option<&'a RawValue>,
-    #[serde(borrow, rename = "_meta", default, deserialize_with = "present")]
+    #[serde(borrow, rename = "_meta")]
     meta: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
 struct MetaMembers<'a> {
-    #[serde(
-        borrow,
-        rename = "io.modelcontextprotocol/protocolVersion",
-        default,
-        deserialize_with = "present"
-    )]
+    #[serde(borrow, rename = "io.modelcontextprotocol/protocolVersion")]
     protocol_version: Option<&'a RawValue>,
-    #[serde(borrow, rename = "io.modelcontextprotocol/clientInfo", default, deserialize_with = "present")]
+    #[serde(borrow, rename = "io.modelcontextprotocol/clientInfo")]
     client_info: Option<&'a RawValue>,
-    #[serde(
-        borrow,
-        rename = "io.modelcontextprotocol/clientCapabilities",
-        default,
-        deserialize_with = "present"
-    )]
+    #[serde(borrow, rename = "io.modelcontextprotocol/clientCapabilities")]
     client_capabilities: Option<&'a RawValue>,
     #[serde(borrow, rename = "io.modelcontextprotocol/logLevel")]
     log_level: Option<&'a RawValue>,
@@ -286,11 +286,13 @@ pub(super) fn is_object(raw: &RawValue) -> bool {
 /// Reads a body: one JSON-RPC message, or a batch.
 ///
 /// Sizes, nesting, member names and JSON-RPC's own rules are checked; the revision's are not (see
-/// [`classify`](super::classify)). Also for the messages endpoint of HTTP+SSE.
+/// [`classify`](super::classify)). Also for the messages endpoint of HTTP+SSE. An element of a batch that breaks the
+/// rules is refused by itself.
 ///
 /// # Errors
 /// 413 for a body over [`Limits::body_bytes`]; 400 with -32700 for what is no JSON, -32600 for what is no
-/// JSON-RPC message, -32602 for `params` that are no object.
+/// JSON-RPC message, -32602 for `params` that are no object or that not every reader would read alike. Under the
+/// request's id, where that can be read.
 pub fn read_body<'a>(body: &'a [u8], limits: &Limits) -> Result<Body<'a>, Refusal> {
     if body.len() > limits.body_bytes {
         return Err(Refusal::body_too_large(limits.body_bytes));
@@ -299,31 +301,24 @@ pub fn read_body<'a>(body: &'a [u8], limits: &Limits) -> Result<Body<'a>, Refusa
     if text.trim_ascii().is_empty() {
         return Err(not_json("it is empty"));
     }
-    structure::check(text, limits.depth).map_err(|error| match error.classify() {
-        // The pass itself refuses with data errors; all others are the parser's.
-        serde_json::error::Category::Data => Refusal::invalid(format!("The message is refused: {error}.")),
-        _ => not_json(&error.to_string()),
-    })?;
-    if text.trim_ascii_start().starts_with('[') {
-        let items: Vec<&RawValue> =
-            serde_json::from_str(text).map_err(|error| not_json(&error.to_string()))?;
-        if items.is_empty() {
-            return Err(Refusal::invalid("The batch is empty. Send at least one message."));
-        }
-        if items.len() > limits.batch {
-            return Err(Refusal::invalid(format!(
-                "The batch has more than {} messages, which is the limit here. Send several.",
-                limits.batch
-            )));
-        }
-        return items
-            .into_iter()
-            .map(|item| message(item, limits))
-            .collect::<Result<_, _>>()
-            .map(Body::Batch);
-    }
+    // The grammar alone: strings and numbers are looked at with the message that they are in.
     let raw: &RawValue = serde_json::from_str(text).map_err(|error| not_json(&error.to_string()))?;
-    message(raw, limits).map(Body::One)
+    if !raw.get().starts_with('[') {
+        return message(raw, limits, limits.depth).map(Body::One);
+    }
+    let items: Vec<&RawValue> =
+        serde_json::from_str(raw.get()).map_err(|error| not_json(&error.to_string()))?;
+    if items.is_empty() {
+        return Err(Refusal::invalid("The batch is empty. Send at least one message."));
+    }
+    if items.len() > limits.batch {
+        return Err(Refusal::invalid(format!(
+            "The batch has more than {} messages, which is the limit here. Send several.",
+            limits.batch
+        )));
+    }
+    let depth = limits.depth.saturating_sub(1);
+    Ok(Body::Batch(items.into_iter().map(|item| message(item, limits, depth)).collect()))
 }
 
 fn not_json(why: &str) -> Refusal {
@@ -334,11 +329,34 @@ fn not_json(why: &str) -> Refusal {
     )
 }
 
-fn message<'a>(raw: &'a RawValue, limits: &Limits) -> Result<Message<'a>, Refusal> {
-    let envelope: Envelope<'a> = is_object(raw)
-        .then(|| serde_json::from_str(raw.get()).ok())
-        .flatten()
-        .ok_or_else(|| Refusal::invalid("A JSON-RPC message must be a JSON object."))?;
+/// Why a text that is JSON by its grammar is not read. In `params` it costs the request alone: -32602.
+fn unreadable(raw: &RawValue, error: &serde_json::Error, depth: usize, limits: &Limits) -> Refusal {
+    let message = match (structure::lone_surrogate(raw.get()), error.classify()) {
+        (Some(half), _) => format!(
+            "The message has a lone surrogate, {half}: half of a character, which no text can hold. Send both halves, \
+             or leave it out."
+        ),
+        // The pass itself refuses with data errors; all others are the parser's.
+        (None, serde_json::error::Category::Data) => format!("The message is refused: {error}."),
+        (None, _) => format!("The message can't be read: {error}. Numbers must fit 64-bit floating point."),
+    };
+    let envelope = Envelope::read(raw).filter(|envelope| envelope.method.is_some());
+    let Some(Envelope { id, params, .. }) = envelope else { return Refusal::invalid(message) };
+    let is_sound = |raw: &&RawValue| structure::check(raw.get(), depth).is_ok();
+    let id = id.filter(is_sound).and_then(|id| Id::parse(id, limits).ok());
+    let within_params =
+        params.is_some_and(|params| structure::check(params.get(), depth.saturating_sub(1)).is_err());
+    let refusal = if within_params { Refusal::invalid_params(message) } else { Refusal::invalid(message) };
+    match id {
+        Some(id) => refusal.for_id(id),
+        None => refusal,
+    }
+}
+
+fn message<'a>(raw: &'a RawValue, limits: &Limits, depth: usize) -> Result<Message<'a>, Refusal> {
+    structure::check(raw.get(), depth).map_err(|error| unreadable(raw, &error, depth, limits))?;
+    let envelope =
+        Envelope::read(raw).ok_or_else(|| Refusal::invalid("A JSON-RPC message must be a JSON object."))?;
     let id = envelope.id.map(|id| Id::parse(id, limits)).transpose()?;
     let refuse = |refusal: Refusal| match id {
         Some(id) => refusal.for_id(id),
@@ -382,9 +400,6 @@ fn message<'a>(raw: &'a RawValue, limits: &Limits) -> Result<Message<'a>, Refusa
 }
 
 fn params<'a>(raw: &'a RawValue, limits: &Limits) -> Result<Params<'a>, Refusal> {
-    if raw.get() == "null" {
-        return Ok(Params::default());
-    }
     let members: ParamMembers<'a> = is_object(raw)
         .then(|| serde_json::from_str(raw.get()).ok())
         .flatten()

@@ -60,6 +60,10 @@
 //! - Event ids ([`sse::EventId`]) and the ids in replies name calls; they prove nothing. The call's record says
 //!   whose it is.
 //!
+//! # Absent and `null`
+//! An optional member that is `null` counts as absent. [`without_nulls`] takes such members out of a body before it is
+//! read: so the worker, which gets the message's bytes, sees them absent as well.
+//!
 //! # One meaning
 //! A body is refused when an object in it, at any depth, has two members of one name, when it is nested deeper
 //! than [`Limits::depth`], or when it has a member name that serde_json keeps for itself. So the scan here and
@@ -69,6 +73,7 @@
 mod headers;
 mod incoming;
 mod message;
+mod nulls;
 pub mod origin;
 mod params;
 mod refusal;
@@ -80,6 +85,7 @@ mod structure;
 pub use headers::{LAST_EVENT_ID, METHOD, NAME, PARAM_PREFIX, PROTOCOL_VERSION, SESSION_ID, decode_value};
 pub use incoming::{Incoming, accepts_events, classify, read_posted};
 pub use message::{Body, Id, LOG_LEVELS, Message, Meta, Notification, Params, Reply, Request, read_body};
+pub use nulls::without_nulls;
 pub(crate) use params::header_map;
 pub use params::{ParamRules, param_headers};
 pub use refusal::{Refusal, accepted, answer_status, code, empty_result, error_status, json_response};

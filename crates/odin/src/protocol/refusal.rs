@@ -197,6 +197,11 @@ impl Refusal {
         self
     }
 
+    /// Whether it names the request that it answers.
+    pub fn has_id(&self) -> bool {
+        self.id.is_some()
+    }
+
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         self.status

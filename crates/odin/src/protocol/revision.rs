@@ -124,6 +124,22 @@ const REQUESTS: &[(&str, Revision, Revision, Route)] = &[
     ("tools/list", V2024_11_05, V2026_07_28, Route::Worker),
 ];
 
+/// Methods that are MCP's, but of extensions, or no requests: their routes are those of unknown methods.
+const OTHERS: [&str; 7] = [
+    "notifications/cancelled",
+    "notifications/initialized",
+    "notifications/progress",
+    "notifications/roots/list_changed",
+    "resources/directory/read",
+    "skills/get",
+    "skills/list",
+];
+
+/// Whether MCP says what the parameters of `method` are.
+pub(super) fn is_defined(method: &str) -> bool {
+    OTHERS.contains(&method) || REQUESTS.iter().any(|(name, ..)| *name == method)
+}
+
 impl Route {
     /// Who answers the request `method` in `revision`. Method names are case-sensitive.
     pub fn of(revision: Revision, method: &str) -> Self {

@@ -117,7 +117,7 @@ impl<'de> Visitor<'de> for Walk<'_, 'de> {
 }
 
 /// Reads a member's name, borrowed where it has no escapes.
-struct Key;
+pub(super) struct Key;
 
 impl<'de> DeserializeSeed<'de> for Key {
     type Value = Cow<'de, str>;
@@ -141,4 +141,28 @@ impl<'de> Visitor<'de> for Key {
     fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
         Ok(Cow::Owned(name.to_owned()))
     }
+}
+
+/// The first escape in a JSON text that is half of a character: a surrogate without its other half. JSON's grammar
+/// has it (RFC 8259, section 8.2), and no text in Unicode can hold it.
+pub(super) fn lone_surrogate(text: &str) -> Option<&str> {
+    // JSON has backslashes in strings alone.
+    let mut at = 0;
+    loop {
+        at += text.get(at..)?.find('\\')?;
+        match code_unit(text, at) {
+            Some(0xd800..=0xdbff) => match code_unit(text, at + 6) {
+                Some(0xdc00..=0xdfff) => at += 12,
+                _ => return text.get(at..at + 6),
+            },
+            Some(0xdc00..=0xdfff) => return text.get(at..at + 6),
+            _ => at += 2,
+        }
+    }
+}
+
+/// The UTF-16 code unit that is escaped at a place.
+fn code_unit(text: &str, at: usize) -> Option<u16> {
+    let digits = text.get(at..at + 6)?.strip_prefix("\\u")?;
+    u16::from_str_radix(digits, 16).ok()
 }

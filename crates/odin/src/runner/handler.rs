@@ -8,9 +8,8 @@
 //! is told to stop).
 
 use std::{
-    collections::HashMap,
     panic::AssertUnwindSafe,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -21,7 +20,7 @@ use rmcp::{
     model::{
         ClientNotification, ClientRequest, ErrorCode, ErrorData, Extensions, GetExtensions, GetMeta,
         InitializeRequestParams, InputRequiredResult, JsonRpcMessage, NumberOrString, ProgressToken,
-        ProtocolVersion, RequestId, RequestMetaObject, ServerConfig, ServerResult, Tool,
+        ProtocolVersion, RequestId, RequestMetaObject, ServerConfig, ServerResult,
     },
     service::{NotificationContext, RequestContext, RunningService, Service, serve_directly_with_ct},
 };
@@ -33,6 +32,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::{
     Closed, Emission, Inbound, Once, Outbox, Rerun, Runner,
     channel::{JobTransport, Link},
+    cursor,
     envelope::{self, Envelope},
     listen,
     log::LogFilter,
@@ -40,12 +40,14 @@ use super::{
     peer::{self, ResponseStream},
     result,
     state::{Bound, StateKeys},
+    tools::Tools,
+    unknown,
 };
 use crate::tasks::{TaskTool, TaskView};
 use crate::{
     broadcast::{Audience, Broadcaster},
     job::{Era, Job},
-    protocol::{ParamRules, header_map},
+    protocol::header_map,
 };
 
 /// How long a handler may clean up after its request was cancelled, before it is dropped.
@@ -54,9 +56,6 @@ pub const CANCEL_GRACE: Duration = Duration::from_secs(1);
 /// How far the clocks of two workers may differ: a state that is used up is remembered for longer than any of them
 /// would take it.
 const CLOCKS: Duration = Duration::from_secs(300);
-
-/// Tools whose annotations are remembered, at most.
-const MAX_TOOLS: usize = 10_000;
 
 /// Pages of `tools/list` that are asked for, at most.
 const MAX_PAGES: usize = 100;
@@ -71,22 +70,13 @@ pub struct RmcpRunner<H> {
     handler: Arc<H>,
     /// The server's `Implementation`, for the results of modern requests.
     server: serde_json::Value,
-    /// What `tools/list` said, for handlers without `get_tool`.
-    tools: Mutex<HashMap<String, Known>>,
+    tools: Tools,
     /// Seal `requestState`.
     keys: StateKeys,
     /// Whether the handler declares the tasks extension.
     tasks: bool,
     /// Where notifications go that belong to no request.
     broadcaster: Option<Broadcaster>,
-}
-
-/// What is remembered of a tool.
-struct Known {
-    rerun: Rerun,
-    task: TaskTool,
-    /// None for nearly all tools.
-    rules: Option<Arc<ParamRules>>,
 }
 
 impl<H: ServerHandler> RmcpRunner<H> {
@@ -97,7 +87,7 @@ impl<H: ServerHandler> RmcpRunner<H> {
         Self {
             handler,
             server: serde_json::to_value(info.server_info).unwrap_or_default(),
-            tools: Mutex::new(HashMap::new()),
+            tools: Tools::default(),
             keys: StateKeys::random(),
             tasks: info.capabilities.supports_tasks(),
             broadcaster: None,
@@ -175,37 +165,6 @@ impl<H: ServerHandler> RmcpRunner<H> {
         Ok(())
     }
 
-    fn remember(&self, listed: &[Tool]) {
-        let mut tools = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
-        for tool in listed {
-            let (rerun, task, rules) = (rerun(tool), TaskTool::of(tool.meta.as_ref()), rules(tool));
-            let room = tools.len() < MAX_TOOLS;
-            match tools.get_mut(tool.name.as_ref()) {
-                Some(known) => {
-                    // Two principals may see two tools of one name: the stricter one counts.
-                    if rerun == Rerun::Unsafe {
-                        known.rerun = rerun;
-                    }
-                    known.task = task;
-                    known.rules = rules;
-                }
-                None if room => {
-                    tools.insert(tool.name.clone().into_owned(), Known { rerun, task, rules });
-                }
-                None => {}
-            }
-        }
-    }
-
-    /// Which headers a tool's calls must carry, if it says so.
-    fn rules_of(&self, name: &str) -> Option<Arc<ParamRules>> {
-        if let Some(tool) = self.handler.get_tool(name) {
-            return rules(&tool);
-        }
-        let tools = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
-        tools.get(name)?.rules.clone()
-    }
-
     /// Compares the headers of a modern tool call with its arguments (transports, custom headers from tool
     /// parameters).
     fn check_headers(
@@ -218,7 +177,7 @@ impl<H: ServerHandler> RmcpRunner<H> {
         if job.era != Era::Modern {
             return Ok(());
         }
-        let Some(rules) = self.rules_of(&call.params.name) else { return Ok(()) };
+        let Some(rules) = self.tools.rules(&*self.handler, &call.params.name) else { return Ok(()) };
         rules
             .check(&header_map(&job.headers), envelope::arguments(params))
             .map_err(|refusal| ErrorData::new(ErrorCode(refusal.code()), refusal.message().to_owned(), None))
@@ -289,6 +248,7 @@ impl<H: ServerHandler> RmcpRunner<H> {
         let prepared = Prepared::new(job, envelope, id).and_then(|mut prepared| {
             self.check_headers(job, &prepared.request, envelope.params)?;
             self.open_state(job, envelope, &mut prepared.request)?;
+            cursor::open(&self.keys, job, &mut prepared.request)?;
             Ok(prepared)
         });
         let prepared = match prepared {
@@ -313,6 +273,7 @@ impl<H: ServerHandler> RmcpRunner<H> {
         context.ct = end.child_token();
         let handler_ct = context.ct.clone();
         let mut request = request;
+        let asked = unknown::asked(&request);
         std::mem::swap(&mut context.extensions, request.extensions_mut());
         context.meta = meta;
         self.extend(&mut context.extensions, job);
@@ -348,12 +309,14 @@ impl<H: ServerHandler> RmcpRunner<H> {
                 ))
             }
         };
+        let outcome = outcome.map_err(|error| unknown::named(error, &envelope.method, asked.as_deref()));
         let answer = outcome.and_then(|mut answered| {
             if let ServerResult::ListToolsResult(listed) = &mut answered {
-                self.remember(&listed.tools);
+                self.tools.remember(&listed.tools);
             }
             result::check_input(&answered, capabilities.as_ref())?;
             self.seal_state(job, envelope, &mut answered)?;
+            cursor::seal(&self.keys, job, &envelope.method, &mut answered);
             result::answer(id, answered, job.era, &self.server, link.odd_id.as_deref()).map_err(|error| {
                 ErrorData::internal_error(format!("the result can't be written as JSON: {error}"), None)
             })
@@ -398,11 +361,7 @@ impl<H: ServerHandler> RmcpRunner<H> {
 
 impl<H: ServerHandler> Runner for RmcpRunner<H> {
     fn rerun(&self, name: &str) -> Rerun {
-        if let Some(tool) = self.handler.get_tool(name) {
-            return rerun(&tool);
-        }
-        let tools = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
-        tools.get(name).map_or(Rerun::Unsafe, |known| known.rerun)
+        self.tools.rerun(&*self.handler, name)
     }
 
     /// The `requestState` of a tool that may not run twice. What can't be opened uses nothing up: it is refused
@@ -432,11 +391,7 @@ impl<H: ServerHandler> Runner for RmcpRunner<H> {
         if !self.tasks {
             return TaskTool::default();
         }
-        if let Some(tool) = self.handler.get_tool(name) {
-            return TaskTool::of(tool.meta.as_ref());
-        }
-        let tools = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
-        tools.get(name).map(|known| known.task).unwrap_or_default()
+        self.tools.task(&*self.handler, name)
     }
 
     fn server_info(&self) -> Option<String> {
@@ -501,18 +456,6 @@ impl Outbox for Nowhere {
     fn emit(&self, _: Emission) -> Result<(), Closed> {
         Ok(())
     }
-}
-
-fn rerun(tool: &Tool) -> Rerun {
-    let safe = tool.annotations.as_ref().is_some_and(|annotations| {
-        annotations.read_only_hint == Some(true) || annotations.idempotent_hint == Some(true)
-    });
-    if safe { Rerun::Safe } else { Rerun::Unsafe }
-}
-
-fn rules(tool: &Tool) -> Option<Arc<ParamRules>> {
-    let rules = ParamRules::of_schema(&tool.input_schema);
-    (!rules.is_empty()).then(|| Arc::new(rules))
 }
 
 fn unix_seconds() -> u64 {

@@ -61,7 +61,8 @@ fn fits_set_level(params: &str) -> Option<String> {
 pub(super) fn gate(method: &str, era: Era) -> Result<(), ErrorData> {
     match known(method) {
         Some((Lives::In(lives), _)) if lives != era => {
-            Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, format!("method not found: {method}"), None))
+            let message = format!("Method not found: this revision has no {method:?}.");
+            Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, message, None))
         }
         _ => Ok(()),
     }

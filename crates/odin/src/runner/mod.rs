@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 mod channel;
+mod cursor;
 mod envelope;
 mod handler;
 mod listen;
@@ -20,6 +21,8 @@ mod methods;
 mod peer;
 mod result;
 mod state;
+mod tools;
+mod unknown;
 
 use crate::job::Job;
 use crate::tasks::{TaskTool, TaskView};

@@ -4,7 +4,7 @@
 //! A client may read, change, replay or pass on whatever it is given. So the runner seals what a handler puts
 //! there, on the way out, and opens it on the way in: XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha), bound to the
 //! principal, the named server, the method and its parameters, and expiring. The handler sees its own text, or
-//! is not asked at all.
+//! is not asked at all. The same keys sign the cursors of lists.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -20,6 +20,7 @@ use crate::job::Job;
 const VERSION: &str = "s1.";
 /// What the cipher's key is derived for, so that one secret can serve several purposes.
 const PURPOSE: &[u8] = b"asgard request state 1";
+const CURSORS: &[u8] = b"asgard cursor 1";
 const NONCE: usize = 24;
 const EXPIRY: usize = 8;
 const KEY: usize = 32;
@@ -32,6 +33,8 @@ pub const STATE_LIFETIME: Duration = Duration::from_secs(3600);
 pub struct StateKeys {
     /// Opens states; the first one seals as well.
     ciphers: Vec<XChaCha20Poly1305>,
+    /// Sign cursors; the same order.
+    cursors: Vec<Hmac<Sha256>>,
     lifetime: Duration,
 }
 
@@ -72,7 +75,7 @@ impl StateKeys {
     /// # Errors
     /// [`StateKeyError`].
     pub fn parse(text: &str) -> Result<Self, StateKeyError> {
-        let mut ciphers = Vec::new();
+        let (mut ciphers, mut cursors) = (Vec::new(), Vec::new());
         for key in text.split(',') {
             let key = BASE64_URL_SAFE_NO_PAD
                 .decode(key.trim().trim_end_matches('='))
@@ -81,23 +84,31 @@ impl StateKeys {
                 return Err(StateKeyError::Length);
             }
             ciphers.push(cipher(&key)?);
+            cursors.push(derived(&key, CURSORS)?);
         }
         if ciphers.len() > 2 {
             return Err(StateKeyError::Count);
         }
-        Ok(Self { ciphers, lifetime: STATE_LIFETIME })
+        Ok(Self { ciphers, cursors, lifetime: STATE_LIFETIME })
     }
 
     /// A key that nobody else has: a client must come back to this process.
     pub fn random() -> Self {
-        let ciphers = cipher(&rand::random::<[u8; KEY]>()).into_iter().collect();
-        Self { ciphers, lifetime: STATE_LIFETIME }
+        let key = rand::random::<[u8; KEY]>();
+        let ciphers = cipher(&key).into_iter().collect();
+        let cursors = derived(&key, CURSORS).into_iter().collect();
+        Self { ciphers, cursors, lifetime: STATE_LIFETIME }
     }
 
     /// The same keys for states that live so long, in whole seconds.
     #[must_use]
     pub fn with_lifetime(self, lifetime: Duration) -> Self {
         Self { lifetime, ..self }
+    }
+
+    /// Keys for the signatures of cursors; the first one signs.
+    pub(super) fn cursors(&self) -> &[Hmac<Sha256>] {
+        &self.cursors
     }
 
     /// Seals a handler's state. `now` is in seconds since 1970.
@@ -135,10 +146,15 @@ impl StateKeys {
 
 /// The cipher's key is derived, so that a secret of any length and of other uses will do.
 fn cipher(secret: &[u8]) -> Result<XChaCha20Poly1305, StateKeyError> {
+    let key = derived(secret, PURPOSE)?.finalize().into_bytes();
+    XChaCha20Poly1305::new_from_slice(&key).map_err(|_| StateKeyError::Length)
+}
+
+fn derived(secret: &[u8], purpose: &[u8]) -> Result<Hmac<Sha256>, StateKeyError> {
     let mut mac =
         <Hmac<Sha256> as hmac::KeyInit>::new_from_slice(secret).map_err(|_| StateKeyError::Length)?;
-    mac.update(PURPOSE);
-    XChaCha20Poly1305::new_from_slice(&mac.finalize().into_bytes()).map_err(|_| StateKeyError::Length)
+    mac.update(purpose);
+    Ok(mac)
 }
 
 impl fmt::Debug for StateKeys {

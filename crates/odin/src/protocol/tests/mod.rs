@@ -3,6 +3,7 @@
 mod era;
 mod modern;
 mod negotiation;
+mod nulls;
 mod origin;
 mod params;
 mod properties;

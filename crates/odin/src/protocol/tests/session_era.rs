@@ -97,7 +97,10 @@ fn batches_only_in_the_first_revision() {
         let headers = headers(extra);
         let incoming = post(&headers, batch).unwrap();
         let Incoming::Session { body: Body::Batch(messages), .. } = &incoming else { panic!() };
-        assert!(matches!(messages[..], [Message::Request(_), Message::Notification(_), Message::Reply(_)]));
+        assert!(matches!(
+            messages[..],
+            [Ok(Message::Request(_)), Ok(Message::Notification(_)), Ok(Message::Reply(_))]
+        ));
         assert!(incoming.check_session(Revision::V2025_03_26).is_ok());
         let refusal: Refusal = incoming.check_session(Revision::V2025_06_18).unwrap_err();
         assert_eq!(refusal.status(), StatusCode::BAD_REQUEST);
@@ -107,7 +110,6 @@ fn batches_only_in_the_first_revision() {
     }
     let headers = headers(&[session]);
     assert_code(post(&headers, "[]"), 400, -32600, "");
-    assert_code(post(&headers, "[1]"), 400, -32600, "");
     assert_code(post(&headers, r#"[{"jsonrpc":"2.0","id":1,"method":"initialize"}]"#), 400, -32600, "");
     let many = format!("[{}]", vec![LIST; 51].join(","));
     assert_code(post(&headers, &many), 400, -32600, "");
@@ -115,6 +117,34 @@ fn batches_only_in_the_first_revision() {
     assert!(post(&headers, &enough).is_ok());
     // A single message is right in every revision.
     assert!(post(&headers, LIST).unwrap().check_session(Revision::V2025_11_25).is_ok());
+}
+
+#[test]
+fn a_bad_element_of_a_batch_costs_that_element() {
+    let headers = headers(&[("mcp-session-id", "s")]);
+    for (bad, code, id) in [
+        ("1", -32600, None),
+        ("[]", -32600, None),
+        (r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#, -32600, None),
+        (r#"{"jsonrpc":"2.0","id":7,"method":7}"#, -32600, Some("7")),
+        (r#"{"jsonrpc":"2.0","id":7,"method":"x","params":[1]}"#, -32602, Some("7")),
+        (r#"{"jsonrpc":"2.0","id":7,"method":"x","params":{"a":1,"a":2}}"#, -32602, Some("7")),
+        (r#"{"jsonrpc":"2.0","id":7,"method":"x","params":{"a":"\ud800"}}"#, -32602, Some("7")),
+        (r#"{"jsonrpc":"2.0","id":7,"method":"x","params":{"a":1e999}}"#, -32602, Some("7")),
+    ] {
+        let body = format!("[{LIST},{bad},{LIST}]");
+        let Ok(Incoming::Session { body: Body::Batch(messages), .. }) = post(&headers, &body) else {
+            panic!("{bad}")
+        };
+        let [Ok(Message::Request(_)), Err(refusal), Ok(Message::Request(_))] = &messages[..] else {
+            panic!("{bad}: {messages:?}")
+        };
+        let answer: serde_json::Value = serde_json::from_slice(&refusal.body()).unwrap();
+        assert_eq!(answer["error"]["code"], code, "{bad}");
+        assert_eq!(answer.get("id").map(ToString::to_string).as_deref(), id, "{bad}");
+    }
+    // What is no JSON has no elements.
+    assert_code(post(&headers, &format!("[{LIST},{{]")), 400, -32700, "");
 }
 
 #[test]

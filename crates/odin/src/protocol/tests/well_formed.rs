@@ -20,8 +20,6 @@ fn not_json() {
         "{'a':1}",
         "\u{feff}{}",
         "{\"a\":1,}",
-        "{\"a\":\"\\ud800\"}",
-        "{\"a\":1e999}",
         "{\"a\":01}",
         "{\"a\":\"\n\"}",
         "NaN",
@@ -110,7 +108,9 @@ fn a_member_twice_is_refused() {
         r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","arguments":{"x":[{"y":{"z":1,"z":1}}]}}}"#,
     ] {
         let refusal = post(&session(), body).unwrap_err();
-        assert_eq!((refusal.status(), refusal.code()), (StatusCode::BAD_REQUEST, -32600));
+        let code = if body.contains("params") { -32602 } else { -32600 };
+        assert_eq!((refusal.status(), refusal.code()), (StatusCode::BAD_REQUEST, code));
+        assert_eq!(refusal.has_id(), code == -32602, "{body}");
         assert!(refusal.message().contains("two members of one name"), "{refusal}");
     }
     // Beyond the number up to which they are compared one by one, and beside equal names in other objects.
@@ -123,7 +123,7 @@ fn a_member_twice_is_refused() {
     assert!(post(&session(), &members(&names)).is_ok());
     for repeated in [0, 15, 16, 17, 99] {
         names.push(repeated);
-        assert_code(post(&session(), &members(&names)), 400, -32600, "");
+        assert_code(post(&session(), &members(&names)), 400, -32602, "1");
         names.pop();
     }
 }
@@ -139,7 +139,7 @@ fn names_that_serde_json_keeps_for_itself_are_refused() {
         let body = format!(
             r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"{name}":"{{\"name\":\"evil\"}}"}}}}"#
         );
-        assert_code(post(&session(), &body), 400, -32600, "");
+        assert_code(post(&session(), &body), 400, -32602, "1");
     }
 }
 
@@ -151,7 +151,7 @@ fn depth() {
     };
     // The message and its params are two.
     assert!(post(&session(), &nested(62)).is_ok());
-    assert_code(post(&session(), &nested(63)), 400, -32600, "");
+    assert_code(post(&session(), &nested(63)), 400, -32602, "1");
     assert_eq!(post(&session(), &nested(100_000)).unwrap_err().status(), StatusCode::BAD_REQUEST);
     let limits = Limits { depth: 1_000, ..Limits::default() };
     assert_eq!(read_body(nested(500).as_bytes(), &limits).unwrap_err().status(), StatusCode::BAD_REQUEST);
@@ -159,11 +159,55 @@ fn depth() {
 
 #[test]
 fn arrays_do_not_pass_for_objects() {
+    // A batch, none of whose elements is a message; and a batch of one.
     let positional = r#"["2.0",1,"tools/list",null]"#;
-    assert_code(post(&session(), positional), 400, -32600, "");
-    assert_code(post(&session(), &format!("[{positional}]")), 400, -32600, "");
+    for body in [positional.to_owned(), format!("[{positional}]")] {
+        let Ok(Body::Batch(items)) = read_body(body.as_bytes(), &Limits::default()) else { panic!("{body}") };
+        assert!(
+            items.iter().all(|item| item.as_ref().is_err_and(|refusal| refusal.code() == -32600)),
+            "{body}"
+        );
+    }
     let params = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"_meta":["2026-07-28"]}}"#;
     assert_code(post(&session(), params), 400, -32602, "1");
+}
+
+#[test]
+fn half_a_character_is_called_by_its_name_and_answered_under_its_id() {
+    let call = |text: &str| {
+        format!(
+            r#"{{"jsonrpc":"2.0","id":"a","method":"tools/call","params":{{"name":"t","arguments":{{"x":"{text}"}}}}}}"#
+        )
+    };
+    for (text, half) in [
+        (r"\ud83d", r"\ud83d"),
+        (r"say \ud83d!", r"\ud83d"),
+        (r"\uDE00", r"\uDE00"),
+        (r"\ud83d\ud83d\ude00", r"\ud83d"),
+        (r"\ud83d\u0041", r"\ud83d"),
+        (r"\ud83d\n", r"\ud83d"),
+        (r"\\\ud83d", r"\ud83d"),
+    ] {
+        let refusal = post(&session(), &call(text)).unwrap_err();
+        let body: serde_json::Value = serde_json::from_slice(&refusal.body()).unwrap();
+        assert_eq!((&body["id"], refusal.code()), (&"a".into(), -32602), "{text}");
+        assert!(refusal.message().contains(&format!("lone surrogate, {half}:")), "{text}: {refusal}");
+    }
+    for text in [r"\ud83d\ude00", r"\\ud83d", r"\uD83D\uDE00\u0041", "\u{1F600}"] {
+        assert!(post(&session(), &call(text)).is_ok(), "{text}");
+    }
+    // Where it is in the id itself, there is none to answer under; a reply is nothing to be answered.
+    for body in [
+        r#"{"jsonrpc":"2.0","id":"\ud800","method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"result":{"x":"\ud800"}}"#,
+        r#"{"jsonrpc":"2.0","\ud800":1,"id":1,"method":"ping"}"#,
+    ] {
+        assert_code(post(&session(), body), 400, -32600, "");
+    }
+    assert_code(post(&session(), r#"{"jsonrpc":"2.0","id":1,"method":"\ud800"}"#), 400, -32600, "1");
+    // Numbers that no reader can hold are of the same kind: JSON by its grammar.
+    let refusal = post(&session(), &call(r#"","y":1e999,"z":""#)).unwrap_err();
+    assert!(refusal.has_id() && refusal.message().contains("number out of range"), "{refusal}");
 }
 
 #[test]
