@@ -15,7 +15,7 @@ struct Settings {
     #[arg(long, env = "ASGARD_LISTEN", default_value = "127.0.0.1:8081")]
     listen: String,
     /// Run the stock worker in this process, with no Redis: one process, for development and small sites.
-    #[arg(long, conflicts_with_all = ["redis_url", "shards"])]
+    #[arg(long, conflicts_with = "redis_url")]
     embedded_worker: bool,
     #[command(flatten)]
     common: CommonSettings,

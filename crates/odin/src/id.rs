@@ -1,7 +1,7 @@
 //! Names of calls, tickets and channels.
 //!
-//! A call id carries its shard, so that whoever holds the id finds the record, the queue and the ticket in
-//! the same slot of a Redis Cluster.
+//! Ids of calls and tickets begin with a byte that is 0: room for the number of a shard, should records ever be spread
+//! over several Redis.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,40 +13,37 @@ pub const CALL_ID_LEN: usize = 34;
 /// Length of a [`Ticket`] in text, in characters. The gateway checks it before it goes into a request.
 pub const TICKET_LEN: usize = 32;
 
+/// The first byte of ids of calls and of tickets.
+const RESERVED: u8 = 0;
+
 /// Text that is not an id of the expected form. Answered as an unknown id: it tells a caller nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an id of this kind")]
 pub struct InvalidId;
 
-/// Name of one call: a shard and 128 random bits. In text 34 lower-case hexadecimal digits.
+/// Name of one call: a zero byte and 128 random bits. In text 34 lower-case hexadecimal digits.
 ///
 /// It is unguessable, and it is the stem of the call's Pushpin channels.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CallId {
-    shard: u8,
     random: [u8; 16],
 }
 
 impl CallId {
-    /// A new id in the given shard.
-    pub fn random(shard: u8) -> Self {
-        Self { shard, random: rand::random() }
+    /// A new id.
+    pub fn random() -> Self {
+        Self { random: rand::random() }
     }
 
-    /// An id of the given parts; for tests and simulations that must be repeatable.
-    pub const fn from_parts(shard: u8, random: [u8; 16]) -> Self {
-        Self { shard, random }
-    }
-
-    /// The shard that holds the record.
-    pub fn shard(&self) -> u8 {
-        self.shard
+    /// An id of the given bits; for tests and simulations that must be repeatable.
+    pub const fn from_bits(random: [u8; 16]) -> Self {
+        Self { random }
     }
 }
 
 impl fmt::Display for CallId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_hex(f, &[self.shard])?;
+        write_hex(f, &[RESERVED])?;
         write_hex(f, &self.random)
     }
 }
@@ -62,39 +59,35 @@ impl FromStr for CallId {
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
         let bytes: [u8; 17] = parse_hex(text)?;
-        let [shard, random @ ..] = bytes;
-        Ok(Self { shard, random })
+        match bytes {
+            [RESERVED, random @ ..] => Ok(Self { random }),
+            _ => Err(InvalidId),
+        }
     }
 }
 
-/// What a client's connection is handed over with: a shard and 120 random bits, good for one call and a few
+/// What a client's connection is handed over with: a zero byte and 120 random bits, good for one call and a few
 /// seconds. In text 32 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ticket {
-    shard: u8,
     random: [u8; 15],
 }
 
 impl Ticket {
-    /// A new ticket for a call of the given shard.
-    pub fn random(shard: u8) -> Self {
-        Self { shard, random: rand::random() }
+    /// A new ticket.
+    pub fn random() -> Self {
+        Self { random: rand::random() }
     }
 
-    /// A ticket of the given parts; for tests and simulations that must be repeatable.
-    pub const fn from_parts(shard: u8, random: [u8; 15]) -> Self {
-        Self { shard, random }
-    }
-
-    /// The shard that holds the call's record.
-    pub fn shard(&self) -> u8 {
-        self.shard
+    /// A ticket of the given bits; for tests and simulations that must be repeatable.
+    pub const fn from_bits(random: [u8; 15]) -> Self {
+        Self { random }
     }
 }
 
 impl fmt::Display for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_hex(f, &[self.shard])?;
+        write_hex(f, &[RESERVED])?;
         write_hex(f, &self.random)
     }
 }
@@ -111,8 +104,10 @@ impl FromStr for Ticket {
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
         let bytes: [u8; 16] = parse_hex(text)?;
-        let [shard, random @ ..] = bytes;
-        Ok(Self { shard, random })
+        match bytes {
+            [RESERVED, random @ ..] => Ok(Self { random }),
+            _ => Err(InvalidId),
+        }
     }
 }
 
@@ -186,12 +181,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_round_trip_and_keep_their_shard() {
-        let call = CallId::random(7);
+    fn ids_round_trip() {
+        let call = CallId::random();
         assert_eq!(call.to_string().len(), CALL_ID_LEN);
         assert_eq!(call.to_string().parse(), Ok(call));
-        assert_eq!(call.shard(), 7);
-        let ticket = Ticket::random(200);
+        let ticket = Ticket::random();
         assert_eq!(ticket.to_string().len(), TICKET_LEN);
         assert_eq!(ticket.to_string().parse(), Ok(ticket));
         let channel = CallChannel { call, number: 12 };
@@ -200,8 +194,14 @@ mod tests {
 
     #[test]
     fn other_spellings_are_not_ids() {
-        let call = CallId::from_parts(1, [0xab; 16]).to_string();
-        for wrong in [String::new(), call.to_uppercase(), format!("{call}0"), call.replace('a', "g")] {
+        let call = CallId::from_bits([0xab; 16]).to_string();
+        for wrong in [
+            String::new(),
+            call.replacen("00", "01", 1),
+            call.to_uppercase(),
+            format!("{call}0"),
+            call.replace('a', "g"),
+        ] {
             assert_eq!(wrong.parse::<CallId>(), Err(InvalidId), "{wrong}");
         }
         for wrong in

@@ -159,7 +159,7 @@ async fn what_is_shut_down_or_let_go_of_leaves_nothing() {
         let broker: Arc<dyn Broker> = match over_redis {
             true => {
                 let limits = BrokerLimits::default();
-                Arc::new(RedisBroker::connect(&redis.url(), Timing::default(), limits, 1).unwrap())
+                Arc::new(RedisBroker::connect(&redis.url(), Timing::default(), limits).unwrap())
             }
             false => Arc::new(MemoryBroker::new(Timing::default(), BrokerLimits::default())),
         };

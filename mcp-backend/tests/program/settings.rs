@@ -46,7 +46,6 @@ async fn what_would_do_nothing_is_refused() {
         (&["--concurrency", "4"][..], "--concurrency is for a worker"),
         (&["--worker", "x"], "--worker is for a worker"),
         (&["--embedded-worker", redis[0], redis[1]], "cannot be used with"),
-        (&["--embedded-worker", "--shards", "4"], "cannot be used with"),
         (&["--embedded-worker", "--concurrency", "0"], "is not in 1..="),
         (&["--embedded-worker", "--body-memory-mib", "1"], "is not in 16..="),
     ] {

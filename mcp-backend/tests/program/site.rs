@@ -74,7 +74,6 @@ async fn a_node_that_differs_does_not_start() {
     let other = key(9);
     for (name, value) in [
         ("ASGARD_SERVER", "another"),
-        ("ASGARD_SHARDS", "2"),
         ("ASGARD_BROADCAST_KEY", &*other),
         ("ASGARD_SESSION_KEY", &other),
         ("ASGARD_GRIP_KEY", &other),

@@ -189,7 +189,7 @@ async fn a_session_has_a_bound_of_resources() {
 async fn a_task_is_told_to_its_subscribers_alone() {
     let site = Site::new();
     let thor = principal("thor", "asgard");
-    let (task, other) = (CallId::random(0), CallId::random(0));
+    let (task, other) = (CallId::random(), CallId::random());
     let mut with = site.listen(&thor, &Topics { tasks: vec![task], ..ALL }, "1").await;
     let mut without = site.listen(&thor, &ALL, "2").await;
     let params = |id: CallId| {
@@ -280,7 +280,7 @@ async fn a_sessions_streams_are_ordered_and_bounded_whatever_the_clocks_say() {
 #[test]
 fn a_stream_fits_into_pushpins_channels() {
     let uris: Vec<String> = (0..30).map(|number| format!("a://{number}")).collect();
-    let tasks: Vec<CallId> = (0..4).map(|_| CallId::random(0)).collect();
+    let tasks: Vec<CallId> = (0..4).map(|_| CallId::random()).collect();
     let mut topics = Topics { uris: uris.clone(), tasks: tasks.clone(), ..ALL };
     topics.bound();
     assert_eq!((topics.uris.as_slice(), topics.tasks), (&uris[..9], tasks));

@@ -98,10 +98,6 @@ fn millis(duration: Duration) -> u64 {
 
 #[async_trait]
 impl Broker for MemoryBroker {
-    fn shard(&self, _session: Option<&str>) -> u8 {
-        0
-    }
-
     async fn ping(&self) -> Result<()> {
         Ok(())
     }

@@ -27,7 +27,7 @@ use crate::call::{
 use crate::id::{CallChannel, CallId, Ticket};
 use crate::runner::Rerun;
 
-/// Bounds that the broker enforces, in each shard.
+/// Bounds that the broker enforces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BrokerLimits {
     /// Calls that wait in one server's queue.
@@ -40,7 +40,7 @@ pub struct BrokerLimits {
     pub inbox: usize,
     /// Stored fields of one session.
     pub session_fields: usize,
-    /// Tasks that are kept for one principal, in each shard: with what they ask and their results.
+    /// Tasks that are kept for one principal: with what they ask and their results.
     pub tasks: usize,
     /// Those of them that are not over.
     pub tasks_open: usize,
@@ -227,9 +227,6 @@ pub enum WorkerNudge {
 /// [`post`](Broker::post) and [`cast`](Broker::cast) (their message would arrive twice).
 #[async_trait]
 pub trait Broker: TaskBroker {
-    /// Shard for a new call: by session, so that all calls of a session are found in one slot; else random.
-    fn shard(&self, session: Option<&str>) -> u8;
-
     /// Whether it answers.
     async fn ping(&self) -> Result<()>;
     /// Nudges for a backend. One receiver for each backend. Bounded: hints that don't fit become

@@ -29,7 +29,7 @@ pub struct TaskReply {
 
 /// The broker's commands for tasks.
 ///
-/// A task's name is the call that began it, so its record and those of its rounds are in one shard. `at` is the
+/// A task's name is the call that began it. `at` is the
 /// time of the one who asks, in milliseconds since 1970: for people to read. What expires does so by the broker's
 /// own clock. A task of another principal, one that expired, and one that never was are all the same: none.
 #[async_trait]

@@ -100,7 +100,7 @@ pub(super) async fn answer(front: &Arc<Front>, context: Context, request: &Reque
     if via == Via::Backend {
         return stream::answer(front, context.era, revision, waiting, request, names.as_ref()).await;
     }
-    let ticket = Ticket::random(waiting.call.shard());
+    let ticket = Ticket::random();
     match wait(front, &mut waiting, Some(ticket)).await {
         Waited::Answer(out) => {
             if let Some(names) = &names {
@@ -177,7 +177,7 @@ pub(super) async fn submit(
     if let Some(request) = request {
         policy::permit(&front.config.policy, &context.caller.principal, request)?;
     }
-    let call = CallId::random(front.broker.shard(session_key(context)));
+    let call = CallId::random();
     // How large the message is says nothing of who holds the stream that the answer goes to.
     let body = if context.stream.is_some() { 0 } else { context.body };
     let via = via(front, context.caller.road, body);
@@ -262,8 +262,7 @@ async fn begin(
     policy::permit(&front.config.policy, &context.caller.principal, request)?;
     let counted = count(front, &context.caller.principal)?;
     let retry = context.retry(front, request);
-    let shard = front.broker.shard(retry.as_ref().map(|retry| retry.name.as_str()).or(session_key(context)));
-    let call = CallId::random(shard);
+    let call = CallId::random();
     let mut waiting = Waiting::register(front, call, counted);
     let order = order(front, context, call, request.raw, Some(request), via, waiting.request)?;
     match front.broker.enqueue(call, order).await {
@@ -427,7 +426,7 @@ enum Waited {
 async fn wait(front: &Arc<Front>, waiting: &mut Waiting, ticket: Option<Ticket>) -> Waited {
     let mut look = Instant::now() + if ticket.is_some() { front.config.hold_after } else { AGAIN };
     // One for the whole wait: an offer whose reply was lost is asked for again under it.
-    let shown = ticket.unwrap_or_else(|| Ticket::random(waiting.call.shard()));
+    let shown = ticket.unwrap_or_else(Ticket::random);
     loop {
         waiting.hint_until(look).await;
         let may_hold = ticket.is_some() && front.can_hold();

@@ -73,7 +73,7 @@ pub(super) async fn get(
     session: &Session,
     last_event_id: Option<&str>,
 ) -> Response {
-    let own = CallId::from_parts(0, session.info.random);
+    let own = CallId::from_bits(session.info.random);
     match last_event_id.map(str::parse::<EventId>) {
         Some(Ok(EventId { call, number })) if call != own => {
             resume(front, &caller, Spec::Call { call, session: session.info.key(), last: number }).await
@@ -121,7 +121,7 @@ pub(super) async fn open(front: &Arc<Front>, caller: &Caller, spec: Spec) -> Res
         return held(front, spec).await.unwrap_or_else(|| refuse(front, silent()));
     }
     let parked = Parked { assertion: caller.assertion.clone(), spec };
-    let ticket = Ticket::random(front.broker.shard(None));
+    let ticket = Ticket::random();
     let Ok(text) = serde_json::to_string(&parked) else { return refuse(front, silent()) };
     match front.broker.park(ticket, &text).await {
         Ok(()) => hold::handover_response(front.config.handover, ticket),
@@ -226,7 +226,7 @@ async fn by_itself(front: &Arc<Front>, caller: &Caller, spec: Spec) -> Response 
         }
         Spec::Channels { stream, channels, subscription, content } => {
             // Counts for the caller as long as it stands.
-            let counted = Waiting::register(front, CallId::from_parts(0, [0; 16]), counted).uncalled();
+            let counted = Waiting::register(front, CallId::from_bits([0; 16]), counted).uncalled();
             let stream = stream.named(true);
             // It follows before it is entered: from then on it misses nothing.
             let Ok((messages, notices)) = follow(front, channels, subscription.of(&stream)).await else {

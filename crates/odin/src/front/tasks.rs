@@ -81,7 +81,7 @@ async fn ask(
     let reply = match method {
         Method::Get => return Ok(known(broker.task(task, &principal, at).await)?.detailed()),
         Method::Update => {
-            let next = CallId::random(task.shard());
+            let next = CallId::random();
             known(broker.answer_task(task, &principal, &answers, next, at).await)?
         }
         Method::Cancel => known(broker.cancel_task(task, &principal, at).await)?,

@@ -69,9 +69,6 @@ impl Program {
                 "{option} is for a backend, and with ASGARD_REDIS_URL this is a worker: give it to mcp-backend, or leave \
                  the Redis out"
             ),
-            (Ok(None), _) if is_given(&matches, "shards") => {
-                "--shards is of a site's Redis, and ASGARD_REDIS_URL is missing".to_owned()
-            }
             _ => return program,
         };
         command.error(ErrorKind::ArgumentConflict, why).exit()
@@ -131,7 +128,7 @@ pub fn ended(result: Result<(), String>) -> ExitCode {
 /// The Redis of a site.
 fn redis(common: &CommonSettings) -> Result<Arc<RedisBroker>, String> {
     let url = common.redis()?.ok_or("ASGARD_REDIS_URL is missing: the Redis of the site")?;
-    let broker = RedisBroker::connect(&url, Timing::default(), common.limits(), common.shards);
+    let broker = RedisBroker::connect(&url, Timing::default(), common.limits());
     Ok(Arc::new(broker.map_err(|error| format!("ASGARD_REDIS_URL: {error}"))?))
 }
 

@@ -16,17 +16,14 @@ pub struct CommonSettings {
     /// ASGARD_REDIS_URL, or by the file that ASGARD_REDIS_URL_FILE names: every user of a machine sees its command lines.
     #[arg(long)]
     pub redis_url: Option<String>,
-    /// Shards of the records in Redis; the same on every node.
-    #[arg(long, env = "ASGARD_SHARDS", default_value_t = 1)]
-    pub shards: u8,
     /// Pushpins that hold streams, comma-separated. Empty: streams go through the backends.
     #[arg(long, env = "ASGARD_PUSHPINS", default_value = "")]
     pub pushpins: String,
     /// Named server that requests are for; the same on every node.
     #[arg(long, env = "ASGARD_SERVER", default_value = "default")]
     pub server: String,
-    /// Calls of one principal that are open at once (queued, running, or held with their answer), in each shard;
-    /// more get 429. The same on every node.
+    /// Calls of one principal that are open at once (queued, running, or held with their answer); more
+    /// get 429. The same on every node.
     #[arg(long, env = "ASGARD_CALLS_OF_PRINCIPAL", default_value_t = 256)]
     pub calls_of_principal: usize,
     /// The same for one organisation.

@@ -19,7 +19,6 @@ const RETRY: Duration = Duration::from_millis(500);
 pub(super) fn common(settings: &CommonSettings, broadcast: String) -> Vec<Fact> {
     vec![
         ("ASGARD_SERVER", settings.server.escape_default().to_string()),
-        ("ASGARD_SHARDS", settings.shards.to_string()),
         ("the timing of calls (of this version)", timing(&Timing::default())),
         (super::secrets::BROADCAST_KEY, broadcast),
     ]

@@ -25,7 +25,7 @@ const TYPE_BYTES: usize = 64;
 /// use odin::id::CallId;
 /// use odin::protocol::sse::{Event, EventId};
 ///
-/// let id = EventId { call: CallId::from_parts(1, [0xab; 16]), number: 2 };
+/// let id = EventId { call: CallId::from_bits([0xab; 16]), number: 2 };
 /// let mut out = Vec::new();
 /// Event::message(r#"{"jsonrpc":"2.0"}"#).with_id(id).write(&mut out, 1_000).unwrap();
 /// assert_eq!(

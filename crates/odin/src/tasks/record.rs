@@ -14,7 +14,7 @@ use crate::job::Era;
 /// A task as a worker begins it, out of a call that it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewTask {
-    /// Name of the first round's call; in the shard of the call that begins the task.
+    /// Name of the first round's call.
     pub run: CallId,
     /// The [`crate::job::Job`] of the call as JSON text: what every round runs.
     pub job: Message,

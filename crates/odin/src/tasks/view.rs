@@ -200,7 +200,7 @@ mod tests {
 
     fn view(status: Status) -> TaskView {
         TaskView {
-            id: CallId::from_parts(1, [0xab; 16]),
+            id: CallId::from_bits([0xab; 16]),
             status,
             note: None,
             created: 1_785_196_800_000,
@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn each_form_has_its_members_and_no_others() {
         let base = json!({
-            "taskId": "01abababababababababababababababab", "status": "working",
+            "taskId": "00abababababababababababababababab", "status": "working",
             "createdAt": "2026-07-28T00:00:00.000Z", "lastUpdatedAt": "2026-07-28T00:00:00.250Z",
             "ttlMs": 60_000, "pollIntervalMs": 1000,
         });

@@ -196,7 +196,7 @@ impl Role {
         let (call, fence) = (self.call, shared.fence(self.epoch));
         if let Some(task) = self.task {
             let end = end_of(out, self.round.get().copied().unwrap_or(1));
-            let next = CallId::random(call.shard());
+            let next = CallId::random();
             let ended = shared.broker.end_run(task, call, fence, &end, next, unix_millis()).await?;
             return Ok(Stored::Reply(ended.map(|view| {
                 self.ended.store(true, Ordering::Release);
@@ -267,7 +267,7 @@ impl Role {
         let times = &shared.config.tasks;
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         NewTask {
-            run: CallId::random(self.call.shard()),
+            run: CallId::random(),
             job: self.job.clone(),
             tool: self.tool.clone().unwrap_or_default(),
             lost: error_of(&self.lost).unwrap_or_else(|| self.lost.clone()),
@@ -329,7 +329,7 @@ const TOO_MANY: &str = "You have too many tasks. Wait for some to end or to expi
 pub(super) async fn end_lost(shared: &Shared, claimed: &Claimed) {
     let error = &claimed.snapshot.order.lost;
     let end = end_of(&wrap(error), 1);
-    let next = CallId::random(claimed.call.shard());
+    let next = CallId::random();
     let Some(task) = claimed.snapshot.order.task else { return };
     for _ in 0..30 {
         let fence = shared.fence(claimed.snapshot.epoch);

@@ -150,7 +150,7 @@ impl Site {
     }
 
     async fn call(&self, organisation: &str, subject: &str) -> CallId {
-        let call = CallId::random(0);
+        let call = CallId::random();
         let order = order(organisation, subject, call);
         assert_eq!(self.broker.enqueue(call, order).await, Ok(Enqueue::Accepted));
         call

@@ -185,7 +185,7 @@ impl Site {
 
 fn broker(redis: &RedisServer) -> Arc<dyn Broker> {
     let limits = BrokerLimits::default();
-    Arc::new(RedisBroker::connect(&redis.url(), Timing::default(), limits, 2).unwrap())
+    Arc::new(RedisBroker::connect(&redis.url(), Timing::default(), limits).unwrap())
 }
 
 pub fn organisation(name: &str) -> serde_json::Value {

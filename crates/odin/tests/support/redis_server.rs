@@ -9,35 +9,18 @@ use std::time::{Duration, Instant};
 pub struct RedisServer {
     folder: tempfile::TempDir,
     port: u16,
-    cluster: bool,
     child: Option<Child>,
 }
 
 impl RedisServer {
     /// Starts a server and waits until it answers.
     pub fn start() -> Self {
-        Self::start_as(false)
-    }
-
-    /// Starts a cluster of one node, which refuses commands and scripts that reach over slots.
-    pub fn start_cluster() -> Self {
-        let server = Self::start_as(true);
-        assert!(answers(server.port, "CLUSTER ADDSLOTSRANGE 0 16383", "+OK"));
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while !answers(server.port, "GET x", "$-1") {
-            assert!(Instant::now() < deadline, "the cluster does not come up");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        server
-    }
-
-    fn start_as(cluster: bool) -> Self {
         // Another process may take the port in between.
         for _ in 0..5 {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let port = listener.local_addr().unwrap().port();
             drop(listener);
-            let mut server = Self { folder: tempfile::tempdir().unwrap(), port, cluster, child: None };
+            let mut server = Self { folder: tempfile::tempdir().unwrap(), port, child: None };
             if server.launch() {
                 return server;
             }
@@ -83,7 +66,6 @@ impl RedisServer {
         let child = Command::new("redis-server")
             .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .args(["--port", &self.port.to_string()])
-            .args(["--cluster-enabled", if self.cluster { "yes" } else { "no" }])
             .arg("--dir")
             .arg(self.folder.path())
             .stdout(Stdio::null())

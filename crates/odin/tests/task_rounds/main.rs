@@ -28,7 +28,7 @@ async fn sites(limits: BrokerLimits) -> Vec<(Site, Option<RedisServer>)> {
     one.worker(memory);
     let server = tokio::task::spawn_blocking(RedisServer::start).await.unwrap();
     let redis: Arc<dyn Broker> =
-        Arc::new(RedisBroker::connect(&server.url(), Timing::default(), limits, 1).unwrap());
+        Arc::new(RedisBroker::connect(&server.url(), Timing::default(), limits).unwrap());
     let other = Site::start(redis.clone()).await;
     other.worker(redis);
     vec![(one, None), (other, Some(server))]
@@ -351,7 +351,7 @@ async fn who_listens_is_told_of_each_change() {
 async fn a_task_outlives_its_worker() {
     let server = tokio::task::spawn_blocking(RedisServer::start).await.unwrap();
     let limits = BrokerLimits::default();
-    let redis = RedisBroker::connect(&server.url(), Timing::default(), limits, 1).unwrap();
+    let redis = RedisBroker::connect(&server.url(), Timing::default(), limits).unwrap();
     let redis: Arc<dyn Broker> = Arc::new(redis);
     let site = Site::start(redis.clone()).await;
     let url = server.url();

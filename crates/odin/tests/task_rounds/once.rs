@@ -162,13 +162,13 @@ async fn without_its_memory_the_server_runs_nothing() {
     let server = tokio::task::spawn_blocking(RedisServer::start).await.unwrap();
     let limits = BrokerLimits::default();
     let redis: Arc<dyn Broker> =
-        Arc::new(RedisBroker::connect(&server.url(), Timing::default(), limits, 1).unwrap());
+        Arc::new(RedisBroker::connect(&server.url(), Timing::default(), limits).unwrap());
     let site = Site::start(redis.clone()).await;
     site.worker(redis);
     let state = ask(&site, "asks").await;
     let before = starts(&site);
     // Everything but what was used up can be read and written.
-    command(&server.url(), "ACL SETUSER default resetkeys ~asgard:{0}: ~asgard:{0}:[^u]*");
+    command(&server.url(), "ACL SETUSER default resetkeys ~asgard: ~asgard:[^u]*");
     let refused = bring(&site, "asks", &state).await;
     assert_eq!(refused.code(), -32603, "{refused:?}");
     let message = refused.body["error"]["message"].as_str().unwrap();

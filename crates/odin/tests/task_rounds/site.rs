@@ -128,9 +128,8 @@ impl Site {
                 });
             }
         });
-        let connect = move || {
-            Arc::new(RedisBroker::connect(&url, Timing::default(), BrokerLimits::default(), 1).unwrap())
-        };
+        let connect =
+            move || Arc::new(RedisBroker::connect(&url, Timing::default(), BrokerLimits::default()).unwrap());
         let counts = self.counts.clone();
         let worker = runtime.block_on(async move {
             let runner = Arc::new(RmcpRunner::new(Arc::new(Handler { counts })));

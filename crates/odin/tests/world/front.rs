@@ -52,8 +52,7 @@ impl World {
 
     fn enqueue(&mut self, number: usize) {
         let call = &self.calls[number];
-        let id =
-            if call.again == 0 { call.id } else { CallId::from_parts(0, [call.key + 16 * call.again; 16]) };
+        let id = if call.again == 0 { call.id } else { CallId::from_bits([call.key + 16 * call.again; 16]) };
         if call.again > 0 && call.forgotten {
             // The key is forgotten with the rest.
             self.calls[number].front = Front::Over;

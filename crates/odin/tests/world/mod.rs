@@ -190,7 +190,7 @@ impl World {
                 let hang_up = (faults.client && era == Era::Session && !stream && events > 1 && rng.random())
                     .then(|| rng.random_range(1..=events));
                 Call {
-                    id: CallId::from_parts(0, [number; 16]),
+                    id: CallId::from_bits([number; 16]),
                     era,
                     rerun: if rng.random() { Rerun::Safe } else { Rerun::Unsafe },
                     via,
@@ -214,7 +214,7 @@ impl World {
                     key: number,
                     forgotten: false,
                     gets: Vec::new(),
-                    ticket: Ticket::from_parts(0, rng.random()),
+                    ticket: Ticket::from_bits(rng.random()),
                     asked: 0,
                     passed: 0,
                 }

@@ -59,7 +59,7 @@ impl Server {
 
     /// One over a Redis.
     pub(crate) async fn over_redis(url: &str) -> Self {
-        let connect = || RedisBroker::connect(url, Timing::default(), BrokerLimits::default(), 1).unwrap();
+        let connect = || RedisBroker::connect(url, Timing::default(), BrokerLimits::default()).unwrap();
         Self::over(Arc::new(connect()), Arc::new(connect())).await
     }
 

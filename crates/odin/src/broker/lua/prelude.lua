@@ -5,8 +5,7 @@
 -- CANCEL_AHEAD, LIFE, SLACK (milliseconds), QUEUE, CALLS_BY, CALLS_OF, BELL, INBOX, SESSION_FIELDS (counts), and `now`
 -- (milliseconds of Redis' clock).
 --
--- KEYS[1] is the root of one shard, `asgard:{s}:`. Every key begins with it, so that a script stays within
--- one slot of a Redis Cluster:
+-- KEYS[1] is `asgard:`. Every key begins with it:
 --   call:C    hash    the record          log:C    list  its kept events     inbox:C  list  for its worker
 --   leases:SERVER  zset  call -> end of its lease; and what queue.lua has
 --   ticket:T  "C until"                   withdrawn:C  until  a call that is refused if it still comes

@@ -1,6 +1,6 @@
 -- A node joins its site: what it says must fit what the others have said. A fact is a line, or several
 -- (keys, while they are being changed): two facts fit that share a line.
--- KEYS[1]: the shard. ARGV: how long the facts live, in milliseconds; then names and facts.
+-- ARGV: how long the facts live, in milliseconds; then names and facts.
 -- Returns nothing, or the name of what differs and what the others have.
 local key = KEYS[1] .. 'site'
 

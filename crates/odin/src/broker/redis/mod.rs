@@ -1,7 +1,6 @@
 //! The broker of a site: the records of calls in Redis.
 //!
-//! Each transition is one Lua script of `broker/lua/`. All keys of a script are in one shard, whose number is
-//! the hash tag of a Redis Cluster. Everything but the name of the memory expires or is deleted.
+//! Each transition is one Lua script of `broker/lua/`. Everything but the name of the memory expires or is deleted.
 
 mod bus;
 mod codec;
@@ -15,8 +14,7 @@ mod tasks;
 mod tests;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -45,6 +43,8 @@ use crate::runner::Rerun;
 
 pub use self::site::{Difference, Fact, SITE_LIFE};
 
+/// What every key begins with.
+const ROOT: &str = "asgard:";
 /// How long a command may take to be answered.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long a record, a queue or a message outlives everybody who could renew it.
@@ -66,38 +66,27 @@ pub struct RedisBroker {
     link: Link,
     scripts: Scripts,
     tasks: TaskScripts,
-    shards: u8,
     /// Where workers wait, by server and worker.
     waiting: Mutex<HashMap<(String, String), Arc<Waiting>>>,
-    /// The shard that the next worker begins with.
-    first: AtomicU8,
     bus: Bus,
-    /// The last known name of each shard's memory.
-    generations: Mutex<Vec<Option<String>>>,
 }
 
 impl RedisBroker {
     /// A broker over the Redis at a URL (`redis://[[user]:password@]host[:port][/db]`, or
     /// `redis+unix:///path`). Redis need not be up yet.
     ///
-    /// `timing`, `limits` and `shards` (at least 1) must be the same on all nodes of the site.
+    /// `timing` and `limits` must be the same on all nodes of the site.
     ///
     /// # Errors
     /// [`InvalidUrl`] when the URL is none.
-    pub fn connect(
-        url: &str,
-        timing: Timing,
-        limits: BrokerLimits,
-        shards: u8,
-    ) -> std::result::Result<Self, InvalidUrl> {
-        Self::with_clock(url, timing, limits, shards, LIFE, Clock::Redis)
+    pub fn connect(url: &str, timing: Timing, limits: BrokerLimits) -> std::result::Result<Self, InvalidUrl> {
+        Self::with_clock(url, timing, limits, LIFE, Clock::Redis)
     }
 
     fn with_clock(
         url: &str,
         timing: Timing,
         limits: BrokerLimits,
-        shards: u8,
         life: Duration,
         clock: Clock,
     ) -> std::result::Result<Self, InvalidUrl> {
@@ -105,31 +94,26 @@ impl RedisBroker {
         let info = url.into_connection_info().map_err(invalid)?;
         let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
         let client = Client::open(info).map_err(invalid)?;
-        let shards = shards.max(1);
         Ok(Self {
             link: Link::new(client.clone(), PATIENCE),
             bus: Bus::new(client.clone()),
             client,
             scripts: Scripts::new(&timing, &limits, life, clock),
             tasks: TaskScripts::new(&head(&timing, &limits, life, clock)),
-            shards,
             waiting: Mutex::default(),
-            first: AtomicU8::new(0),
-            generations: Mutex::new(vec![None; usize::from(shards)]),
         })
     }
 
     fn waiting(&self, server: &str, worker: &str) -> Arc<Waiting> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = waiting.entry((server.to_owned(), worker.to_owned())).or_insert_with(|| {
-            let bells = (0..self.shards).map(|shard| format!("{}bell:{server}", root(shard))).collect();
-            Arc::new(Waiting::new(self.client.clone(), bells))
-        });
+        let place = waiting
+            .entry((server.to_owned(), worker.to_owned()))
+            .or_insert_with(|| Arc::new(Waiting::new(self.client.clone(), format!("{ROOT}bell:{server}"))));
         Arc::clone(place)
     }
 
     async fn call(&self, script: &Script, call: CallId, args: &[&str]) -> Result<Value> {
-        self.invoke(script, call.shard(), |invocation| {
+        self.invoke(script, |invocation| {
             invocation.arg(call.to_string()).arg(args);
         })
         .await
@@ -138,77 +122,38 @@ impl RedisBroker {
     async fn invoke(
         &self,
         script: &Script,
-        shard: u8,
         arguments: impl FnOnce(&mut ScriptInvocation<'_>),
     ) -> Result<Value> {
-        let mut invocation = script.key(root(shard));
+        let mut invocation = script.key(ROOT);
         arguments(&mut invocation);
         self.link.invoke(&invocation).await
     }
 
-    fn generations(&self) -> MutexGuard<'_, Vec<Option<String>>> {
-        self.generations.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Notes the name of a shard's memory.
-    fn note(&self, shard: u8, generation: Value) -> Result<()> {
-        let generation = Some(codec::text(generation)?);
-        let mut generations = self.generations();
-        if let Some(known) = generations.get_mut(usize::from(shard)) {
-            if known.is_some() && *known != generation {
-                // The same Redis has other shards: they are asked again.
-                generations.fill(None);
-            }
-            if let Some(known) = generations.get_mut(usize::from(shard)) {
-                *known = generation;
-            }
-        }
-        Ok(())
-    }
-
-    /// The name of all shards' memory together.
-    async fn generation(&self) -> Result<String> {
-        let unknown: Vec<u8> = (0..self.shards)
-            .zip(self.generations().iter())
-            .filter_map(|(shard, known)| known.is_none().then_some(shard))
-            .collect();
-        try_join_all(unknown.into_iter().map(|shard| self.beat_shard(shard, "", Vec::new()))).await?;
-        let generations = self.generations();
-        Ok(generations.iter().map(|known| known.as_deref().unwrap_or_default()).collect::<Vec<_>>().join("."))
-    }
-
-    /// Beats for one shard's calls: the place of each in the worker's list with its answer.
-    async fn beat_shard(
+    /// Beats for some of a worker's calls: what became of each, and the name of the memory.
+    async fn beat_some(
         &self,
-        shard: u8,
         worker: &str,
-        beats: Vec<(usize, Beat)>,
-    ) -> Result<Vec<(usize, std::result::Result<State, Gone>)>> {
+        beats: &[Beat],
+    ) -> Result<(Vec<std::result::Result<State, Gone>>, String)> {
         let reply = self
-            .invoke(&self.scripts.beat, shard, |invocation| {
+            .invoke(&self.scripts.beat, |invocation| {
                 invocation.arg(worker).arg(fresh());
-                for (_, beat) in &beats {
+                for beat in beats {
                     invocation.arg(beat.call.to_string()).arg(beat.epoch).arg(codec::digit(beat.subscribed));
                 }
             })
             .await?;
         let mut reply = codec::items(reply)?.into_iter();
-        self.note(shard, reply.next().unwrap_or_default())?;
-        let views = beats.into_iter().zip(reply).map(|((place, beat), view)| {
-            let view = codec::view(view).unwrap_or_else(|error| {
+        let generation = codec::text(reply.next().unwrap_or_default())?;
+        let views = beats.iter().zip(reply).map(|(beat, view)| {
+            codec::view(view).unwrap_or_else(|error| {
                 // It must not cost the worker's other calls their lease.
                 tracing::warn!(call = %beat.call, %error, "a record that can't be read");
                 Err(Gone::Missing)
-            });
-            (place, view)
+            })
         });
-        Ok(views.collect())
+        Ok((views.collect(), generation))
     }
-}
-
-/// The root of a shard's keys.
-fn root(shard: u8) -> String {
-    format!("asgard:{{{shard}}}:")
 }
 
 /// The error of a command that was sent once and not answered.
@@ -242,18 +187,6 @@ fn add_fields(invocation: &mut ScriptInvocation<'_>, fields: &[Field<'_>]) {
 
 #[async_trait]
 impl Broker for RedisBroker {
-    fn shard(&self, session: Option<&str>) -> u8 {
-        let number = match session {
-            Some(session) => {
-                let hash: [u8; 32] = Sha256::digest(session).into();
-                let [a, b, c, d, ..] = hash;
-                u32::from_be_bytes([a, b, c, d])
-            }
-            None => rand::random(),
-        };
-        u8::try_from(number % u32::from(self.shards)).unwrap_or_default()
-    }
-
     async fn ping(&self) -> Result<()> {
         self.link.command(&cmd("PING")).await.map(drop).map_err(unavailable)
     }
@@ -271,16 +204,13 @@ impl Broker for RedisBroker {
     }
 
     async fn enqueue(&self, call: CallId, order: Order) -> Result<Enqueue> {
-        if call.shard() >= self.shards {
-            return Err(Unavailable(format!("there is no shard {}", call.shard())));
-        }
         let key = order_key(&order);
         let retry = order.retry.as_ref();
         let parties = order.parties();
         let mut fields = codec::order(&order);
         fields.extend(codec::node(&order.node, order.request));
         fields.extend(key.as_deref().map(|key| ("ids", key.into())));
-        let mut invocation = self.scripts.enqueue.key(root(call.shard()));
+        let mut invocation = self.scripts.enqueue.key(ROOT);
         invocation.arg(call.to_string()).arg(&order.server).arg(key.as_deref().unwrap_or_default());
         invocation.arg(retry.map_or("", |retry| &retry.name));
         invocation.arg(retry.map_or("", |retry| &retry.print));
@@ -320,7 +250,7 @@ impl Broker for RedisBroker {
 
     async fn hold(&self, ticket: Ticket, assertion: &str) -> Result<Option<Held>> {
         let reply = self
-            .invoke(&self.scripts.hold, ticket.shard(), |invocation| {
+            .invoke(&self.scripts.hold, |invocation| {
                 invocation.arg(ticket.to_string()).arg(assertion);
             })
             .await?;
@@ -360,7 +290,7 @@ impl Broker for RedisBroker {
     }
 
     async fn park(&self, ticket: Ticket, stream: &str) -> Result<()> {
-        let at = format!("{}park:{ticket}", root(ticket.shard()));
+        let at = format!("{ROOT}park:{ticket}");
         let life = u64::try_from(PARKED.as_millis()).unwrap_or(u64::MAX);
         self.link
             .command(cmd("SET").arg(at).arg(stream).arg("PX").arg(life))
@@ -370,23 +300,21 @@ impl Broker for RedisBroker {
     }
 
     async fn parked(&self, ticket: Ticket) -> Result<Option<String>> {
-        let at = format!("{}park:{ticket}", root(ticket.shard()));
+        let at = format!("{ROOT}park:{ticket}");
         let reply = self.link.command(cmd("GET").arg(at)).await.map_err(unavailable)?;
         redis::from_redis_value(reply).map_err(|error| Unavailable(error.to_string()))
     }
 
     async fn cancel(&self, session: &str, request_id: &str) -> Result<()> {
-        // In all shards: a call with a retry's key is not in its session's.
-        let cancel = |shard| {
-            self.invoke(&self.scripts.cancel, shard, |invocation| {
-                invocation.arg(request_key(session, request_id));
-            })
-        };
-        try_join_all((0..self.shards).map(cancel)).await.map(drop)
+        self.invoke(&self.scripts.cancel, |invocation| {
+            invocation.arg(request_key(session, request_id));
+        })
+        .await
+        .map(drop)
     }
 
     async fn post(&self, call: CallId, session: &str, message: Message) -> Result<bool> {
-        let mut invocation = self.scripts.post.key(root(call.shard()));
+        let mut invocation = self.scripts.post.key(ROOT);
         invocation.arg(call.to_string()).arg(session).arg(&*message);
         match self.link.invoke_once(&invocation).await? {
             Some(reply) => Ok(codec::number::<u8>(reply)? == 1),
@@ -397,7 +325,7 @@ impl Broker for RedisBroker {
     async fn remember(&self, session: &str, field: &str, value: &str, live: Duration) -> Result<bool> {
         let life = live.as_millis().clamp(1, 1 << 40).to_string();
         let reply = self
-            .invoke(&self.scripts.remember, self.shard(Some(session)), |invocation| {
+            .invoke(&self.scripts.remember, |invocation| {
                 invocation.arg(session).arg(field).arg(value).arg(life);
             })
             .await?;
@@ -405,41 +333,21 @@ impl Broker for RedisBroker {
     }
 
     async fn recall(&self, session: &str) -> Result<BTreeMap<String, String>> {
-        let at = format!("{}session:{session}", root(self.shard(Some(session))));
+        let at = format!("{ROOT}session:{session}");
         let reply = self.link.command(cmd("HGETALL").arg(at)).await.map_err(unavailable)?;
         redis::from_redis_value(reply).map_err(|error| Unavailable(error.to_string()))
     }
 
     async fn next(&self, server: &str, _worker: &str, room: &Room) -> Result<Vec<Entry>> {
-        let (mut room, mut entries) = (room.clone(), Vec::new());
-        let first = self.first.fetch_add(1, Ordering::Relaxed);
-        for number in 0..self.shards {
-            if room.most == 0 {
-                break;
-            }
-            let shard = (usize::from(first) + usize::from(number)) % usize::from(self.shards);
-            let shard = u8::try_from(shard).unwrap_or_default();
-            let most = room.most;
-            let reply = self
-                .invoke(&self.scripts.next, shard, |invocation| {
-                    invocation.arg(server).arg(most).arg(room.organisation).arg(room.principal);
-                    for (name, taken) in queue::named(&room, most) {
-                        invocation.arg(name).arg(*taken);
-                    }
-                })
-                .await;
-            let lines = match reply.and_then(codec::items) {
-                // Of another shard there are lines, which must not be lost.
-                Err(_) if !entries.is_empty() => break,
-                lines => lines?,
-            };
-            for line in lines {
-                let entry = queue::entry(line)?;
-                room.take(&entry.parties);
-                entries.push(entry);
-            }
-        }
-        Ok(entries)
+        let reply = self
+            .invoke(&self.scripts.next, |invocation| {
+                invocation.arg(server).arg(room.most).arg(room.organisation).arg(room.principal);
+                for (name, taken) in queue::named(room, room.most) {
+                    invocation.arg(name).arg(*taken);
+                }
+            })
+            .await?;
+        codec::items(reply)?.into_iter().map(queue::entry).collect()
     }
 
     async fn arrival(&self, server: &str, worker: &str) -> Result<Option<Arrived>> {
@@ -448,7 +356,7 @@ impl Broker for RedisBroker {
 
     async fn pass_on(&self, server: &str, line: &Arrived) -> Result<()> {
         let Some(words) = queue::passed_on(line) else { return Ok(()) };
-        self.invoke(&self.scripts.pass_on, line.entry.call.shard(), |invocation| {
+        self.invoke(&self.scripts.pass_on, |invocation| {
             invocation.arg(server).arg(&words);
         })
         .await
@@ -469,8 +377,7 @@ impl Broker for RedisBroker {
             return Ok(None);
         }
         let [generation, snapshot] = codec::fixed(reply)?;
-        self.note(entry.call.shard(), generation)?;
-        Ok(Some(Taken { snapshot: codec::snapshot(snapshot)?, generation: self.generation().await? }))
+        Ok(Some(Taken { snapshot: codec::snapshot(snapshot)?, generation: codec::text(generation)? }))
     }
 
     async fn inbox(&self, call: CallId, fence: Fence<'_>, after: u64) -> Result<Inbox> {
@@ -486,7 +393,7 @@ impl Broker for RedisBroker {
         events: &[Message],
     ) -> Result<std::result::Result<State, Gone>> {
         let reply = self
-            .invoke(&self.scripts.emit, call.shard(), |invocation| {
+            .invoke(&self.scripts.emit, |invocation| {
                 invocation.arg(call.to_string()).arg(fence.worker).arg(fence.epoch).arg(first);
                 for event in events {
                     invocation.arg(&**event);
@@ -544,44 +451,30 @@ impl Broker for RedisBroker {
     }
 
     async fn beat(&self, worker: &str, beats: &[Beat]) -> Result<Beaten> {
-        let shard_beats = (0..self.shards).flat_map(|shard| {
-            let own: Vec<(usize, Beat)> =
-                beats.iter().copied().enumerate().filter(|(_, beat)| beat.call.shard() == shard).collect();
-            let chunks: Vec<Vec<(usize, Beat)>> = match own.is_empty() {
-                // The shard's memory may be lost all the same.
-                true => vec![Vec::new()],
-                false => own.chunks(BEATS).map(<[_]>::to_vec).collect(),
-            };
-            chunks.into_iter().map(move |chunk| (shard, chunk))
-        });
-        let replies =
-            try_join_all(shard_beats.map(|(shard, chunk)| self.beat_shard(shard, worker, chunk))).await?;
-        let mut views = vec![Err(Gone::Missing); beats.len()];
-        for (place, view) in replies.into_iter().flatten() {
-            if let Some(slot) = views.get_mut(place) {
-                *slot = view;
-            }
+        // Without a call as well: the memory may be lost all the same.
+        let first = beats.chunks(BEATS).next().unwrap_or_default();
+        let rest = beats.get(first.len()..).unwrap_or_default().chunks(BEATS);
+        let replies = [first].into_iter().chain(rest).map(|some| self.beat_some(worker, some));
+        let mut beaten = Beaten { views: Vec::with_capacity(beats.len()), generation: String::new() };
+        for (views, generation) in try_join_all(replies).await? {
+            beaten.views.extend(views);
+            beaten.generation = generation;
         }
-        Ok(Beaten { views, generation: self.generation().await? })
+        Ok(beaten)
     }
 
     async fn claim(&self, server: &str, worker: &str, most: usize) -> Result<Vec<Claimed>> {
+        let reply = self
+            .invoke(&self.scripts.claim, |invocation| {
+                invocation.arg(server).arg(worker).arg(most);
+            })
+            .await?;
         let mut claimed = Vec::new();
-        for shard in 0..self.shards {
-            if claimed.len() >= most {
-                break;
-            }
-            let reply = self
-                .invoke(&self.scripts.claim, shard, |invocation| {
-                    invocation.arg(server).arg(worker).arg(most - claimed.len());
-                })
-                .await?;
-            for item in codec::items(reply)? {
-                match codec::claimed(item) {
-                    Ok(item) => claimed.push(item),
-                    // It must not stand in the way of the others.
-                    Err(error) => tracing::warn!(server, %error, "a record that can't be read"),
-                }
+        for item in codec::items(reply)? {
+            match codec::claimed(item) {
+                Ok(item) => claimed.push(item),
+                // It must not stand in the way of the others.
+                Err(error) => tracing::warn!(server, %error, "a record that can't be read"),
             }
         }
         Ok(claimed)
@@ -597,7 +490,7 @@ impl Broker for RedisBroker {
         let mut fields = codec::restored(&snapshot);
         fields.extend(key.as_deref().map(|key| ("ids", key.into())));
         let reply = self
-            .invoke(&self.scripts.restore, call.shard(), |invocation| {
+            .invoke(&self.scripts.restore, |invocation| {
                 invocation.arg(call.to_string()).arg(worker).arg(snapshot.epoch).arg(fields.len() * 2);
                 add_fields(invocation, &fields);
                 for event in &snapshot.log {
@@ -626,7 +519,7 @@ impl Broker for RedisBroker {
     async fn use_once(&self, name: &str, by: &str, live: Duration) -> Result<String> {
         let life = live.as_millis().clamp(1, 1 << 40).to_string();
         let reply = self
-            .invoke(&self.scripts.use_once, self.shard(Some(name)), |invocation| {
+            .invoke(&self.scripts.use_once, |invocation| {
                 invocation.arg(name).arg(by).arg(life);
             })
             .await?;
@@ -636,7 +529,7 @@ impl Broker for RedisBroker {
     async fn enter(&self, group: &str, member: &str, live: Duration, most: usize) -> Result<bool> {
         let life = live.as_millis().clamp(1, 1 << 40).to_string();
         let reply = self
-            .invoke(&self.scripts.enter, self.shard(Some(group)), |invocation| {
+            .invoke(&self.scripts.enter, |invocation| {
                 invocation.arg(group).arg(member).arg(life).arg(most);
             })
             .await?;
@@ -644,13 +537,13 @@ impl Broker for RedisBroker {
     }
 
     async fn leave(&self, group: &str, member: &str) -> Result<()> {
-        let at = format!("{}group:{group}", root(self.shard(Some(group))));
+        let at = format!("{ROOT}group:{group}");
         self.link.command(cmd("ZREM").arg(at).arg(member)).await.map(drop).map_err(unavailable)
     }
 
     async fn members(&self, group: &str) -> Result<Vec<String>> {
         let reply = self
-            .invoke(&self.scripts.members, self.shard(Some(group)), |invocation| {
+            .invoke(&self.scripts.members, |invocation| {
                 invocation.arg(group);
             })
             .await?;

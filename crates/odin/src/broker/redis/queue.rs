@@ -22,22 +22,22 @@ const PASSES: u8 = 8;
 /// Where one worker waits for lines of one queue, on a connection of its own.
 pub(super) struct Waiting {
     link: Link,
-    /// Keys of the bells, one for each shard.
-    bells: Vec<String>,
+    /// Key of the queue's bell.
+    bell: String,
     /// One at a time: Redis would answer a second only after the first.
     turn: Mutex<()>,
 }
 
 impl Waiting {
-    pub(super) fn new(client: Client, bells: Vec<String>) -> Self {
-        Self { link: Link::new(client, PATIENCE), bells, turn: Mutex::default() }
+    pub(super) fn new(client: Client, bell: String) -> Self {
+        Self { link: Link::new(client, PATIENCE), bell, turn: Mutex::default() }
     }
 
     /// Waits until a line comes, at most for about a second.
     pub(super) async fn line(&self) -> Result<Option<Arrived>> {
         let _turn = self.turn.lock().await;
         let mut wait = cmd("BLPOP");
-        wait.arg(&self.bells).arg(WAIT.as_secs());
+        wait.arg(&self.bell).arg(WAIT.as_secs());
         match self.link.command(&wait).await.map_err(unavailable) {
             Ok(Value::Nil) => Ok(None),
             Ok(reply) => {

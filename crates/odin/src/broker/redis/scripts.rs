@@ -19,7 +19,7 @@ const LONGEST: u64 = 1 << 40;
 pub(super) enum Clock {
     /// Redis' own clock.
     Redis,
-    /// The key `clock` of the shard, so that a test can move the time. Keys then live an hour longer than
+    /// The key `clock` so that a test can move the time. Keys then live an hour longer than
     /// they should, and the times within the values alone count.
     #[cfg(test)]
     Key,

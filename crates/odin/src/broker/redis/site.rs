@@ -37,7 +37,7 @@ impl RedisBroker {
     pub async fn join_site(&self, facts: &[Fact]) -> Result<Option<Difference>> {
         let script = Script::new(include_str!("../lua/site.lua"));
         let reply = self
-            .invoke(&script, 0, |invocation| {
+            .invoke(&script, |invocation| {
                 invocation.arg(SITE_LIFE.as_millis().to_string());
                 for (name, fact) in facts {
                     invocation.arg(*name).arg(fact);

@@ -126,7 +126,7 @@ impl TaskBroker for RedisBroker {
         out: &Message,
     ) -> Result<std::result::Result<Begun, Gone>> {
         let reply = self
-            .invoke(&self.tasks.begin, call.shard(), |invocation| {
+            .invoke(&self.tasks.begin, |invocation| {
                 invocation.arg(call.to_string()).arg(fence.worker).arg(fence.epoch).arg(&**out);
                 invocation.arg(task.run.to_string());
                 invocation.arg(&*task.job).arg(&task.tool).arg(&*task.lost);
@@ -174,7 +174,7 @@ impl TaskBroker for RedisBroker {
         at: u64,
     ) -> Result<std::result::Result<Option<TaskView>, Gone>> {
         let reply = self
-            .invoke(&self.tasks.end, run.shard(), |invocation| {
+            .invoke(&self.tasks.end, |invocation| {
                 invocation.arg(task.to_string()).arg(run.to_string()).arg(fence.worker).arg(fence.epoch);
                 invocation.arg(next.to_string()).arg(at);
                 match end {
@@ -215,7 +215,7 @@ impl TaskBroker for RedisBroker {
         at: u64,
     ) -> Result<Option<TaskReply>> {
         let value = self
-            .invoke(&self.tasks.answer, task.shard(), |invocation| {
+            .invoke(&self.tasks.answer, |invocation| {
                 invocation.arg(task.to_string()).arg(principal).arg(next.to_string()).arg(at);
                 for (key, answer) in answers {
                     invocation.arg(key).arg(&**answer);

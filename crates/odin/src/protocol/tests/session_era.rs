@@ -53,7 +53,7 @@ fn messages_of_a_session() {
         panic!()
     };
     assert_eq!(notification.params.request_id.unwrap().key(), r#""ab""#);
-    let call = CallId::from_parts(1, [0xab; 16]);
+    let call = CallId::from_bits([0xab; 16]);
     let reply = format!(r#"{{"jsonrpc":"2.0","id":"{call}:0","error":{{"code":-1,"message":"no"}}}}"#);
     let Ok(Incoming::Session { body: Body::One(Message::Reply(reply)), .. }) = post(&headers, &reply) else {
         panic!()

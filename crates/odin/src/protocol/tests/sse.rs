@@ -3,7 +3,7 @@ use http::HeaderMap;
 use crate::id::CallId;
 use crate::protocol::sse::{Event, EventError, EventId, KEEP_ALIVE, stream_headers};
 
-const CALL: &str = "01abababababababababababababababab";
+const CALL: &str = "00abababababababababababababababab";
 
 /// One event as a client reads it (HTML standard, event stream interpretation).
 #[derive(Debug, Default, PartialEq)]
@@ -52,7 +52,7 @@ fn write(event: Event<'_>) -> String {
 
 #[test]
 fn exact_bytes() {
-    let id = EventId { call: CallId::from_parts(1, [0xab; 16]), number: 0 };
+    let id = EventId { call: CallId::from_bits([0xab; 16]), number: 0 };
     assert_eq!(write(Event::message("{}")), "event: message\ndata: {}\n\n");
     assert_eq!(write(Event::prime(id)), format!("id: {CALL}-0\ndata:\n\n"));
     assert_eq!(
@@ -88,7 +88,7 @@ fn refuses_what_would_break_the_stream() {
 #[test]
 fn event_ids() {
     for number in [0, 17, u32::MAX] {
-        let id = EventId { call: CallId::from_parts(1, [0xab; 16]), number };
+        let id = EventId { call: CallId::from_bits([0xab; 16]), number };
         assert_eq!(id.to_string(), format!("{CALL}-{number}"));
         assert_eq!(id.to_string().parse(), Ok(id));
     }

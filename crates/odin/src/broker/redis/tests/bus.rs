@@ -16,7 +16,7 @@ use crate::call::Timing;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn broker(server: &RedisServer) -> RedisBroker {
-    RedisBroker::connect(&server.url(), Timing::default(), BrokerLimits::default(), 1).unwrap()
+    RedisBroker::connect(&server.url(), Timing::default(), BrokerLimits::default()).unwrap()
 }
 
 fn topics(names: &[&str]) -> Vec<String> {

@@ -20,7 +20,7 @@ struct Site {
 
 impl Site {
     async fn enqueue(&self, order: &Order) -> CallId {
-        let call = CallId::random(self.broker.shard(order.session.as_deref()));
+        let call = CallId::random();
         assert_eq!(self.broker.enqueue(call, order.clone()).await, Ok(Enqueue::Accepted));
         call
     }
@@ -68,30 +68,29 @@ async fn nothing_is_left_when_the_times_have_passed() {
     };
     let life = Duration::from_secs(3);
     let limits = BrokerLimits::default();
-    let broker = RedisBroker::with_clock(&server.url(), timing, limits, 2, life, Clock::Redis).unwrap();
+    let broker = RedisBroker::with_clock(&server.url(), timing, limits, life, Clock::Redis).unwrap();
     let site = Site { broker };
     let broker = &site.broker;
     let out = || "out".into();
     let modern = order(Era::Modern, "a", 1);
     let session = order(Era::Session, "a", 2);
     let with_id = |id: &str| Order { request_id: Some(id.into()), ..order(Era::Session, "a", 2) };
-    let ticket = |call: CallId| Ticket::random(call.shard());
 
     // A call that is answered stays for a while, in case the reply was lost.
     let call = site.take(&modern).await;
     broker.finish(call, by("w", 1), &out()).await.unwrap().unwrap();
-    assert_eq!(broker.offer(call, "a", 1, ticket(call), true).await, Ok(Offer::Done(out())));
-    assert_eq!(broker.offer(call, "a", 1, ticket(call), true).await, Ok(Offer::Done(out())));
+    assert_eq!(broker.offer(call, "a", 1, Ticket::random(), true).await, Ok(Offer::Done(out())));
+    assert_eq!(broker.offer(call, "a", 1, Ticket::random(), true).await, Ok(Offer::Done(out())));
     let left = site.keys().await;
     let lasting = [":number:", ":bell:", ":call:"];
     assert!(left.iter().all(|key| lasting.iter().any(|kind| key.contains(kind))), "{left:?}");
-    assert_eq!(broker.withdraw(CallId::random(0), "a", 3).await, Ok(Withdraw::Missing));
+    assert_eq!(broker.withdraw(CallId::random(), "a", 3).await, Ok(Withdraw::Missing));
 
     // Finished in a session, held with events, cancelled, given up, and resumed: kept for a time.
     let call = site.take(&session).await;
     broker.emit(call, by("w", 1), 1, &["e".into()]).await.unwrap().unwrap();
     assert!(broker.post(call, "session", "m".into()).await.unwrap());
-    let shown = ticket(call);
+    let shown = Ticket::random();
     assert_eq!(broker.offer(call, "a", 2, shown, true).await, Ok(Offer::Offered));
     assert!(broker.hold(shown, "a1").await.unwrap().is_some());
     broker.gate(call, by("w", 1), 1).await.unwrap().unwrap();
@@ -138,7 +137,7 @@ async fn a_call_at_work_outlives_the_time_of_its_parts() {
     let life = Duration::from_millis(600);
     let limits = BrokerLimits::default();
     let broker =
-        RedisBroker::with_clock(&server.url(), Timing::default(), limits, 1, life, Clock::Redis).unwrap();
+        RedisBroker::with_clock(&server.url(), Timing::default(), limits, life, Clock::Redis).unwrap();
     let site = Site { broker };
     let call = site.take(&order(Era::Session, "a", 2)).await;
     site.broker.emit(call, by("w", 1), 1, &["e".into()]).await.unwrap().unwrap();

@@ -12,13 +12,13 @@ use super::super::super::{Beat, Broker, BrokerLimits, Entry, NodeNudge, Room, Wo
 use super::super::{RedisBroker, codec};
 use super::redis_server::RedisServer;
 use super::{by, order, until};
-use crate::call::{Enqueue, Gone, Offer, Reach, Read, Resume, Timing, Withdraw};
+use crate::call::{Enqueue, Gone, Offer, Reach, Timing};
 use crate::id::{CallId, Ticket};
 use crate::job::Era;
 use crate::runner::Rerun;
 
-fn broker(server: &RedisServer, shards: u8) -> RedisBroker {
-    RedisBroker::connect(&server.url(), Timing::default(), BrokerLimits::default(), shards).unwrap()
+fn broker(server: &RedisServer) -> RedisBroker {
+    RedisBroker::connect(&server.url(), Timing::default(), BrokerLimits::default()).unwrap()
 }
 
 /// Reads until there is a line, for at most ten seconds.
@@ -38,7 +38,7 @@ async fn line(broker: &RedisBroker, worker: &str) -> Entry {
 /// A new call in the queue.
 async fn enqueued(broker: &RedisBroker, era: Era) -> CallId {
     let order = order(era, "a", 1);
-    let call = CallId::random(broker.shard(order.session.as_deref()));
+    let call = CallId::random();
     assert_eq!(broker.enqueue(call, order).await, Ok(Enqueue::Accepted));
     call
 }
@@ -65,104 +65,98 @@ async fn commands(broker: &RedisBroker) -> BTreeMap<String, u64> {
 #[tokio::test]
 async fn a_quick_call_takes_five_round_trips() {
     let server = RedisServer::start();
-    for shards in [1, 3] {
-        let broker = broker(&server, shards);
-        for first in [true, false] {
-            let call = CallId::random(broker.shard(None));
-            let order = order(Era::Modern, "a", u64::MAX);
-            broker.link.command(cmd("CONFIG").arg("RESETSTAT")).await.unwrap();
-            assert_eq!(broker.enqueue(call, order.clone()).await, Ok(Enqueue::Accepted));
+    let broker = broker(&server);
+    for first in [true, false] {
+        let call = CallId::random();
+        let order = order(Era::Modern, "a", u64::MAX);
+        broker.link.command(cmd("CONFIG").arg("RESETSTAT")).await.unwrap();
+        assert_eq!(broker.enqueue(call, order.clone()).await, Ok(Enqueue::Accepted));
 
-            let line = broker.arrival("s", "w").await.unwrap().unwrap().entry;
-            assert_eq!((line.call, line.tool.as_deref()), (call, Some("report")));
-            let taken = broker.take("s", "w", &line, "t", Rerun::Safe).await.unwrap().unwrap();
-            assert_eq!(taken.snapshot.order, order);
-            assert_eq!(taken.snapshot.epoch, 1);
+        let line = broker.arrival("s", "w").await.unwrap().unwrap().entry;
+        assert_eq!((line.call, line.tool.as_deref()), (call, Some("report")));
+        let taken = broker.take("s", "w", &line, "t", Rerun::Safe).await.unwrap().unwrap();
+        assert_eq!(taken.snapshot.order, order);
+        assert_eq!(taken.snapshot.epoch, 1);
 
-            let state = broker.finish(call, by("w", 1), &"out".into()).await.unwrap().unwrap();
-            let Reach::Node { node, request, .. } = state.reach else { panic!("{state:?}") };
-            assert_eq!((&*node, request), ("a", u64::MAX));
-            let ticket = Ticket::random(call.shard());
-            let offer = async || broker.offer(call, "a", u64::MAX, ticket, true).await.unwrap();
-            assert_eq!(offer().await, Offer::Done("out".into()));
+        let state = broker.finish(call, by("w", 1), &"out".into()).await.unwrap().unwrap();
+        let Reach::Node { node, request, .. } = state.reach else { panic!("{state:?}") };
+        assert_eq!((&*node, request), ("a", u64::MAX));
+        let ticket = Ticket::random();
+        let offer = async || broker.offer(call, "a", u64::MAX, ticket, true).await.unwrap();
+        assert_eq!(offer().await, Offer::Done("out".into()));
 
-            if !first {
-                let commands = commands(&broker).await;
-                let sent = ["evalsha", "blpop"].map(|name| commands.get(name).copied());
-                assert_eq!(sent, [Some(4), Some(1)], "{commands:?}");
-            }
-            assert_eq!(offer().await, Offer::Done("out".into()), "the first reply may be lost");
-            let beaten = broker.beat("w", &[]).await.unwrap();
-            assert_eq!(beaten.generation, taken.generation);
+        if !first {
+            let commands = commands(&broker).await;
+            let sent = ["evalsha", "blpop"].map(|name| commands.get(name).copied());
+            assert_eq!(sent, [Some(4), Some(1)], "{commands:?}");
         }
+        assert_eq!(offer().await, Offer::Done("out".into()), "the first reply may be lost");
+        let beaten = broker.beat("w", &[]).await.unwrap();
+        assert_eq!(beaten.generation, taken.generation);
     }
 }
 
 #[tokio::test]
 async fn two_workers_share_the_work() {
     let server = RedisServer::start();
-    for shards in [1, 3] {
-        let broker = Arc::new(broker(&server, shards));
-        let mut expected = BTreeSet::new();
-        let work = |worker: &'static str| {
-            let broker = Arc::clone(&broker);
-            tokio::spawn(async move {
-                let mut taken = Vec::new();
-                loop {
-                    let lines = broker.next("s", worker, &Room::of(2)).await.unwrap();
-                    assert!(lines.len() <= 2);
-                    if lines.is_empty() {
-                        return taken;
-                    }
-                    for line in lines {
-                        if broker.take("s", worker, &line, "t", Rerun::Safe).await.unwrap().is_some() {
-                            taken.push(line.call);
-                        }
+    let broker = Arc::new(broker(&server));
+    let mut expected = BTreeSet::new();
+    let work = |worker: &'static str| {
+        let broker = Arc::clone(&broker);
+        tokio::spawn(async move {
+            let mut taken = Vec::new();
+            loop {
+                let lines = broker.next("s", worker, &Room::of(2)).await.unwrap();
+                assert!(lines.len() <= 2);
+                if lines.is_empty() {
+                    return taken;
+                }
+                for line in lines {
+                    if broker.take("s", worker, &line, "t", Rerun::Safe).await.unwrap().is_some() {
+                        taken.push(line.call);
                     }
                 }
-            })
-        };
-        for _ in 0..60 {
-            expected.insert(enqueued(&broker, Era::Modern).await);
-        }
-        let (one, other) = (work("v"), work("w"));
-        let (one, other) = (one.await.unwrap(), other.await.unwrap());
-        assert!(one.len() >= 12 && other.len() >= 12, "{} and {}", one.len(), other.len());
-        assert_eq!(one.len() + other.len(), 60);
-        assert_eq!(one.into_iter().chain(other).collect::<BTreeSet<_>>(), expected);
+            }
+        })
+    };
+    for _ in 0..60 {
+        expected.insert(enqueued(&broker, Era::Modern).await);
     }
+    let (one, other) = (work("v"), work("w"));
+    let (one, other) = (one.await.unwrap(), other.await.unwrap());
+    assert!(one.len() >= 12 && other.len() >= 12, "{} and {}", one.len(), other.len());
+    assert_eq!(one.len() + other.len(), 60);
+    assert_eq!(one.into_iter().chain(other).collect::<BTreeSet<_>>(), expected);
 }
 
 #[tokio::test]
 async fn what_a_dead_worker_read_is_found_by_another() {
     let server = RedisServer::start();
-    for shards in [1, 3] {
-        let broker = broker(&server, shards);
-        let calls: BTreeSet<CallId> =
-            [enqueued(&broker, Era::Modern).await, enqueued(&broker, Era::Modern).await].into();
-        line(&broker, "dead").await;
-        line(&broker, "dead").await;
-        assert_eq!(broker.next("s", "w", &Room::of(10)).await, Ok(vec![]), "too early");
-        let mut found = BTreeSet::new();
-        until("both lines", async || {
-            for line in broker.next("s", "w", &Room::of(1)).await.unwrap() {
-                assert_eq!(line.tool.as_deref(), Some("report"));
-                assert!(broker.take("s", "w", &line, "t", Rerun::Safe).await.unwrap().is_some());
-                found.insert(line.call);
-            }
-            (found.len() == 2).then_some(())
-        })
-        .await;
-        assert_eq!(found, calls);
-        tokio::time::sleep(Duration::from_millis(1100)).await;
-        assert_eq!(broker.next("s", "w", &Room::of(10)).await, Ok(vec![]), "all are acknowledged");
-    }
+    let broker = broker(&server);
+    let calls: BTreeSet<CallId> =
+        [enqueued(&broker, Era::Modern).await, enqueued(&broker, Era::Modern).await].into();
+    line(&broker, "dead").await;
+    line(&broker, "dead").await;
+    assert_eq!(broker.next("s", "w", &Room::of(10)).await, Ok(vec![]), "too early");
+    let mut found = BTreeSet::new();
+    until("both lines", async || {
+        for line in broker.next("s", "w", &Room::of(1)).await.unwrap() {
+            assert_eq!(line.tool.as_deref(), Some("report"));
+            assert!(broker.take("s", "w", &line, "t", Rerun::Safe).await.unwrap().is_some());
+            found.insert(line.call);
+        }
+        (found.len() == 2).then_some(())
+    })
+    .await;
+    assert_eq!(found, calls);
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert_eq!(broker.next("s", "w", &Room::of(10)).await, Ok(vec![]), "all are acknowledged");
 }
 
 #[tokio::test]
 async fn who_waits_is_woken_with_the_line_and_may_pass_it_on() {
     let server = RedisServer::start();
-    let broker = Arc::new(broker(&server, 2));
+    let broker = Arc::new(broker(&server));
     let wait = |worker: &'static str| {
         let broker = Arc::clone(&broker);
         tokio::spawn(async move {
@@ -207,7 +201,7 @@ async fn who_waits_is_woken_with_the_line_and_may_pass_it_on() {
 #[tokio::test]
 async fn nudges_reach_node_and_worker() {
     let server = RedisServer::start();
-    let broker = broker(&server, 1);
+    let broker = broker(&server);
     let mut node = broker.node_nudges("a").await.unwrap();
     let mut worker = broker.worker_nudges("w").await.unwrap();
     nudged(&mut node, NodeNudge::All).await;
@@ -243,7 +237,7 @@ async fn nudges_reach_node_and_worker() {
 #[tokio::test]
 async fn everything_comes_back_after_a_restart() {
     let mut server = RedisServer::start();
-    let broker = Arc::new(broker(&server, 2));
+    let broker = Arc::new(broker(&server));
     let mut nudges = broker.worker_nudges("w").await.unwrap();
     nudged(&mut nudges, WorkerNudge::All).await;
     let call = enqueued(&broker, Era::Modern).await;
@@ -298,7 +292,7 @@ async fn everything_comes_back_after_a_restart() {
 async fn a_redis_that_is_silent_or_not_there_yet_is_told_so_soon() {
     let mut server = RedisServer::start();
     server.kill();
-    let broker = broker(&server, 1);
+    let broker = broker(&server);
     broker.ping().await.unwrap_err();
     server.restart();
     until("an answer", async || broker.ping().await.ok()).await;
@@ -322,23 +316,23 @@ async fn a_redis_that_is_silent_or_not_there_yet_is_told_so_soon() {
 async fn foreign_and_broken_keys_harm_only_themselves() {
     let server = RedisServer::start();
     let timing = Timing { lease: Duration::from_millis(100), ..Timing::default() };
-    let broker = RedisBroker::connect(&server.url(), timing, BrokerLimits::default(), 1).unwrap();
+    let broker = RedisBroker::connect(&server.url(), timing, BrokerLimits::default()).unwrap();
     let run = async |command: &[&str]| {
         let (name, arguments) = command.split_first().unwrap();
         broker.link.command(cmd(name).arg(arguments)).await.unwrap()
     };
     // A line that names no call is thrown away, and so is who seems to have lines and has none.
-    run(&["ZADD", "asgard:{0}:waiting:s", "0", "foreign"]).await;
-    run(&["ZADD", "asgard:{0}:lines:by:s", "0", "foreign"]).await;
-    run(&["ZADD", "asgard:{0}:principals:of:s", "0", "by", "1", "nobody"]).await;
-    run(&["ZADD", "asgard:{0}:organisations:s", "0", "of", "1", "nothing"]).await;
+    run(&["ZADD", "asgard:waiting:s", "0", "foreign"]).await;
+    run(&["ZADD", "asgard:lines:by:s", "0", "foreign"]).await;
+    run(&["ZADD", "asgard:principals:of:s", "0", "by", "1", "nobody"]).await;
+    run(&["ZADD", "asgard:organisations:s", "0", "of", "1", "nothing"]).await;
     let good = enqueued(&broker, Era::Modern).await;
     let entry = line(&broker, "w").await;
     assert_eq!(entry.call, good);
     broker.take("s", "w", &entry, "t", Rerun::Safe).await.unwrap().unwrap();
 
-    let call = |n: u8| CallId::from_parts(0, [n; 16]);
-    let at = |n: u8| format!("asgard:{{0}}:call:{}", call(n));
+    let call = |n: u8| CallId::from_bits([n; 16]);
+    let at = |n: u8| format!("asgard:call:{}", call(n));
     run(&["SET", &at(1), "text"]).await;
     run(&["HSET", &at(2), "run", "running", "epoch", "many"]).await;
     // Fit to be owned, but not to be shown.
@@ -352,12 +346,12 @@ async fn foreign_and_broken_keys_harm_only_themselves() {
     let key = at(4);
     command[1] = &key;
     run(&command).await;
-    run(&["SET", &format!("asgard:{{0}}:log:{}", call(4)), "text"]).await;
+    run(&["SET", &format!("asgard:log:{}", call(4)), "text"]).await;
     let beats: Vec<Beat> = [call(1), call(2), call(3), call(4), good]
         .map(|call| Beat { call, epoch: 1, subscribed: true })
         .into();
     for n in 1..=4 {
-        run(&["ZADD", "asgard:{0}:leases:s", "1", &call(n).to_string()]).await;
+        run(&["ZADD", "asgard:leases:s", "1", &call(n).to_string()]).await;
     }
     tokio::time::sleep(Duration::from_millis(150)).await;
 
@@ -373,43 +367,4 @@ async fn foreign_and_broken_keys_harm_only_themselves() {
     assert_eq!(broker.finish(call(1), by("w", 1), &"out".into()).await, Ok(Err(Gone::Missing)));
     // A broken key does not stand in the way of a new call of that name.
     assert_eq!(broker.enqueue(call(1), order(Era::Modern, "a", 1)).await, Ok(Enqueue::Accepted));
-}
-
-#[tokio::test]
-async fn no_script_reaches_beyond_its_shard() {
-    let server = RedisServer::start_cluster();
-    let broker = broker(&server, 1);
-    let call = enqueued(&broker, Era::Session).await;
-    let entry = line(&broker, "dead").await;
-    assert_eq!(broker.next("s", "w", &Room::of(1)).await, Ok(vec![]));
-    let taken = broker.take("s", "w", &entry, "t", Rerun::Safe).await.unwrap().unwrap();
-    broker.emit(call, by("w", 1), 1, &["e".into()]).await.unwrap().unwrap();
-    let ticket = Ticket::random(0);
-    assert_eq!(broker.offer(call, "a", 1, ticket, true).await, Ok(Offer::Offered));
-    let channel = broker.hold(ticket, "a1").await.unwrap().unwrap().channel;
-    broker.gate(call, by("w", 1), 1).await.unwrap().unwrap();
-    assert_eq!(broker.stray(channel).await, Ok(None));
-    broker.lost(call, by("w", 1), 1).await.unwrap().unwrap();
-    assert!(matches!(broker.resume(call, "session", 0, None).await, Ok(Resume::Held { .. })));
-    assert!(broker.post(call, "session", "m".into()).await.unwrap());
-    assert_eq!(broker.inbox(call, by("w", 1), 0).await.unwrap().messages.len(), 1);
-    assert!(broker.beat("w", &[Beat { call, epoch: 1, subscribed: true }]).await.unwrap().views[0].is_ok());
-    assert!(broker.remember("session", "level", "x", Duration::from_secs(9)).await.unwrap());
-    assert_eq!(broker.recall("session").await.unwrap().len(), 1);
-    broker.cancel("session", "1").await.unwrap();
-    broker.cancel("session", "2").await.unwrap();
-    assert_eq!(broker.drop_work(call, by("w", 1)).await, Ok(Ok(None)));
-    let mut again = taken.snapshot;
-    again.epoch = 7;
-    // Another id: the cancelled one is remembered.
-    again.order.request_id = Some("3".into());
-    broker.restore(call, "w", again).await.unwrap().unwrap();
-    tokio::time::sleep(Timing::default().lease).await;
-    assert_eq!(broker.claim("s", "w", 9).await.unwrap().len(), 1);
-    broker.finish(call, by("w", 8), &"out".into()).await.unwrap().unwrap();
-    broker.published(call, by("w", 8)).await.unwrap().unwrap();
-    broker.abandon(call, "a", 1).await.unwrap();
-    assert!(matches!(broker.read(call, "a", 1, 0).await.unwrap(), Read::Events { out: Some(_), .. }));
-    assert_eq!(broker.withdraw(call, "a", 1).await, Ok(Withdraw::Begun));
-    assert_eq!(broker.withdraw(CallId::random(0), "a", 3).await, Ok(Withdraw::Missing));
 }

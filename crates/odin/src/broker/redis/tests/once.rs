@@ -13,7 +13,7 @@ use crate::call::Timing;
 async fn a_thing_is_used_in_one_name_until_it_is_forgotten() {
     let server = RedisServer::start();
     let limits = BrokerLimits::default();
-    let redis = || RedisBroker::connect(&server.url(), Timing::default(), limits, 2).unwrap();
+    let redis = || RedisBroker::connect(&server.url(), Timing::default(), limits).unwrap();
     let memory = Arc::new(MemoryBroker::new(Timing::default(), limits));
     let homes: [(Arc<dyn Broker>, Arc<dyn Broker>); 2] =
         [(memory.clone(), memory), (Arc::new(redis()), Arc::new(redis()))];

@@ -37,7 +37,7 @@ impl Lossy {
                 tokio::spawn(pass(client, target.clone(), loses.clone()));
             }
         });
-        let broker = RedisBroker::connect(&url, Timing::default(), BrokerLimits::default(), 1).unwrap();
+        let broker = RedisBroker::connect(&url, Timing::default(), BrokerLimits::default()).unwrap();
         let lossy = Self { broker, lose };
         lossy.broker.ping().await.unwrap();
         lossy
@@ -75,7 +75,7 @@ async fn pass(mut client: TcpStream, target: String, lose: Arc<AtomicBool>) {
 
 /// Loads all scripts that are used: else the first reply is that Redis does not know them.
 async fn warm(broker: &RedisBroker) {
-    let call = CallId::random(0);
+    let call = CallId::random();
     broker.enqueue(call, order(Era::Session, "warm", 1)).await.unwrap();
     let line = until("a line", async || broker.next("s", "warm", &Room::of(1)).await.unwrap().pop()).await;
     broker.take("s", "warm", &line, "t", Rerun::Safe).await.unwrap().unwrap();
@@ -83,7 +83,7 @@ async fn warm(broker: &RedisBroker) {
     broker.inbox(call, by("warm", 1), 0).await.unwrap();
     broker.finish(call, by("warm", 1), &"out".into()).await.unwrap().unwrap();
     broker.read(call, "warm", 1, 0).await.unwrap();
-    broker.offer(call, "warm", 1, Ticket::random(0), true).await.unwrap();
+    broker.offer(call, "warm", 1, Ticket::random(), true).await.unwrap();
     broker.withdraw(call, "warm", 1).await.unwrap();
 }
 
@@ -92,9 +92,9 @@ async fn what_may_not_be_repeated_is_sent_once() {
     let server = RedisServer::start();
     let lossy = Lossy::start(&server).await;
     warm(&lossy.broker).await;
-    let lines = async || lossy.broker.link.command(cmd("ZCARD").arg("asgard:{0}:waiting:s")).await.unwrap();
+    let lines = async || lossy.broker.link.command(cmd("ZCARD").arg("asgard:waiting:s")).await.unwrap();
 
-    let call = CallId::random(0);
+    let call = CallId::random();
     let session = order(Era::Session, "a", 1);
     assert_eq!(lossy.losing().enqueue(call, session).await, Ok(Enqueue::Unanswered));
     assert!(lossy.has_lost());
@@ -126,7 +126,7 @@ async fn a_repeated_command_says_the_same_again() {
     warm(&lossy.broker).await;
     let broker = &lossy.broker;
     for streams in [false, true] {
-        let call = CallId::random(0);
+        let call = CallId::random();
         broker.enqueue(call, order(Era::Modern, "a", 1)).await.unwrap();
         let line = until("the line", async || broker.next("s", "w", &Room::of(1)).await.unwrap().pop()).await;
         let taken = lossy.losing().take("s", "w", &line, "one", Rerun::Unsafe).await.unwrap();
@@ -141,12 +141,12 @@ async fn a_repeated_command_says_the_same_again() {
             let read = lossy.losing().read(call, "a", 1, 0).await.unwrap();
             assert_eq!(read, Read::Events { events: vec![], out: Some("out".into()) });
         } else {
-            let offer = lossy.losing().offer(call, "a", 1, Ticket::random(0), true).await.unwrap();
+            let offer = lossy.losing().offer(call, "a", 1, Ticket::random(), true).await.unwrap();
             assert_eq!(offer, Offer::Done("out".into()));
         }
         assert!(lossy.has_lost());
     }
-    let call = CallId::random(0);
+    let call = CallId::random();
     broker.enqueue(call, order(Era::Modern, "a", 2)).await.unwrap();
     assert_eq!(lossy.losing().withdraw(call, "a", 2).await, Ok(Withdraw::Withdrawn));
     assert!(lossy.has_lost());

@@ -14,7 +14,7 @@ fn facts(timing: &str, keys: &str) -> Vec<Fact> {
 #[tokio::test]
 async fn facts_must_fit_and_are_forgotten_with_the_last_node() {
     let server = RedisServer::start();
-    let node = RedisBroker::connect(&server.url(), Timing::default(), BrokerLimits::default(), 1).unwrap();
+    let node = RedisBroker::connect(&server.url(), Timing::default(), BrokerLimits::default()).unwrap();
     let join = async |timing, keys| node.join_site(&facts(timing, keys)).await.unwrap();
     assert_eq!(join("lease=1ms", "a").await, None);
     assert_eq!(join("lease=1ms", "a").await, None);
@@ -35,8 +35,8 @@ async fn facts_must_fit_and_are_forgotten_with_the_last_node() {
     let worker = [("timing", "lease=1ms".to_owned()), ("state", "s".to_owned())];
     assert_eq!(node.join_site(&worker).await, Ok(None));
 
-    let life = node.link.command(cmd("PTTL").arg("asgard:{0}:site")).await.unwrap();
+    let life = node.link.command(cmd("PTTL").arg("asgard:site")).await.unwrap();
     assert!(matches!(life, Value::Int(1..=15_000)), "{life:?}");
-    node.link.command(cmd("PEXPIRE").arg("asgard:{0}:site").arg(1)).await.unwrap();
+    node.link.command(cmd("PEXPIRE").arg("asgard:site").arg(1)).await.unwrap();
     super::until("they are forgotten", async || join("lease=2ms", "c").await.is_none().then_some(())).await;
 }

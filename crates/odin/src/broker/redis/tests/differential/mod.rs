@@ -18,7 +18,7 @@ use redis::{Script, Value, cmd};
 use self::commands::{Command, OUTCOMES, ask};
 use super::super::super::{Beat, Broker, BrokerLimits, Entry, MemoryBroker, Result, Room, Taken};
 use super::super::scripts::{Clock, head};
-use super::super::{LIFE, RedisBroker, codec, root};
+use super::super::{LIFE, ROOT, RedisBroker, codec};
 use super::redis_server::RedisServer;
 use super::{by, order};
 use crate::call::{Message, Order, Parties, Reach, Record, Retry, Run, Snapshot, Timing, Via};
@@ -75,8 +75,7 @@ async fn redis_answers_what_memory_answers() {
     let sequences = std::env::var("ODIN_SEQUENCES").map_or(SEQUENCES, |count| count.parse().unwrap());
     let mut seen = BTreeSet::new();
     for seed in 0..sequences {
-        let shards = if seed % 3 == 0 { 3 } else { 1 };
-        let mut world = World::new(&server, seed, shards).await;
+        let mut world = World::new(&server, seed).await;
         for _ in 0..COMMANDS {
             let command = world.command();
             world.trace.push(format!("{command:?}"));
@@ -91,13 +90,12 @@ async fn redis_answers_what_memory_answers() {
 }
 
 impl World {
-    async fn new(server: &RedisServer, seed: u64, shards: u8) -> Self {
+    async fn new(server: &RedisServer, seed: u64) -> Self {
         let timing = Timing::default();
-        // The memory's queue is one, that of Redis has its bounds in each shard.
         let limits = BrokerLimits {
-            queue: if shards > 1 { 100 } else { 3 },
-            calls_of_principal: if shards > 1 { 100 } else { 3 },
-            calls_of_organisation: if shards > 1 { 100 } else { 4 },
+            queue: 3,
+            calls_of_principal: 3,
+            calls_of_organisation: 4,
             inbox: 2,
             session_fields: 1,
             ..BrokerLimits::default()
@@ -105,7 +103,7 @@ impl World {
         let clock = Arc::new(AtomicU64::new(1_700_000_000_000));
         let read = Arc::clone(&clock);
         let memory = MemoryBroker::with_clock(timing, limits, Arc::new(move || read.load(Ordering::Relaxed)));
-        let redis = RedisBroker::with_clock(&server.url(), timing, limits, shards, LIFE, Clock::Key).unwrap();
+        let redis = RedisBroker::with_clock(&server.url(), timing, limits, LIFE, Clock::Key).unwrap();
         let peek = Script::new(&format!("{}\n{PEEK}", head(&timing, &limits, LIFE, Clock::Key)));
         let world = Self {
             random: StdRng::seed_from_u64(seed),
@@ -132,11 +130,8 @@ impl World {
     }
 
     async fn set_clock(&self) {
-        for shard in 0..self.redis.shards {
-            let key = format!("{}clock", root(shard));
-            let now = self.clock.load(Ordering::Relaxed);
-            self.redis.link.command(cmd("SET").arg(key).arg(now)).await.unwrap();
-        }
+        let now = self.clock.load(Ordering::Relaxed);
+        self.redis.link.command(cmd("SET").arg(format!("{ROOT}clock")).arg(now)).await.unwrap();
     }
 
     fn pick<T: Clone>(&mut self, from: &[T]) -> T {
@@ -163,7 +158,7 @@ impl World {
 
     fn known_call(&mut self) -> CallId {
         let calls = self.calls.clone();
-        if calls.is_empty() { CallId::from_parts(0, [9; 16]) } else { self.pick(&calls) }
+        if calls.is_empty() { CallId::from_bits([9; 16]) } else { self.pick(&calls) }
     }
 
     fn party(&mut self) -> (&'static str, &'static str) {
@@ -171,10 +166,6 @@ impl World {
     }
 
     fn room(&mut self) -> Room {
-        // Several shards have no common order: all lines are read.
-        if self.redis.shards > 1 {
-            return Room::of(100);
-        }
         let mut room = Room::of(self.random.random_range(1..4));
         room.organisation = self.pick(&[1, 2, 3, usize::MAX]);
         room.principal = self.pick(&[1, 2, usize::MAX]);
@@ -188,10 +179,10 @@ impl World {
         room
     }
 
-    fn ticket(&mut self, shard: u8) -> Ticket {
-        let known: Vec<Ticket> = self.tickets.iter().copied().filter(|t| t.shard() == shard).collect();
+    fn ticket(&mut self) -> Ticket {
+        let known = self.tickets.clone();
         if known.is_empty() || self.random.random_bool(0.5) {
-            let ticket = Ticket::from_parts(shard, self.random.random());
+            let ticket = Ticket::from_bits(self.random.random());
             self.tickets.push(ticket);
             return ticket;
         }
@@ -211,10 +202,7 @@ impl World {
         order.request_id = order.request_id.map(|_| self.pick(&["1", "\"x\""]).to_owned());
         order.job = self.message();
         let retry = |print: &str| Retry { name: "retry".into(), print: print.into() };
-        // A call with a retry's key is in the key's shard, and so are all of these.
-        if self.redis.shards == 1 {
-            order.retry = self.pick(&[None, None, Some(retry("p1")), Some(retry("p2"))]);
-        }
+        order.retry = self.pick(&[None, None, Some(retry("p1")), Some(retry("p2"))]);
         if order.session.is_some() && order.retry.is_none() {
             order.stream = self.pick(&[None, None, Some("stream".to_owned())]);
         }
@@ -222,11 +210,7 @@ impl World {
         let call = if existing.len() >= CALLS || again {
             self.pick(&existing)
         } else {
-            let shard = match &order.session {
-                Some(session) => self.redis.shard(Some(session)),
-                None => self.random.random_range(0..self.redis.shards),
-            };
-            CallId::from_parts(shard, self.random.random())
+            CallId::from_bits(self.random.random())
         };
         (call, Arc::new(order))
     }
@@ -271,14 +255,14 @@ impl World {
                 Command::Enqueue(call, order)
             }
             14..24 => {
-                let ticket = self.ticket(call.shard());
+                let ticket = self.ticket();
                 Command::Offer(call, node, request, ticket, self.random.random_bool(0.7))
             }
             24..32 => {
                 let offered = match record.as_ref().map(|record| &record.reach) {
                     Some(Reach::Offered { ticket, .. }) if right => *ticket,
                     Some(Reach::Held { ticket: Some(ticket), .. }) if right => *ticket,
-                    _ => self.ticket(call.shard()),
+                    _ => self.ticket(),
                 };
                 Command::Hold(offered, self.pick(&["a1", "a1", "a1", "a2"]))
             }
@@ -319,8 +303,7 @@ impl World {
             84..86 => Command::DropWork(call, fence),
             86..90 => Command::Beat(worker, self.beats()),
             90..93 => Command::Claim(worker),
-            // In Redis it vouches for the backend in its own shard alone.
-            93..95 if !self.snapshots.is_empty() && self.redis.shards == 1 => {
+            93..95 if !self.snapshots.is_empty() => {
                 let known = self.snapshots.clone();
                 let (call, mut snapshot) = self.pick(&known);
                 snapshot.epoch += u32::from(self.random.random_bool(0.2));
@@ -345,7 +328,7 @@ impl World {
         let node = if record.order.node == "a" { "a" } else { "b" };
         let (epoch, request) = (record.epoch, record.order.request);
         let fence = (if record.owner == "v" { "v" } else { "w" }, epoch);
-        let [one, two] = [(); 2].map(|()| Ticket::from_parts(call.shard(), self.random.random()));
+        let [one, two] = [(); 2].map(|()| Ticket::from_bits(self.random.random()));
         let beat = Command::Beat(fence.0, vec![Beat { call, epoch, subscribed: false }]);
         let offer = |ticket| Command::Offer(call, node, request, ticket, true);
         let finish = Command::Finish(call, fence, "out".into());
@@ -424,7 +407,7 @@ impl World {
                 self.clock.fetch_add(*step, Ordering::Relaxed);
                 self.set_clock().await;
                 // Any command of a worker makes the memory sweep.
-                self.memory.gate(CallId::from_parts(0, [0; 16]), by("w", 0), 0).await.unwrap().unwrap_err();
+                self.memory.gate(CallId::from_bits([0; 16]), by("w", 0), 0).await.unwrap().unwrap_err();
                 Default::default()
             }
             Command::Forget => {
@@ -463,12 +446,7 @@ impl World {
         Ok(())
     }
 
-    fn read_lines(&mut self, mut memory: Vec<Entry>, mut redis: Vec<Entry>) -> (String, String) {
-        // Shards have no common order.
-        if self.redis.shards > 1 {
-            memory.sort_by_key(|entry| entry.call);
-            redis.sort_by_key(|entry| entry.call);
-        }
+    fn read_lines(&mut self, memory: Vec<Entry>, redis: Vec<Entry>) -> (String, String) {
         let plain = |entries: &[Entry]| {
             format!(
                 "{:?}",
@@ -512,10 +490,8 @@ impl World {
     async fn compare_counts(&self) -> std::result::Result<(), String> {
         let (open, counted) = self.memory.open_calls("s");
         let mut redis: BTreeMap<String, BTreeSet<CallId>> = BTreeMap::new();
-        for (shard, name) in
-            (0..self.redis.shards).flat_map(|shard| parties().into_iter().map(move |n| (shard, n)))
-        {
-            let key = format!("{}open:{name}:s", root(shard));
+        for name in parties() {
+            let key = format!("{ROOT}open:{name}:s");
             let calls = self.redis.link.command(cmd("ZRANGE").arg(key).arg(0).arg(-1)).await.unwrap();
             for call in codec::items(calls).unwrap() {
                 redis.entry(name.clone()).or_default().insert(codec::number(call).unwrap());
