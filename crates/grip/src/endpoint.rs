@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 /// Why a text is no [`Endpoint`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is neither tcp://host:port nor http://host[:port]/path/")]
+#[error("{0:?} is none of tcp://host:port, ipc:///path and http://host[:port]/path/")]
 pub struct EndpointError(String);
 
 impl EndpointError {
@@ -14,8 +14,11 @@ impl EndpointError {
     }
 }
 
-/// Where a Pushpin takes messages: `tcp://host:port` for ZeroMQ (`push_in_sub_specs`, by default port 5562) or
-/// `http://host:port/publish/` for HTTP (`push_in_http_port`, by default 5561).
+/// Longest path of a Unix socket, in bytes (`sun_path` in unix(7), with its zero).
+const MAX_PATH: usize = 107;
+
+/// Where a Pushpin takes messages: `tcp://host:port` or `ipc:///path` for ZeroMQ (`push_in_sub_specs`, by default port
+/// 5562) or `http://host:port/publish/` for HTTP (`push_in_http_port`, by default 5561).
 ///
 /// ```
 /// let zmq: grip::Endpoint = "tcp://127.0.0.1:5562".parse()?;
@@ -33,6 +36,11 @@ pub enum Endpoint {
         /// The port.
         port: u16,
     },
+    /// ZeroMQ over a Unix socket, of this machine: as [`Endpoint::Tcp`], for those alone who may open the socket's file.
+    Ipc {
+        /// The absolute path of the socket.
+        path: String,
+    },
     /// HTTP: tells nothing. A message for a hold that is not open yet is lost.
     Http {
         /// Name or address; an IPv6 address without brackets.
@@ -48,23 +56,7 @@ impl Endpoint {
     /// True when subscriptions are reported, so that a message can wait for its hold.
     #[must_use]
     pub fn is_gated(&self) -> bool {
-        matches!(self, Self::Tcp { .. })
-    }
-
-    /// Name or address, without brackets.
-    #[must_use]
-    pub fn host(&self) -> &str {
-        match self {
-            Self::Tcp { host, .. } | Self::Http { host, .. } => host,
-        }
-    }
-
-    /// The port.
-    #[must_use]
-    pub fn port(&self) -> u16 {
-        match self {
-            Self::Tcp { port, .. } | Self::Http { port, .. } => *port,
-        }
+        !matches!(self, Self::Http { .. })
     }
 }
 
@@ -76,6 +68,10 @@ impl FromStr for Endpoint {
         if let Some(authority) = text.strip_prefix("tcp://") {
             let (host, port) = split_authority(authority, None).ok_or_else(error)?;
             return Ok(Self::Tcp { host, port });
+        }
+        if let Some(path) = text.strip_prefix("ipc://") {
+            let fits = path.starts_with('/') && path.len() <= MAX_PATH && !path.contains('\0');
+            return fits.then(|| Self::Ipc { path: path.to_owned() }).ok_or_else(error);
         }
         let rest = text.strip_prefix("http://").ok_or_else(error)?;
         let (authority, path) = rest.split_once('/').ok_or_else(error)?;
@@ -104,11 +100,17 @@ fn split_authority(authority: &str, default_port: Option<u16>) -> Option<(String
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let host = self.host();
-        let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
+        let brackets = |host: &str| if host.contains(':') { ("[", "]") } else { ("", "") };
         match self {
-            Self::Tcp { port, .. } => write!(f, "tcp://{open}{host}{close}:{port}"),
-            Self::Http { port, path, .. } => write!(f, "http://{open}{host}{close}:{port}{path}"),
+            Self::Tcp { host, port } => {
+                let (open, close) = brackets(host);
+                write!(f, "tcp://{open}{host}{close}:{port}")
+            }
+            Self::Ipc { path } => write!(f, "ipc://{path}"),
+            Self::Http { host, port, path } => {
+                let (open, close) = brackets(host);
+                write!(f, "http://{open}{host}{close}:{port}{path}")
+            }
         }
     }
 }
@@ -123,12 +125,13 @@ mod tests {
             "tcp://127.0.0.1:5562",
             "tcp://pushpin-1.hold_net:5562",
             "tcp://[::1]:5562",
+            "ipc:///run/pushpin/sub",
             "http://127.0.0.1:5561/publish/",
             "http://[::1]:5561/publish/?x=1",
         ] {
             assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
         }
-        assert_eq!("http://h/publish/".parse::<Endpoint>().unwrap().port(), 80);
+        assert_eq!("http://h/publish/".parse::<Endpoint>().unwrap().to_string(), "http://h:80/publish/");
     }
 
     #[test]
@@ -145,6 +148,8 @@ mod tests {
             "tcp://[::1]5562",
             "tcp://user@h:1",
             "ipc://x",
+            "ipc://",
+            &format!("ipc:///{}", "x".repeat(MAX_PATH)),
             "https://h/publish/",
             "http://h:1",
             "http://h:1/a b",

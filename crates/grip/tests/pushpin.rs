@@ -12,9 +12,18 @@ use grip::{HttpPublisher, Item, MIN_CLOSE_DELAY, Response, SendError};
 use tokio::time::sleep;
 
 #[tokio::test]
-async fn at_concurrency_50_nothing_is_lost_and_all_is_in_order() {
+async fn at_concurrency_50_nothing_is_lost_and_all_is_in_order_by_tcp() {
+    at_concurrency_50_nothing_is_lost_and_all_is_in_order(false).await;
+}
+
+#[tokio::test]
+async fn at_concurrency_50_nothing_is_lost_and_all_is_in_order_by_socket() {
+    at_concurrency_50_nothing_is_lost_and_all_is_in_order(true).await;
+}
+
+async fn at_concurrency_50_nothing_is_lost_and_all_is_in_order(by_socket: bool) {
     let (address, seen) = origin().await;
-    let pushpin = Pushpin::start(std::slice::from_ref(&address), &address).await.unwrap();
+    let pushpin = Pushpin::start_with(std::slice::from_ref(&address), &address, by_socket).await.unwrap();
     let (publisher, tracker) = publisher(vec![pushpin.endpoint()]).await;
     let http = Http::new();
     let call = async |n: usize| {

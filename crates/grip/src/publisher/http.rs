@@ -108,16 +108,16 @@ pub(super) async fn connect_and_serve(link: &mut Link) -> End {
         Ok(publisher) => publisher,
         Err(error) => return End::Lost(error.to_string()),
     };
-    let connect = timeout(options.connect_timeout, probe((endpoint.host(), endpoint.port()), false));
-    let address = match link.refuse_while(connect).await {
+    let connect = timeout(options.connect_timeout, probe(&endpoint, false));
+    let peer = match link.refuse_while(connect).await {
         None => return End::Stopped,
-        Some(Ok(Ok(address))) => address,
+        Some(Ok(Ok(peer))) => peer,
         Some(Ok(Err(error))) => return End::Lost(error.to_string()),
         Some(Err(_)) => return End::Lost("no answer".into()),
     };
     link.up();
     link.replayed();
-    let mut silent = pin!(until_silent(address, false, &options));
+    let mut silent = pin!(until_silent(&peer, false, &options));
     let events = link.events.clone();
     loop {
         let blocked = !link.pending.is_empty();

@@ -2,12 +2,14 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt as _;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -62,7 +64,7 @@ impl Link {
         loop {
             let started = Instant::now();
             let end = match self.endpoint {
-                Endpoint::Tcp { .. } => zmq::connect_and_serve(&mut self).await,
+                Endpoint::Tcp { .. } | Endpoint::Ipc { .. } => zmq::connect_and_serve(&mut self).await,
                 Endpoint::Http { .. } => http::connect_and_serve(&mut self).await,
             };
             let was_up = *self.status.borrow() != Status::Down;
@@ -205,24 +207,59 @@ impl Command {
     }
 }
 
+/// Where a link's connections go.
+#[derive(Debug, Clone)]
+pub(super) enum Peer {
+    /// One of the addresses of a name.
+    Tcp(SocketAddr),
+    Ipc(PathBuf),
+}
+
+impl Peer {
+    /// The peers of an endpoint: a name may have several addresses.
+    async fn of(endpoint: &Endpoint) -> std::io::Result<Vec<Self>> {
+        match endpoint {
+            Endpoint::Ipc { path } => Ok(vec![Self::Ipc(path.into())]),
+            Endpoint::Tcp { host, port } | Endpoint::Http { host, port, .. } => {
+                Ok(tokio::net::lookup_host((host.as_str(), *port)).await?.map(Self::Tcp).collect())
+            }
+        }
+    }
+}
+
 /// Ends when the peer no longer answers new connections: twice in a row.
-pub(super) async fn until_silent(address: std::net::SocketAddr, greets: bool, options: &PublisherOptions) {
+pub(super) async fn until_silent(peer: &Peer, greets: bool, options: &PublisherOptions) {
     let mut failures = 0;
     while failures < 2 {
         sleep(options.probe_interval).await;
-        let probe = timeout(options.probe_timeout, probe(address, greets)).await;
+        let probe = timeout(options.probe_timeout, probe_one(peer, greets)).await;
         failures = if matches!(probe, Ok(Ok(_))) { 0 } else { failures + 1 };
     }
 }
 
-/// Connects once and says where to. `greets`: waits for the first byte, which a ZeroMQ peer sends unasked.
-pub(super) async fn probe(
-    address: impl tokio::net::ToSocketAddrs,
-    greets: bool,
-) -> std::io::Result<std::net::SocketAddr> {
-    let mut stream = TcpStream::connect(address).await?;
+/// Connects once and says where to: the first address that takes the connection. `greets`: waits for the first byte,
+/// which a ZeroMQ peer sends unasked.
+pub(super) async fn probe(endpoint: &Endpoint, greets: bool) -> std::io::Result<Peer> {
+    let mut error = std::io::Error::other("the name has no address");
+    for peer in Peer::of(endpoint).await? {
+        match probe_one(&peer, greets).await {
+            Ok(()) => return Ok(peer),
+            Err(failed) => error = failed,
+        }
+    }
+    Err(error)
+}
+
+async fn probe_one(peer: &Peer, greets: bool) -> std::io::Result<()> {
+    match peer {
+        Peer::Tcp(address) => greeting(TcpStream::connect(address).await?, greets).await,
+        Peer::Ipc(path) => greeting(UnixStream::connect(path).await?, greets).await,
+    }
+}
+
+async fn greeting(mut stream: impl AsyncRead + Unpin, greets: bool) -> std::io::Result<()> {
     if greets && stream.read_u8().await? != 0xff {
         return Err(std::io::Error::other("the peer does not speak ZeroMQ"));
     }
-    stream.peer_addr()
+    Ok(())
 }

@@ -5,7 +5,6 @@
 //! milliseconds. It is connected before the XPUB socket, so that a Pushpin which is restarted between the two is
 //! noticed. On a loss both sockets are given up.
 
-use std::net::SocketAddr;
 use std::pin::pin;
 
 use futures::channel::mpsc;
@@ -16,7 +15,7 @@ use zeromq::{
     PubSocket, Socket, SocketEvent, SocketOptions, SocketRecv as _, SocketSend as _, XPubSocket, ZmqMessage,
 };
 
-use super::link::{BEHIND, End, Link, probe, until_silent};
+use super::link::{BEHIND, End, Link, Peer, probe, until_silent};
 use super::{Command, PublisherOptions, SendError};
 use crate::endpoint::Endpoint;
 
@@ -33,12 +32,16 @@ struct Connected<S: Socket> {
 }
 
 impl<S: Socket> Connected<S> {
-    async fn new(address: SocketAddr, options: &PublisherOptions) -> Result<Self, String> {
+    async fn new(peer: &Peer, options: &PublisherOptions) -> Result<Self, String> {
         let mut socket_options = SocketOptions::default();
         socket_options.connect_timeout(options.connect_timeout);
         let mut socket = S::with_options(socket_options);
         let mut monitor = socket.monitor();
-        socket.connect(&format!("tcp://{address}")).await.map_err(|error| error.to_string())?;
+        let address = match peer {
+            Peer::Tcp(address) => format!("tcp://{address}"),
+            Peer::Ipc(path) => format!("ipc://{}", path.display()),
+        };
+        socket.connect(&address).await.map_err(|error| error.to_string())?;
         match monitor.next().await {
             Some(SocketEvent::Connected(_, peer)) => Ok(Self { socket, monitor, peer }),
             other => Err(format!("unexpected event of the socket: {other:?}")),
@@ -69,33 +72,32 @@ pub(super) async fn connect_and_serve(link: &mut Link) -> End {
     match connection {
         None => End::Stopped,
         Some(Err(error)) => End::Lost(error),
-        Some(Ok((address, mut sentinel, mut xpub))) => serve(link, address, &mut sentinel, &mut xpub).await,
+        Some(Ok((peer, mut sentinel, mut xpub))) => serve(link, &peer, &mut sentinel, &mut xpub).await,
     }
 }
 
 async fn connect(
     endpoint: &Endpoint,
     options: &PublisherOptions,
-) -> Result<(SocketAddr, Connected<PubSocket>, Connected<XPubSocket>), String> {
+) -> Result<(Peer, Connected<PubSocket>, Connected<XPubSocket>), String> {
     let work = async {
         // A name may have several addresses: all sockets of a link must go to the same one.
-        let address =
-            probe((endpoint.host(), endpoint.port()), true).await.map_err(|error| error.to_string())?;
-        let sentinel = Connected::new(address, options).await?;
-        let xpub = Connected::new(address, options).await?;
-        Ok((address, sentinel, xpub))
+        let peer = probe(endpoint, true).await.map_err(|error| error.to_string())?;
+        let sentinel = Connected::new(&peer, options).await?;
+        let xpub = Connected::new(&peer, options).await?;
+        Ok((peer, sentinel, xpub))
     };
     timeout(options.connect_timeout, work).await.map_err(|_| "no answer".to_owned())?
 }
 
 async fn serve(
     link: &mut Link,
-    address: SocketAddr,
+    peer: &Peer,
     sentinel: &mut Connected<PubSocket>,
     xpub: &mut Connected<XPubSocket>,
 ) -> End {
     let options = link.options.clone();
-    let mut silent = pin!(until_silent(address, true, &options));
+    let mut silent = pin!(until_silent(peer, true, &options));
     let mut replaying = true;
     let replay_limit = Instant::now() + options.replay_silence * REPLAY_LIMIT;
     let mut replay_end = pin!(sleep_until(Instant::now() + options.replay_silence));

@@ -71,6 +71,12 @@ pub async fn pushpin() -> Pushpin {
     Pushpin::start(std::slice::from_ref(&address), &address).await.unwrap()
 }
 
+/// The same; `by_socket`: publishers connect by a Unix socket.
+pub async fn pushpin_with(by_socket: bool) -> Pushpin {
+    let (address, _) = origin().await;
+    Pushpin::start_with(std::slice::from_ref(&address), &address, by_socket).await.unwrap()
+}
+
 #[derive(Clone)]
 pub struct Http(Client<HttpConnector, Empty<Bytes>>);
 

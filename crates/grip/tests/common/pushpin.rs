@@ -43,6 +43,7 @@ const READY_HOST: &str = "ready.invalid";
 pub struct Pushpin {
     folder: TempDir,
     ports: Ports,
+    by_socket: bool,
     process: Option<Child>,
 }
 
@@ -64,10 +65,18 @@ impl Pushpin {
     /// # Errors
     /// The program is missing, or was not ready within 20 s; the error has the end of its logs.
     pub async fn start(backends: &[String], gateway: &str) -> Result<Self> {
+        Self::start_with(backends, gateway, false).await
+    }
+
+    /// The same; `by_socket`: publishers connect by a Unix socket in its folder.
+    ///
+    /// # Errors
+    /// As for [`Pushpin::start`].
+    pub async fn start_with(backends: &[String], gateway: &str, by_socket: bool) -> Result<Self> {
         let mut attempts = 3;
         loop {
             attempts -= 1;
-            match Self::try_start(backends, gateway).await {
+            match Self::try_start(backends, gateway, by_socket).await {
                 // Somebody else took one of the ports meanwhile.
                 Err(error) if attempts > 0 && error.kind() == ErrorKind::AddrInUse => {}
                 result => return result,
@@ -75,12 +84,12 @@ impl Pushpin {
         }
     }
 
-    async fn try_start(backends: &[String], gateway: &str) -> Result<Self> {
+    async fn try_start(backends: &[String], gateway: &str, by_socket: bool) -> Result<Self> {
         let [http, pull, publish, sub, command, stats, metrics] = free_ports()?;
         let ports = Ports { http, pull, publish, sub, command, stats, metrics };
         // Short, because the names of Unix sockets inside have a limit of 107 bytes.
         let folder = tempfile::Builder::new().prefix("pp").tempdir()?;
-        let mut pushpin = Self { folder, ports, process: None };
+        let mut pushpin = Self { folder, ports, by_socket, process: None };
         pushpin.write_file("pushpin.conf", &pushpin.fill(CONFIGURATION, backends, gateway)?)?;
         let routes = pushpin.fill(ROUTES, backends, gateway)?;
         pushpin.write_file("routes", &format!("{routes}\n{READY_HOST} test\n"))?;
@@ -97,7 +106,7 @@ impl Pushpin {
     /// Where publishers connect by ZeroMQ.
     #[must_use]
     pub fn endpoint(&self) -> Endpoint {
-        Endpoint::Tcp { host: Ipv4Addr::LOCALHOST.to_string(), port: self.ports.sub }
+        self.sub().parse().expect("it is one")
     }
 
     /// Where publishers post to.
@@ -211,8 +220,13 @@ impl Pushpin {
     /// than the buffers, which takes every way in both directions.
     async fn ready(&self) -> Result<()> {
         let Ports { pull, sub, metrics, .. } = self.ports;
-        for port in [metrics, pull, sub] {
+        for port in [metrics, pull] {
             TcpStream::connect(local(port)).await?;
+        }
+        if self.by_socket {
+            tokio::net::UnixStream::connect(self.path("run/sub")).await?;
+        } else {
+            TcpStream::connect(local(sub)).await?;
         }
         let mut stream = TcpStream::connect(self.http()).await?;
         let request = format!("GET /stream?channel=ready HTTP/1.1\r\nHost: {READY_HOST}\r\n\r\n");
@@ -257,6 +271,15 @@ impl Pushpin {
         Ok(count)
     }
 
+    /// Pushpin binds one address alone.
+    fn sub(&self) -> String {
+        if self.by_socket {
+            format!("ipc://{}", self.path("run/sub"))
+        } else {
+            format!("tcp://{}", local(self.ports.sub))
+        }
+    }
+
     fn path(&self, name: &str) -> String {
         self.folder.path().join(name).display().to_string()
     }
@@ -266,13 +289,13 @@ impl Pushpin {
     }
 
     fn fill(&self, template: &str, backends: &[String], gateway: &str) -> Result<String> {
-        let Ports { http, pull, publish, sub, command, stats, metrics } = self.ports;
+        let Ports { http, pull, publish, command, stats, metrics, .. } = self.ports;
         let own = [
             ("PUSHPIN_RUN", self.path("run")),
             ("PUSHPIN_LOG", self.path("log")),
             ("PUSHPIN_HTTP", format!("127.0.0.1:{http}")),
             ("PUSHPIN_PULL", format!("tcp://127.0.0.1:{pull}")),
-            ("PUSHPIN_SUB", format!("tcp://127.0.0.1:{sub}")),
+            ("PUSHPIN_SUB", self.sub()),
             ("PUSHPIN_PUBLISH_PORT", publish.to_string()),
             ("PUSHPIN_COMMAND", format!("tcp://127.0.0.1:{command}")),
             ("PUSHPIN_STATS", format!("tcp://127.0.0.1:{stats}")),
