@@ -1,10 +1,11 @@
 //! Health checks: is a part ready?
 
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 /// How long one check may take.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -17,12 +18,12 @@ const MAX_DEGRADED: usize = 8;
 /// What shows that a part is ready.
 #[derive(Debug, Clone)]
 pub enum Probe {
-    /// All of these addresses accept a connection.
-    Tcp(Vec<String>),
+    /// All of these accept a connection: addresses, and paths of Unix sockets.
+    Open(Vec<String>),
     /// A GET of this URL is answered with 200. What a JSON body lists under `degraded` can't be done now.
     Http(String),
-    /// A Redis at this address answers `PING` (it does not while it loads its data).
-    Redis(String),
+    /// The Redis at this Unix socket answers `PING` (it does not while it loads its data).
+    Redis(PathBuf),
 }
 
 impl Probe {
@@ -33,15 +34,20 @@ impl Probe {
     pub async fn check(&self) -> Result<Vec<String>, String> {
         let check = async {
             match self {
-                Self::Tcp(addresses) => {
+                Self::Open(addresses) => {
                     for address in addresses {
-                        TcpStream::connect(address).await.map_err(|e| format!("{address}: {e}"))?;
+                        let connected = if address.starts_with('/') {
+                            UnixStream::connect(address).await.map(drop)
+                        } else {
+                            TcpStream::connect(address).await.map(drop)
+                        };
+                        connected.map_err(|e| format!("{address}: {e}"))?;
                     }
                     Ok(Vec::new())
                 }
                 Self::Http(url) => http(url).await,
-                Self::Redis(address) => {
-                    redis(address).await.map(|()| Vec::new()).map_err(|e| format!("{address}: {e}"))
+                Self::Redis(socket) => {
+                    redis(socket).await.map(|()| Vec::new()).map_err(|e| format!("{}: {e}", socket.display()))
                 }
             }
         };
@@ -110,8 +116,8 @@ fn short(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(240).collect()
 }
 
-async fn redis(address: &str) -> std::io::Result<()> {
-    let mut stream = TcpStream::connect(address).await?;
+async fn redis(socket: &Path) -> std::io::Result<()> {
+    let mut stream = UnixStream::connect(socket).await?;
     stream.write_all(b"PING\r\n").await?;
     let mut answer = [0_u8; 7];
     stream.read_exact(&mut answer).await?;
@@ -171,15 +177,29 @@ mod tests {
 
     #[tokio::test]
     async fn redis_must_have_loaded() {
-        let ok = answering(b"+PONG\r\n").await;
-        Probe::Redis(ok).check().await.unwrap();
-        let loading = answering(b"-LOADING Redis is loading\r\n").await;
-        assert!(Probe::Redis(loading).check().await.is_err());
+        let folder = std::env::temp_dir().join(format!("asgard-health-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        for (name, answer, ready) in
+            [("ok", &b"+PONG\r\n"[..], true), ("loading", b"-LOADING Redis is loading\r\n", false)]
+        {
+            let socket = folder.join(name);
+            let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+            tokio::spawn(async move {
+                while let Ok((mut stream, _)) = listener.accept().await {
+                    let _ = stream.read(&mut [0; 64]).await;
+                    let _ = stream.write_all(answer).await;
+                }
+            });
+            Probe::Open(vec![socket.display().to_string()]).check().await.unwrap();
+            assert_eq!(Probe::Redis(socket).check().await.is_ok(), ready, "{name}");
+        }
+        assert!(Probe::Redis(folder.join("none")).check().await.is_err());
+        std::fs::remove_dir_all(folder).unwrap();
     }
 
     #[tokio::test]
     async fn a_closed_port_is_not_ready() {
         let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
-        assert!(Probe::Tcp(vec![closed]).check().await.is_err());
+        assert!(Probe::Open(vec![closed]).check().await.is_err());
     }
 }

@@ -1,13 +1,14 @@
 //! Where things are: the repository, the state folder, the shared cache.
 
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::problem::{Problem, Result};
 
-/// Longest folder that still leaves room for a socket's name: an address of a unix socket has 108 bytes.
-const MAX_SOCKET_FOLDER: usize = 80;
+/// Longest folder that still leaves room for a socket's name (Pushpin's have up to 35 bytes): an address of a unix
+/// socket has 108 bytes.
+const MAX_SOCKET_FOLDER: usize = 64;
 
 /// The folders that the command works with.
 #[derive(Debug, Clone)]
@@ -92,16 +93,69 @@ impl Paths {
         self.home.join("data")
     }
 
-    /// The control socket of the supervisor. A state folder with a long name gets a short place under `/tmp`.
+    /// The folder of all sockets: the run folder. Where that has a long name, or one that some program would read
+    /// otherwise (a comma, a space), a short place under the system's temporary folder.
+    #[must_use]
+    pub fn sockets(&self) -> PathBuf {
+        let run = self.run();
+        let bytes = run.as_os_str().as_encoded_bytes();
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-".contains(byte);
+        if bytes.len() <= MAX_SOCKET_FOLDER && bytes.iter().all(plain) {
+            return run;
+        }
+        std::env::temp_dir().join(format!("asgard-{}-{}", nix::unistd::getuid(), short_hash(bytes)))
+    }
+
+    /// The control socket of the supervisor.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
-        let run = self.run();
-        if run.as_os_str().len() <= MAX_SOCKET_FOLDER {
-            return run.join("control.sock");
+        self.sockets().join("control.sock")
+    }
+
+    /// The socket of Redis.
+    #[must_use]
+    pub fn redis(&self) -> PathBuf {
+        self.sockets().join("redis.sock")
+    }
+
+    /// The folder of Pushpin's sockets.
+    #[must_use]
+    pub fn pushpin(&self) -> PathBuf {
+        self.sockets().join("pushpin")
+    }
+
+    /// Makes the run folder and the folder of the sockets.
+    ///
+    /// # Errors
+    /// When they can't be made, or the latter is there and open to others: whoever reaches the sockets reads and
+    /// forges all streams.
+    pub fn make_run(&self) -> Result<()> {
+        private_dir(&self.run())?;
+        let sockets = self.sockets();
+        private_dir(&sockets)?;
+        if self.owns_sockets() {
+            return Ok(());
         }
-        let uid = nix::unistd::getuid();
-        std::env::temp_dir()
-            .join(format!("asgard-{uid}-{}.sock", short_hash(run.as_os_str().as_encoded_bytes())))
+        Err(Problem::new(format!("{} belongs to somebody else, or is open to others", self.shown(&sockets)))
+            .mend("remove it, or set ASGARD_HOME to a folder with a short name"))
+    }
+
+    /// Whether the folder of the sockets is there, and this user's alone.
+    #[must_use]
+    pub fn owns_sockets(&self) -> bool {
+        std::fs::symlink_metadata(self.sockets()).is_ok_and(|folder| {
+            folder.is_dir()
+                && folder.permissions().mode() & 0o077 == 0
+                && folder.uid() == nix::unistd::geteuid().as_raw()
+        })
+    }
+
+    /// Removes what belonged to a run. Logs and data stay.
+    pub fn clear_run(&self) {
+        let _ = std::fs::remove_dir_all(self.run());
+        if self.owns_sockets() {
+            let _ = std::fs::remove_dir_all(self.sockets());
+        }
     }
 
     /// Where cargo puts what it builds.
@@ -198,7 +252,31 @@ mod tests {
     fn a_long_state_folder_gets_a_short_socket() {
         let paths = Paths { root: "/r".into(), home: "/h".into(), cache: "/c".into() };
         assert_eq!(paths.socket(), Path::new("/h/run/control.sock"));
-        let long = paths.with_home(PathBuf::from(format!("/{}", "x".repeat(120))));
-        assert!(long.socket().as_os_str().len() < 100);
+        assert_eq!(paths.redis(), Path::new("/h/run/redis.sock"));
+        for odd in [format!("/{}", "x".repeat(120)), "/a,b".into(), "/a b".into(), "/a%20".into()] {
+            let odd = paths.clone().with_home(PathBuf::from(odd));
+            let socket = odd.pushpin().join("pushpin-condure-out-stream");
+            assert!(socket.starts_with(std::env::temp_dir()) && socket.as_os_str().len() < 100, "{socket:?}");
+        }
+    }
+
+    #[test]
+    fn a_socket_folder_that_others_can_enter_is_refused() {
+        let long = std::env::temp_dir().join(format!("asgard-{}-{}", "x".repeat(80), std::process::id()));
+        let paths = Paths { root: "/r".into(), cache: "/c".into(), home: long.clone() };
+        paths.make_run().unwrap();
+        let sockets = paths.sockets();
+        assert_eq!(std::fs::metadata(&sockets).unwrap().permissions().mode() & 0o777, 0o700);
+        std::fs::set_permissions(&sockets, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let problem = paths.make_run().unwrap_err().to_string();
+        assert!(problem.contains("open to others"), "{problem}");
+        std::fs::remove_dir(&sockets).unwrap();
+        std::os::unix::fs::symlink("/", &sockets).unwrap();
+        assert!(!paths.owns_sockets() && paths.make_run().is_err());
+        std::fs::remove_file(&sockets).unwrap();
+        paths.make_run().unwrap();
+        paths.clear_run();
+        assert!(!sockets.exists());
+        std::fs::remove_dir_all(long).unwrap();
     }
 }

@@ -15,24 +15,12 @@ pub struct Ports {
     pub gateway: u16,
     /// Pushpin for clients (hermod road).
     pub pushpin: u16,
-    /// Pushpin's PULL socket.
-    pub pushpin_pull: u16,
-    /// Pushpin's HTTP publish.
-    pub pushpin_http: u16,
-    /// Pushpin's SUB socket, to which publishers connect.
-    pub pushpin_sub: u16,
-    /// Pushpin's commands.
-    pub pushpin_command: u16,
-    /// Pushpin's statistics.
-    pub pushpin_stats: u16,
     /// Pushpin's counters for Prometheus.
     pub pushpin_metrics: u16,
     /// Keycloak.
     pub keycloak: u16,
     /// Keycloak's health checks.
     pub keycloak_management: u16,
-    /// Redis.
-    pub redis: u16,
     /// MCP Inspector's page.
     pub inspector: u16,
     /// MCP Inspector's sandbox for a server's own pages.
@@ -48,6 +36,30 @@ pub struct Ports {
     /// The first backend's admin API; the others follow. 0, as in files from before it: there is none.
     #[serde(default)]
     pub admin: u16,
+    // Of files from before these were sockets in the run folder: read, and of no use.
+    #[serde(default, skip_serializing)]
+    pushpin_pull: Former,
+    #[serde(default, skip_serializing)]
+    pushpin_http: Former,
+    #[serde(default, skip_serializing)]
+    pushpin_sub: Former,
+    #[serde(default, skip_serializing)]
+    pushpin_command: Former,
+    #[serde(default, skip_serializing)]
+    pushpin_stats: Former,
+    #[serde(default, skip_serializing)]
+    redis: Former,
+}
+
+/// A port that is one no longer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "u16")]
+struct Former;
+
+impl From<u16> for Former {
+    fn from(_: u16) -> Self {
+        Self
+    }
 }
 
 impl Default for Ports {
@@ -55,15 +67,9 @@ impl Default for Ports {
         Self {
             gateway: 8000,
             pushpin: 7999,
-            pushpin_pull: 5560,
-            pushpin_http: 5561,
-            pushpin_sub: 5562,
-            pushpin_command: 5563,
-            pushpin_stats: 5564,
             pushpin_metrics: 5565,
             keycloak: 8080,
             keycloak_management: 9000,
-            redis: 6380,
             inspector: 6274,
             inspector_sandbox: 6275,
             inspector_apps: 6278,
@@ -71,6 +77,7 @@ impl Default for Ports {
             backend: 8081,
             worker: 8091,
             admin: 8181,
+            ..Self::NONE
         }
     }
 }
@@ -79,21 +86,36 @@ impl Default for Ports {
 pub const BLOCK: u16 = 50;
 
 impl Ports {
+    const NONE: Self = Self {
+        gateway: 0,
+        pushpin: 0,
+        pushpin_metrics: 0,
+        keycloak: 0,
+        keycloak_management: 0,
+        inspector: 0,
+        inspector_sandbox: 0,
+        inspector_apps: 0,
+        kong_status: 0,
+        backend: 0,
+        worker: 0,
+        admin: 0,
+        pushpin_pull: Former,
+        pushpin_http: Former,
+        pushpin_sub: Former,
+        pushpin_command: Former,
+        pushpin_stats: Former,
+        redis: Former,
+    };
+
     /// A block of [`BLOCK`] ports from `base` on.
     #[must_use]
     pub fn from_base(base: u16) -> Self {
         Self {
             gateway: base,
             pushpin: base.saturating_add(1),
-            pushpin_pull: base.saturating_add(2),
-            pushpin_http: base.saturating_add(3),
-            pushpin_sub: base.saturating_add(4),
-            pushpin_command: base.saturating_add(9),
-            pushpin_stats: base.saturating_add(5),
             pushpin_metrics: base.saturating_add(14),
             keycloak: base.saturating_add(6),
             keycloak_management: base.saturating_add(7),
-            redis: base.saturating_add(8),
             inspector: base.saturating_add(10),
             inspector_sandbox: base.saturating_add(11),
             inspector_apps: base.saturating_add(12),
@@ -101,6 +123,7 @@ impl Ports {
             backend: base.saturating_add(20),
             worker: base.saturating_add(30),
             admin: base.saturating_add(40),
+            ..Self::NONE
         }
     }
 
@@ -136,15 +159,9 @@ impl Ports {
         let mut all: Vec<(String, u16)> = [
             ("gateway", self.gateway),
             ("pushpin", self.pushpin),
-            ("pushpin_pull", self.pushpin_pull),
-            ("pushpin_http", self.pushpin_http),
-            ("pushpin_sub", self.pushpin_sub),
-            ("pushpin_command", self.pushpin_command),
-            ("pushpin_stats", self.pushpin_stats),
             ("pushpin_metrics", self.pushpin_metrics),
             ("keycloak", self.keycloak),
             ("keycloak_management", self.keycloak_management),
-            ("redis", self.redis),
             ("inspector", self.inspector),
             ("inspector_sandbox", self.inspector_sandbox),
             ("inspector_apps", self.inspector_apps),

@@ -3,10 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that fails, panics")]
 
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use asgard::paths::Paths;
 use asgard::ports::{LOOPBACK, is_free};
 use asgard::process;
 use asgard::supervisor::part::PartStatus;
@@ -46,6 +49,24 @@ impl Home {
 
     fn part(&self, name: &str) -> PartStatus {
         self.parts().into_iter().find(|part| part.name == name).unwrap()
+    }
+
+    fn paths(&self) -> Paths {
+        Paths { root: "/".into(), cache: "/".into(), home: self.0.clone() }
+    }
+
+    /// Ports at which something of it listens.
+    fn listening(&self) -> Vec<u16> {
+        let ours = self.processes();
+        let free = |port: &u16| asgard::ports::holder(*port).is_none_or(|holder| !ours.contains(&holder.pid));
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap()
+            + &std::fs::read_to_string("/proc/net/tcp6").unwrap();
+        let local = table.lines().filter(|line| line.split_whitespace().nth(3) == Some("0A"));
+        let ports = local.filter_map(|line| {
+            let (_, port) = line.split_whitespace().nth(1)?.rsplit_once(':')?;
+            u16::from_str_radix(port, 16).ok()
+        });
+        ports.filter(|port| !free(port)).collect()
     }
 
     fn log(&self, name: &str) -> String {
@@ -105,6 +126,18 @@ fn a_stack_starts_restarts_its_parts_and_leaves_nothing() {
     let before = home.parts();
     assert_eq!(before.iter().map(|part| part.name.as_str()).collect::<Vec<_>>(), ["redis", "pushpin"]);
     assert!(before.iter().all(|part| part.ready && part.pid.is_some()));
+    // Whoever reaches them reads and forges all streams: nobody does but this user.
+    let run = home.0.join("run");
+    assert_eq!(std::fs::metadata(&run).unwrap().permissions().mode() & 0o777, 0o700);
+    for socket in ["redis.sock", "pushpin/sub", "pushpin/pull", "pushpin/command", "pushpin/stats"] {
+        UnixStream::connect(run.join(socket)).unwrap_or_else(|error| panic!("{socket}: {error}"));
+    }
+    let mut listening = home.listening();
+    listening.sort_unstable();
+    let ports = asgard::state::State::existing(&home.paths()).unwrap().ports;
+    let mut expected = vec![ports.pushpin, ports.pushpin_metrics];
+    expected.sort_unstable();
+    assert_eq!(listening, expected, "clients and counters alone");
 
     // A second start is told that the first still runs.
     let again = home.run(&["up", "--native", "--no-build", "--only", "redis"]);
@@ -125,20 +158,20 @@ fn a_stack_starts_restarts_its_parts_and_leaves_nothing() {
     // Stopped and started by order.
     assert!(home.run(&["stop", "redis"]).status.success());
     let redis = home.part("redis");
-    assert!(!redis.ready && redis.pid.is_none() && is_free(LOOPBACK, port(&redis)));
+    assert!(!redis.ready && redis.pid.is_none() && UnixStream::connect(&redis.address).is_err());
     assert_eq!(home.run(&["status"]).status.code(), Some(1));
     assert!(home.run(&["start", "redis"]).status.success());
     wait_for("redis", || home.part("redis").ready);
     assert!(text(&home.run(&["stop", "nothing"])).contains("The parts are redis, pushpin"));
 
     // Logs are there by name.
-    assert!(text(&home.run(&["logs", "redis"])).contains("Ready to accept connections"));
+    assert!(text(&home.run(&["logs", "redis"])).contains("ready to accept connections at"));
     assert!(text(&home.run(&["logs", "nothing"])).contains("there is no log"));
 
-    let ports: Vec<u16> = home.parts().iter().map(port).collect();
+    let port = port(&home.part("pushpin"));
     assert!(home.run(&["down"]).status.success());
     assert_eq!(home.processes(), Vec::<u32>::new());
-    assert!(ports.into_iter().all(|port| is_free(LOOPBACK, port)));
+    assert!(is_free(LOOPBACK, port));
     assert!(!home.0.join("run").exists());
     assert!(home.0.join("logs/redis.log").exists(), "logs stay");
 }
@@ -195,12 +228,16 @@ fn a_taken_port_is_named_with_its_holder() {
     let state = std::fs::read_to_string(&file).unwrap();
     let mended: Vec<String> = state
         .lines()
-        .map(|line| if line.starts_with("redis = ") { format!("redis = {taken}") } else { line.to_owned() })
+        .map(
+            |line| {
+                if line.starts_with("pushpin = ") { format!("pushpin = {taken}") } else { line.to_owned() }
+            },
+        )
         .collect();
     std::fs::write(&file, mended.join("\n")).unwrap();
     let up = home.run(&["up", "-d", "--native", "--no-build", "--only", "redis,pushpin"]);
     assert!(!up.status.success());
-    let expected = format!("port {taken} (redis) is taken by pid {}", std::process::id());
+    let expected = format!("port {taken} (pushpin) is taken by pid {}", std::process::id());
     assert!(text(&up).contains(&expected), "{}", text(&up));
     assert_eq!(text(&up).trim().lines().count(), 1, "one line: {}", text(&up));
     // The ports of a stack are chosen once.

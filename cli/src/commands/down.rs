@@ -31,7 +31,7 @@ pub async fn run(paths: &Paths) -> Result<ExitCode> {
     }
     // What a supervisor that was killed has left.
     Supervisor::clear_leftovers(paths);
-    let _ = std::fs::remove_dir_all(paths.run());
+    paths.clear_run();
     say(if asked { "stopped" } else { "nothing was running" });
     Ok(ExitCode::SUCCESS)
 }

@@ -9,7 +9,7 @@ use super::{summary, up};
 use crate::args::Up;
 use crate::install::{Needs, Tools};
 use crate::parts::{Plan, keycloak};
-use crate::paths::{Paths, private_dir};
+use crate::paths::Paths;
 use crate::problem::{Problem, Result};
 use crate::process::Identity;
 use crate::state::State;
@@ -50,10 +50,10 @@ async fn run(plan: &Plan, parent: Option<u32>, when_ready: impl FnOnce()) -> Res
     let paths = &plan.paths;
     let lock = Lock::take(paths)?;
     Supervisor::clear_leftovers(paths);
-    clear_run(paths);
-    private_dir(&paths.run())?;
+    paths.clear_run();
+    paths.make_run()?;
     let outcome = supervise(plan, parent, when_ready).await;
-    clear_run(paths);
+    paths.clear_run();
     drop(lock);
     outcome.map(|()| ExitCode::SUCCESS)
 }
@@ -142,10 +142,4 @@ async fn end_of(parent: Option<u32>) {
     while parent.is_alive() {
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
-}
-
-/// Removes what belonged to a run. Logs and data stay.
-fn clear_run(paths: &Paths) {
-    let _ = std::fs::remove_dir_all(paths.run());
-    let _ = std::fs::remove_file(paths.socket());
 }

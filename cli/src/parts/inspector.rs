@@ -59,7 +59,7 @@ pub(super) fn part(plan: &Plan) -> Result<PartSpec> {
         folder,
         stale: Vec::new(),
         after: Vec::new(),
-        probe: Probe::Tcp(vec![address]),
+        probe: Probe::Open(vec![address]),
         start_timeout: Duration::from_secs(60),
         stop_timeout: Duration::from_secs(2),
         orphan_signal: Signal::SIGTERM,

@@ -78,6 +78,11 @@ impl Plan {
         format!("127.0.0.1:{port}")
     }
 
+    /// Where publishers reach Pushpin.
+    fn publish_address(&self) -> String {
+        format!("ipc://{}", self.paths.pushpin().join("sub").display())
+    }
+
     fn backend_addresses(&self) -> Vec<String> {
         (0..self.size.backends).map(|i| Self::local(self.state.ports.backend.saturating_add(i))).collect()
     }
@@ -88,10 +93,9 @@ impl Plan {
         kind: Kind,
         own: impl IntoIterator<Item = (&'static str, String)>,
     ) -> BTreeMap<String, String> {
-        let ports = &self.state.ports;
         let mut env: BTreeMap<String, String> = [
-            ("ASGARD_REDIS_URL", format!("redis://{}", Self::local(ports.redis))),
-            ("ASGARD_PUSHPINS", format!("tcp://{}", Self::local(ports.pushpin_sub))),
+            ("ASGARD_REDIS_URL", format!("redis+unix://{}", self.paths.redis().display())),
+            ("ASGARD_PUSHPINS", self.publish_address()),
             ("ASGARD_BROADCAST_KEY", self.state.secrets.broadcast_key.clone()),
             // Loopback only: no proxy of the surroundings may get in between.
             ("NO_PROXY", "localhost,127.0.0.1".to_owned()),
@@ -175,7 +179,6 @@ impl Plan {
             "kong" => needs.wants(Kind::Gateway) && self.gateway == Gateway::Kong,
             "pushpin" => needs.wants(Kind::Pushpin),
             "keycloak" => needs.wants(Kind::Keycloak),
-            "redis" => needs.wants(Kind::Redis),
             "inspector" => needs.wants(Kind::Inspector),
             "backend" => needs.wants(Kind::Backend),
             _ => needs.wants(Kind::Worker),

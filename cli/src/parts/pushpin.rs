@@ -14,9 +14,10 @@ use crate::supervisor::part::{Kind, PartSpec};
 
 pub(super) fn part(plan: &Plan) -> Result<PartSpec> {
     let folder = plan.folder("pushpin")?;
-    let (run, log) = (folder.join("run"), plan.paths.logs().join("pushpin"));
+    let (run, log) = (plan.paths.pushpin(), plan.paths.logs().join("pushpin"));
     private_dir(&run)?;
     private_dir(&log)?;
+    let socket = |name: &str| format!("ipc://{}", run.join(name).display());
     let ports = &plan.state.ports;
     let gateway_host = if plan.state.listen == "0.0.0.0" { "127.0.0.1" } else { plan.state.listen.as_str() };
     let values: Values = [
@@ -24,12 +25,15 @@ pub(super) fn part(plan: &Plan) -> Result<PartSpec> {
         ("PUSHPIN_RUN", run.display().to_string()),
         ("PUSHPIN_LOG", log.display().to_string()),
         ("PUSHPIN_HTTP", format!("{}:{}", plan.state.listen, ports.pushpin)),
-        ("PUSHPIN_PULL", format!("tcp://{}", Plan::local(ports.pushpin_pull))),
-        ("PUSHPIN_SUB", format!("tcp://{}", Plan::local(ports.pushpin_sub))),
+        // Whoever reaches these reads and forges all streams: sockets in the private run folder.
+        ("PUSHPIN_PULL", socket("pull")),
+        ("PUSHPIN_SUB", plan.publish_address()),
+        ("PUSHPIN_COMMAND", socket("command")),
+        ("PUSHPIN_STATS", socket("stats")),
+        // Publishing over HTTP knows no sockets. None: nobody here needs it.
         ("PUSHPIN_PUBLISH_ADDRESS", "127.0.0.1".to_owned()),
-        ("PUSHPIN_PUBLISH_PORT", ports.pushpin_http.to_string()),
-        ("PUSHPIN_COMMAND", format!("tcp://{}", Plan::local(ports.pushpin_command))),
-        ("PUSHPIN_STATS", format!("tcp://{}", Plan::local(ports.pushpin_stats))),
+        ("PUSHPIN_PUBLISH_PORT", "-1".to_owned()),
+        // Counters alone.
         ("PUSHPIN_METRICS", Plan::local(ports.pushpin_metrics)),
         ("GRIP_ISS", "pushpin".to_owned()),
         ("GRIP_KEY_BASE64", plan.state.secrets.grip_key_standard()?),
@@ -51,10 +55,10 @@ pub(super) fn part(plan: &Plan) -> Result<PartSpec> {
         folder,
         stale: Vec::new(),
         after: Vec::new(),
-        probe: Probe::Tcp(vec![
-            Plan::local(ports.pushpin_sub),
+        probe: Probe::Open(vec![
+            run.join("sub").display().to_string(),
+            run.join("pull").display().to_string(),
             format!("{gateway_host}:{}", ports.pushpin),
-            Plan::local(ports.pushpin_http),
         ]),
         start_timeout: Duration::from_secs(60),
         stop_timeout: Duration::from_secs(5),

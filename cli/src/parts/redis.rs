@@ -1,4 +1,5 @@
-//! Redis (Mimir): queue, sessions, events. A store of its own on loopback, never the system's.
+//! Redis (Mimir): queue, sessions, events. A store of its own, never the system's: it listens at a socket in the private
+//! run folder, and at no port. Whoever reaches it reads and forges all streams.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,12 +13,15 @@ use crate::supervisor::part::{Kind, PartSpec};
 
 pub(super) fn part(plan: &Plan) -> Result<PartSpec> {
     let folder = plan.folder("redis")?;
-    let address = Plan::local(plan.state.ports.redis);
+    let socket = plan.paths.redis();
+    let address = socket.display().to_string();
     let args = [
-        "--bind",
-        "127.0.0.1",
         "--port",
-        &plan.state.ports.redis.to_string(),
+        "0",
+        "--unixsocket",
+        &address,
+        "--unixsocketperm",
+        "700",
         "--dir",
         &folder.display().to_string(),
         // Survives a kill of the process; the file goes with the stack.
@@ -29,8 +33,6 @@ pub(super) fn part(plan: &Plan) -> Result<PartSpec> {
         "",
         "--loglevel",
         "notice",
-        "--tcp-backlog",
-        "511",
     ];
     Ok(PartSpec {
         name: "redis".to_owned(),
@@ -42,7 +44,7 @@ pub(super) fn part(plan: &Plan) -> Result<PartSpec> {
         folder,
         stale: Vec::new(),
         after: Vec::new(),
-        probe: Probe::Redis(address),
+        probe: Probe::Redis(socket),
         start_timeout: Duration::from_secs(60),
         stop_timeout: Duration::from_secs(5),
         orphan_signal: Signal::SIGKILL,

@@ -82,6 +82,11 @@ fn all_parts_of_both_gateways_are_described() {
         let backend = &filled.parts[4];
         assert_eq!(backend.env["ASGARD_HANDOVER"], gateway.name());
         assert_eq!(backend.env["ASGARD_LISTEN"], "127.0.0.1:30020");
+        for odin in filled.parts.iter().filter(|part| matches!(part.kind, Kind::Backend | Kind::Worker)) {
+            let run = filled.plan.paths.run().display().to_string();
+            assert_eq!(odin.env["ASGARD_REDIS_URL"], format!("redis+unix://{run}/redis.sock"));
+            assert_eq!(odin.env["ASGARD_PUSHPINS"], format!("ipc://{run}/pushpin/sub"));
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::part::PartStatus;
-use crate::paths::{Paths, private_dir};
+use crate::paths::Paths;
 use crate::problem::{Problem, Result};
 
 /// Longest request or reply, in bytes.
@@ -58,7 +58,7 @@ impl Control {
     /// When the socket cannot be made.
     pub fn listen(paths: &Paths) -> Result<Self> {
         let path = paths.socket();
-        private_dir(&paths.run())?;
+        paths.make_run()?;
         let _ = std::fs::remove_file(&path);
         let listener = UnixListener::bind(&path).map_err(|e| Problem::io("listen on", &path, &e))?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
@@ -100,6 +100,9 @@ pub async fn answer(mut stream: UnixStream, reply: &Reply) {
 /// # Errors
 /// When it runs but does not answer, or answers with an error.
 pub async fn ask(paths: &Paths, request: &Request) -> Result<Option<Reply>> {
+    if !paths.owns_sockets() {
+        return Ok(None);
+    }
     let Ok(mut stream) = UnixStream::connect(paths.socket()).await else { return Ok(None) };
     let talk = async {
         let mut line = serde_json::to_vec(request).map_err(std::io::Error::other)?;

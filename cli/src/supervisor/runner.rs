@@ -328,7 +328,7 @@ mod tests {
             folder: folder.clone(),
             stale: vec![file.clone()],
             after: Vec::new(),
-            probe: Probe::Tcp(Vec::new()),
+            probe: Probe::Open(Vec::new()),
             start_timeout: Duration::from_secs(60),
             stop_timeout: Duration::from_secs(5),
             orphan_signal: Signal::SIGKILL,

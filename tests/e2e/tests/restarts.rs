@@ -39,7 +39,7 @@ async fn a_lost_pushpin_takes_no_node_out_of_service() {
         parts.retain(|part| matches!(part.kind, Kind::Backend | Kind::Worker));
         parts
     };
-    let named = format!("pushpin tcp://127.0.0.1:{}: the link to it is down", stack.state.ports.pushpin_sub);
+    let named = format!("pushpin ipc://{}/sub: the link to it is down", stack.paths.pushpin().display());
     e2e::stack::wait("every node says that it is degraded", SOON, async || {
         let nodes = nodes().await;
         let degraded = |part: &PartStatus| part.degraded.iter().any(|what| what.starts_with(&named));

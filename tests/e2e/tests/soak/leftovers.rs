@@ -20,7 +20,7 @@ pub(crate) async fn none(stack: &Stack, journal: &Journal) {
         waiting.values().all(|count| *count == Some(0)).then_some(())
     })
     .await;
-    let client = redis::Client::open(format!("redis://127.0.0.1:{}/", stack.state.ports.redis)).unwrap();
+    let client = redis::Client::open(format!("redis+unix://{}", stack.paths.redis().display())).unwrap();
     let mut redis = client.get_multiplexed_async_connection().await.unwrap();
     let mut seen = Vec::new();
     let begun = std::time::Instant::now();
