@@ -46,6 +46,20 @@ setting() {
 
 [ ! -e "$env_file" ] || [ -f "$env_file" ] || die "$env_file is there, and is no file"
 setting PUBLIC_URL http://localhost:8000
+printf '%s\n' "$PUBLIC_URL" | grep -Eqx 'https?://[a-z0-9]([a-z0-9._-]*[a-z0-9])?(:[0-9]{1,5})?' ||
+    die "$env_file: PUBLIC_URL must be scheme, host and port alone, in lower case: http://localhost:8000"
+case $PUBLIC_URL in http://*:80 | https://*:443) die "$env_file: PUBLIC_URL must not have the port that its scheme has anyway" ;; esac
+# Whether accounts that everybody knows may be where others can reach them.
+setting SAMPLE_USERS local
+public_host=$(printf '%s' "$PUBLIC_URL" | sed -E 's#^[a-z]+://([^:/]+).*#\1#')
+case $public_host,$SAMPLE_USERS in
+    localhost,* | *.localhost,* | *,anywhere) ;;
+    *)
+        printf '%s\n' "$public_host" | grep -Eqx '127(\.[0-9]{1,3}){3}' || die "$PUBLIC_URL is not this machine alone, and the sample users and the administrator have passwords that everybody
+  knows. Write SAMPLE_USERS=anywhere into $env_file to start all the same; then, before others can reach it, remove them and
+  the client asgard-cli in Keycloak, and change the administrator's password"
+        ;;
+esac
 # The organisations' own hosts: HOST=ORGANISATION, with commas between them.
 setting ORGANISATION_HOSTS org-1.localhost=org-1,org-2.localhost=org-2
 # More names, without port, under which clients may reach the gateway, with commas between them: host.docker.internal, say.
@@ -67,7 +81,7 @@ setting MCP_INSPECTOR_API_TOKEN "$(random | url_safe)"
 ASGARD_GRIP_KEY_BASE64=$(printf '%s' "$ASGARD_GRIP_KEY" | standard)
 export ASGARD_GRIP_KEY_BASE64
 
-names='PUBLIC_URL ORGANISATION_HOSTS ACCEPTED_HOSTS ASGARD_SUBNET ASGARD_PUSHPIN_IP KEYCLOAK_ADMIN_USER KEYCLOAK_ADMIN_PASSWORD ASGARD_ASSERTION_KEYS
+names='PUBLIC_URL SAMPLE_USERS ORGANISATION_HOSTS ACCEPTED_HOSTS ASGARD_SUBNET ASGARD_PUSHPIN_IP KEYCLOAK_ADMIN_USER KEYCLOAK_ADMIN_PASSWORD ASGARD_ASSERTION_KEYS
     ASGARD_SESSION_KEY ASGARD_STATE_KEY ASGARD_BROADCAST_KEY ASGARD_ADMIN_TOKEN ASGARD_GRIP_KEY ASGARD_GRIP_KEY_BASE64 GATEWAY_CLIENT_SECRET
     TESTS_CLIENT_SECRET MCP_INSPECTOR_API_TOKEN'
 {
@@ -128,7 +142,6 @@ own_host() { printf '%s' "$PUBLIC_URL" | sed -E "s#^([a-z]+://)[^:/]+#\\1$1#"; }
 ORG_1_URL=$(own_host org-1.localhost)
 ORG_2_URL=$(own_host org-2.localhost)
 export ORG_1_URL ORG_2_URL
-public_host=$(printf '%s' "$PUBLIC_URL" | sed -E 's#^[a-z]+://([^:/]+).*#\1#')
 
 # Names of hosts as Kong takes them (lower case, no address), names of organisations as crates/identity does.
 is_host() {
@@ -227,12 +240,8 @@ chmod 644 "$out"/kong/* "$out"/keycloak/* "$out"/inspector/*
 chmod 700 .asgard "$out"
 
 say "ready: secrets in $env_file, configuration in $out"
-case $PUBLIC_URL in
-    http://localhost:* | http://127.0.0.1:*) ;;
-    *)
-        [ "$KEYCLOAK_ADMIN_PASSWORD" != adminpassword ] ||
-            say "WARNING: $PUBLIC_URL is not this machine alone, and Keycloak's admin has the sample password."
-        ;;
+case $SAMPLE_USERS in
+    anywhere) say "WARNING: the sample users are there, wherever $PUBLIC_URL can be reached from; SAMPLE_USERS=anywhere says so." ;;
 esac
 say 'next:  docker compose up --build -d'
 say "then:  $PUBLIC_URL/heimdall/  ($KEYCLOAK_ADMIN_USER), http://localhost:6274/?MCP_INSPECTOR_API_TOKEN=… (the token is in $env_file)"

@@ -40,6 +40,10 @@ pub struct State {
     /// `*` accepts all. At most [`MAX_ACCEPTED`].
     #[serde(default)]
     pub accepted_hosts: Vec<String>,
+    /// Whether the sample users, the password client `asgard-cli` and the administrator's sample password are there although
+    /// others can reach the stack (`true`), or never (`false`). Not said: on a loopback address alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample_users: Option<bool>,
     /// Ports on that address and on 127.0.0.1.
     pub ports: Ports,
     /// How many of each, unless the command line says otherwise.
@@ -179,7 +183,7 @@ impl Secrets {
             tests_client: random_key(),
             gateway_client: random_key(),
             admin_user: "admin".to_owned(),
-            admin_password: "adminpassword".to_owned(),
+            admin_password: SAMPLE_PASSWORD.to_owned(),
         }
     }
 
@@ -215,6 +219,7 @@ impl State {
             public_url: format!("http://localhost:{}", ports.gateway),
             listen: "127.0.0.1".to_owned(),
             accepted_hosts: Vec::new(),
+            sample_users: None,
             ports,
             size: Size { backends: 2, workers: 2 },
             versions: Versions::default(),
@@ -277,10 +282,14 @@ impl State {
         let url = reqwest::Url::parse(&self.public_url).map_err(|e| {
             Problem::new(format!("public_url: {e}")).mend("write it like http://localhost:8000")
         })?;
-        if !matches!(url.scheme(), "http" | "https") || self.public_url.ends_with('/') || url.path() != "/" {
+        // Resources and issuers are made of it, and compared letter by letter.
+        let origin = url.origin().ascii_serialization();
+        if !matches!(url.scheme(), "http" | "https") || origin != self.public_url {
             return Err(Problem::new(
-                "public_url must be scheme, host and port alone, without a slash at its end",
-            ));
+                "public_url must be scheme, host and port alone, in lower case, without a slash at its end and without the \
+                 port that the scheme has anyway",
+            )
+            .mend(format!("write {origin}")));
         }
         self.listen.parse::<std::net::IpAddr>().map_err(|_| Problem::new("listen must be an IP address"))?;
         self.check_accepted()?;
@@ -370,13 +379,47 @@ impl State {
     pub fn is_loopback(&self) -> bool {
         let host = reqwest::Url::parse(&self.public_url).ok().and_then(|u| u.host_str().map(str::to_owned));
         let named_loopback = match host.as_deref() {
-            Some("localhost") => true,
+            // RFC 6761, section 6.3.
+            Some(host) if host == "localhost" || host.ends_with(".localhost") => true,
             Some(host) => {
                 host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
             }
             None => false,
         };
         named_loopback && self.listen.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    }
+}
+
+/// The administrator's password of the sample setup.
+pub const SAMPLE_PASSWORD: &str = "adminpassword";
+
+impl State {
+    /// Refuses accounts that everybody knows where others can reach the stack.
+    ///
+    /// # Errors
+    /// Which they are, and what to do.
+    pub fn check_samples(&self) -> Result<()> {
+        if self.is_loopback() || self.sample_users == Some(true) {
+            return Ok(());
+        }
+        let reached =
+            format!("others can reach this stack (public_url {}, listen {})", self.public_url, self.listen);
+        if self.sample_users.is_none() {
+            return Err(Problem::new(format!(
+                "{reached}, and the sample users thor, hel, freya and surt have their names as passwords"
+            ))
+            .mend(
+                "write sample_users = false into the state file, and the realm is made without them; or true, to have them \
+                 all the same",
+            ));
+        }
+        if self.secrets.admin_password == SAMPLE_PASSWORD {
+            return Err(Problem::new(format!(
+                "{reached}, and Keycloak's administrator has the sample password"
+            ))
+            .mend("write another admin_password into the state file"));
+        }
+        Ok(())
     }
 }
 
@@ -475,6 +518,13 @@ mod tests {
             ("backends = 2", "backends = 0", "backends must be 1"),
             ("keycloak = 8080", "keycloak = 8000", "8000"),
             ("http://localhost:8000", "http://localhost:8000/", "public_url"),
+            ("http://localhost:8000", "http://user@localhost:8000", "Write http://localhost:8000"),
+            ("http://localhost:8000", "http://localhost:8000?a", "Write http://localhost:8000"),
+            ("http://localhost:8000", "http://localhost:8000#a", "public_url"),
+            ("http://localhost:8000", "http://Localhost:8000", "public_url"),
+            ("http://localhost:8000", "http://localhost:80", "Write http://localhost"),
+            ("http://localhost:8000", "http:localhost:8000", "public_url"),
+            ("http://localhost:8000", "ftp://localhost", "public_url"),
             (state.secrets.grip_key.as_str(), "AAAA", "shorter"),
             (state.secrets.grip_key.as_str(), "%%%", "base64url"),
         ] {
@@ -518,12 +568,37 @@ mod tests {
     fn loopback_is_judged_by_name_and_by_address() {
         let mut state = State::new(Ports::default());
         assert!(state.is_loopback());
-        state.public_url = "http://[::1]:8000".into();
-        assert!(state.is_loopback());
+        for here in ["http://[::1]:8000", "http://asgard.localhost:8000", "http://127.0.0.2"] {
+            state.public_url = here.into();
+            assert!(state.is_loopback() && state.check_samples().is_ok(), "{here}");
+        }
         state.listen = "0.0.0.0".into();
         assert!(!state.is_loopback());
         state.listen = "127.0.0.1".into();
-        state.public_url = "https://mcp.example.org".into();
-        assert!(!state.is_loopback());
+        for elsewhere in ["https://mcp.example.org", "http://notlocalhost", "http://localhost.example"] {
+            state.public_url = elsewhere.into();
+            assert!(!state.is_loopback(), "{elsewhere}");
+        }
+    }
+
+    #[test]
+    fn accounts_that_everybody_knows_are_refused_where_others_can_reach_them() {
+        for (public_url, listen) in
+            [("https://mcp.example.org", "127.0.0.1"), ("http://localhost:8000", "0.0.0.0")]
+        {
+            let mut state = State::new(Ports::default());
+            (state.public_url, state.listen) = (public_url.into(), listen.into());
+            let problem = state.check_samples().unwrap_err().to_string();
+            assert!(problem.contains("thor") && problem.contains("sample_users = false"), "{problem}");
+            state.sample_users = Some(false);
+            let problem = state.check_samples().unwrap_err().to_string();
+            assert!(problem.contains("another admin_password"), "{problem}");
+            state.secrets.admin_password = "another".into();
+            assert!(state.check_samples().is_ok());
+            state.sample_users = None;
+            assert!(state.check_samples().is_err());
+            state.sample_users = Some(true);
+            assert!(state.check_samples().is_ok());
+        }
     }
 }

@@ -245,6 +245,24 @@ fn a_taken_port_is_named_with_its_holder() {
     assert!(text(&again).contains("already written"), "{}", text(&again));
 }
 
+#[test]
+fn accounts_that_everybody_knows_are_not_started_where_others_can_reach_them() {
+    let home = Home::new("exposed");
+    assert!(home.up().status.success());
+    home.run(&["down"]);
+    let file = home.0.join("asgard.toml");
+    let state = std::fs::read_to_string(&file).unwrap();
+    let exposed = state.replace("listen = \"127.0.0.1\"", "listen = \"0.0.0.0\"");
+    std::fs::write(&file, &exposed).unwrap();
+    let up = || home.run(&["up", "-d", "--native", "--no-build", "--only", "redis,pushpin"]);
+    let refused = up();
+    assert!(!refused.status.success() && text(&refused).contains("sample_users = false"), "{}", text(&refused));
+    assert_eq!(home.processes(), Vec::<u32>::new());
+    std::fs::write(&file, exposed.replace("[ports]", "sample_users = true\n\n[ports]")).unwrap();
+    let told = up();
+    assert!(told.status.success() && text(&told).contains("WARNING"), "{}", text(&told));
+}
+
 /// A Redis in the home's own PATH that dies at its start, by a script's rule.
 fn fake_redis(home: &Home, script: &str) -> String {
     let programs = home.0.join("programs");

@@ -1,7 +1,7 @@
 //! What `up` prints when all is ready: addresses, sample accounts, a call to copy.
 
 use crate::paths::Paths;
-use crate::state::State;
+use crate::state::{SAMPLE_PASSWORD, State};
 use crate::ui::say;
 
 /// The sample users and their organisations; each one's password is the name.
@@ -20,7 +20,8 @@ fn text(paths: &Paths, state: &State) -> String {
         "http://localhost:{}/?MCP_INSPECTOR_API_TOKEN={}",
         ports.inspector, state.secrets.inspector_token
     );
-    let users: Vec<String> = USERS
+    let known: &[_] = if state.sample_users == Some(false) { &[] } else { &USERS };
+    let users: Vec<String> = known
         .iter()
         .map(|(user, organisations)| match organisations {
             [] => format!("{user} (no organisation)"),
@@ -35,19 +36,26 @@ fn text(paths: &Paths, state: &State) -> String {
   by Pushpin       http://localhost:{pushpin}/api/v1/mcp/org-1
   MCP Inspector    {inspector}
   Keycloak         {url}/heimdall/   {user} / {password}
-  sample users     {users}; the password is the name
+  sample users     {users}
   files            {home}
 
-  ./asgard call report --arg steps=20 --arg step_ms=200 --user thor
-  ./asgard token thor
-  ./asgard status
+{calls}  ./asgard status
 ",
         own = state.host_url("org-1.localhost").unwrap_or_default(),
         pushpin = ports.pushpin,
         user = admin.admin_user,
         password =
-            if admin.admin_password == "adminpassword" { "adminpassword" } else { "(in the state file)" },
-        users = users.join(", "),
+            if admin.admin_password == SAMPLE_PASSWORD { SAMPLE_PASSWORD } else { "(in the state file)" },
+        users = if users.is_empty() {
+            "none".into()
+        } else {
+            format!("{}; the password is the name", users.join(", "))
+        },
+        calls = if users.is_empty() {
+            ""
+        } else {
+            "  ./asgard call report --arg steps=20 --arg step_ms=200 --user thor\n  ./asgard token thor\n"
+        },
         home = paths.shown(&paths.home),
     );
     for warning in warnings(state) {
@@ -62,12 +70,16 @@ pub fn warnings(state: &State) -> Vec<String> {
     if state.is_loopback() {
         return Vec::new();
     }
-    let mut warnings = vec![format!(
-        "{} is not a loopback address, and the sample users thor, hel, freya and surt have their names as passwords: \
-         remove them in Keycloak before others can reach it",
-        state.public_url
-    )];
-    if state.secrets.admin_password == "adminpassword" {
+    let mut warnings: Vec<String> =
+        state.check_samples().err().map(|problem| problem.what).into_iter().collect();
+    if state.sample_users == Some(true) {
+        warnings.push(
+            "others can reach this stack, and the sample users thor, hel, freya and surt have their names as passwords: \
+             sample_users = true in the state file says so"
+                .into(),
+        );
+    }
+    if state.sample_users == Some(true) && state.secrets.admin_password == SAMPLE_PASSWORD {
         warnings.push(
             "Keycloak's administrator has the sample password: write another admin_password into the state file".into(),
         );
@@ -88,9 +100,26 @@ mod tests {
         let mut state = State::new(Ports::default());
         assert!(warnings(&state).is_empty());
         state.listen = "0.0.0.0".into();
+        assert_eq!(warnings(&state).len(), 2, "accounts that everybody knows, and no TLS");
+        state.sample_users = Some(true);
         assert_eq!(warnings(&state).len(), 3);
         state.secrets.admin_password = "another".into();
         state.public_url = "https://mcp.example.org".into();
         assert_eq!(warnings(&state).len(), 1);
+        state.sample_users = Some(false);
+        assert!(warnings(&state).is_empty());
+    }
+
+    #[test]
+    fn who_can_log_in_is_said() {
+        let paths = Paths { root: "/r".into(), cache: "/c".into(), home: "/h".into() };
+        let mut state = State::new(Ports::default());
+        assert!(
+            text(&paths, &state)
+                .contains("thor (org-1), hel (org-2), freya (org-1, org-2), surt (no organisation); the")
+        );
+        state.sample_users = Some(false);
+        let text = text(&paths, &state);
+        assert!(text.contains("sample users     none\n") && !text.contains("thor"), "{text}");
     }
 }

@@ -119,8 +119,9 @@ fn check_ports(paths: &Paths, state: &State, up: &Up, gateway: Gateway) -> Resul
 /// What to start.
 ///
 /// # Errors
-/// A number of backends or workers out of bounds.
+/// A number of backends or workers out of bounds; sample users where others can reach them.
 pub fn plan(paths: &Paths, state: &State, up: &Up, gateway: Gateway, tools: Tools) -> Result<Plan> {
+    state.check_samples()?;
     Ok(Plan {
         paths: paths.clone(),
         state: state.clone(),

@@ -168,7 +168,26 @@ fn realm(plan: &Plan) -> Result<String> {
     let template = plan.paths.root.join("keycloak/realm.json.in");
     let text = std::fs::read_to_string(&template).map_err(|e| Problem::io("read", &template, &e))?;
     let realm = render(&text, &values)?;
-    serde_json::from_str::<serde::de::IgnoredAny>(&realm)
+    let json = serde_json::from_str::<serde_json::Value>(&realm)
         .map_err(|e| Problem::new(format!("{} is no JSON once filled in: {e}", template.display())))?;
-    Ok(realm)
+    Ok(if plan.state.sample_users == Some(false) { without_samples(json).to_string() } else { realm })
+}
+
+/// The realm without the users whose passwords everybody knows, and without the client that takes passwords.
+fn without_samples(mut realm: serde_json::Value) -> serde_json::Value {
+    let list = |value: Option<&mut serde_json::Value>, stays: &dyn Fn(&serde_json::Value) -> bool| {
+        if let Some(list) = value.and_then(serde_json::Value::as_array_mut) {
+            list.retain(|entry| stays(entry));
+        }
+    };
+    let is_service =
+        |name: &serde_json::Value| name.as_str().is_some_and(|name| name.starts_with("service-account-"));
+    list(realm.get_mut("users"), &|user| is_service(&user["username"]));
+    list(realm.get_mut("clients"), &|client| client["clientId"] != "asgard-cli");
+    for organisation in
+        realm.get_mut("organizations").and_then(serde_json::Value::as_array_mut).into_iter().flatten()
+    {
+        list(organisation.get_mut("members"), &|member| is_service(&member["username"]));
+    }
+    realm
 }

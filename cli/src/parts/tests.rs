@@ -18,13 +18,17 @@ impl Drop for Filled {
 }
 
 fn fill(gateway: Gateway) -> Filled {
+    fill_with(gateway, |_| {})
+}
+
+fn fill_with(gateway: Gateway, change: impl FnOnce(&mut State)) -> Filled {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned();
     let home = std::env::temp_dir().join(format!("asgard-parts-{:016x}", rand::random::<u64>()));
     private_dir(&home).unwrap();
     let filter = home.join("filter.wasm");
     std::fs::write(&filter, b"\0asm").unwrap();
     let program = |name: &str| PathBuf::from("/programs").join(name);
-    let plan = Plan {
+    let mut plan = Plan {
         paths: Paths { root, cache: home.join("cache"), home },
         state: State::new(Ports::from_base(30_000)),
         size: Size { backends: 3, workers: 2 },
@@ -45,6 +49,7 @@ fn fill(gateway: Gateway) -> Filled {
         inspector: true,
         only: Vec::new(),
     };
+    change(&mut plan.state);
     let parts = plan.parts().unwrap();
     Filled { plan, parts }
 }
@@ -114,6 +119,26 @@ fn rendered_files_are_private_and_secrets_are_in_no_argument() {
             }
         }
     }
+}
+
+#[test]
+fn a_realm_without_samples_has_no_password_that_is_known() {
+    let filled = fill_with(Gateway::Envoy, |state| state.sample_users = Some(false));
+    let file = keycloak::home(&filled.plan.paths).join("data/import/asgard-realm.json");
+    let realm: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let users: Vec<&str> =
+        realm["users"].as_array().unwrap().iter().map(|u| u["username"].as_str().unwrap()).collect();
+    assert_eq!(users, ["service-account-tests"]);
+    let text = realm.to_string();
+    for (user, _) in crate::commands::summary::USERS {
+        assert!(!text.contains(&format!("\"{user}\"")), "{user}");
+    }
+    // Who has no secret (that of the state file) can't log in with a password either.
+    let takes_passwords = |client: &&serde_json::Value| {
+        client["directAccessGrantsEnabled"] == true && client["publicClient"] == true
+    };
+    assert_eq!(realm["clients"].as_array().unwrap().iter().find(takes_passwords), None);
+    assert_eq!(realm["organizations"].as_array().unwrap().len(), 2);
 }
 
 #[test]

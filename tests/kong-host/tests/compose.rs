@@ -169,17 +169,46 @@ fn a_second_run_keeps_secrets_and_settings() {
 
     let changed =
         text.replace("PUBLIC_URL=http://localhost:8000", "PUBLIC_URL=https://mcp.example") + "MINE=1\n";
-    fs::write(&path, changed).unwrap();
+    fs::write(&path, &changed).unwrap();
+    let refused = run(&folder, "sh", &["./setup.sh"]);
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && error.contains("SAMPLE_USERS=anywhere"), "known passwords: {error}");
+    for (here, loopback) in [
+        ("http://127.0.0.2:8000", true),
+        ("http://asgard.localhost:8000", true),
+        ("http://127.evil.example", false),
+        ("http://localhost.example", false),
+    ] {
+        fs::write(&path, text.replace("PUBLIC_URL=http://localhost:8000", &format!("PUBLIC_URL={here}")))
+            .unwrap();
+        assert_eq!(run(&folder, "sh", &["./setup.sh"]).status.success(), loopback, "{here}");
+    }
+    fs::write(&path, changed.replace("SAMPLE_USERS=local", "SAMPLE_USERS=anywhere")).unwrap();
     let said = setup(&folder);
     assert!(said.contains("WARNING"), "a sample password on a public address: {said}");
     let values = env(&folder);
     assert_eq!((values["PUBLIC_URL"].as_str(), values["MINE"].as_str()), ("https://mcp.example", "1"));
     assert!(files(&folder)[0].contains("https://mcp.example/heimdall/realms/asgard"));
 
-    fs::write(&path, "PUBLIC_URL=http://x';rm -rf /\n").unwrap();
-    let output = run(&folder, "sh", &["./setup.sh"]);
-    assert!(!output.status.success());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("PUBLIC_URL"));
+    for bad in [
+        "http://x';rm -rf /",
+        "http://localhost:8000/",
+        "http://localhost:8000/x",
+        "http://user@localhost:8000",
+        "http://Localhost:8000",
+        "http://localhost:80",
+        "https://localhost:443",
+        "localhost:8000",
+        "ftp://localhost",
+        "http://",
+        "http://:8000",
+        "http://a:b",
+    ] {
+        fs::write(&path, format!("PUBLIC_URL={bad}\nSAMPLE_USERS=anywhere\n")).unwrap();
+        let output = run(&folder, "sh", &["./setup.sh"]);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && error.contains("PUBLIC_URL"), "{bad}: {error}");
+    }
 }
 
 /// Host and organisation of each route of a short path, and of the same in the filter's configuration.
