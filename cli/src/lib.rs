@@ -2,6 +2,7 @@
 //!
 //! - [`stack`]: a whole stack of its own for end-to-end tests;
 //! - [`state`], [`render`], [`parts`], [`install`]: from the state file to running programs;
+//! - [`samples`]: accounts that everybody knows, and where they may be;
 //! - [`supervisor`]: keeps them running;
 //! - [`token`], [`client`]: a client's side;
 //! - [`keycloak`], [`hosts`]: organisations, users, hosts;
@@ -22,6 +23,7 @@ pub mod ports;
 pub mod problem;
 pub mod process;
 pub mod render;
+pub mod samples;
 pub mod stack;
 pub mod state;
 pub mod suites;

@@ -256,7 +256,11 @@ fn accounts_that_everybody_knows_are_not_started_where_others_can_reach_them() {
     std::fs::write(&file, &exposed).unwrap();
     let up = || home.run(&["up", "-d", "--native", "--no-build", "--only", "redis,pushpin"]);
     let refused = up();
-    assert!(!refused.status.success() && text(&refused).contains("sample_users = false"), "{}", text(&refused));
+    assert!(
+        !refused.status.success() && text(&refused).contains("sample_users = false"),
+        "{}",
+        text(&refused)
+    );
     assert_eq!(home.processes(), Vec::<u32>::new());
     std::fs::write(&file, exposed.replace("[ports]", "sample_users = true\n\n[ports]")).unwrap();
     let told = up();

@@ -1,7 +1,8 @@
 //! What `up` prints when all is ready: addresses, sample accounts, a call to copy.
 
 use crate::paths::Paths;
-use crate::state::{SAMPLE_PASSWORD, State};
+use crate::samples::SAMPLE_PASSWORD;
+use crate::state::State;
 use crate::ui::say;
 
 /// The sample users and their organisations; each one's password is the name.
