@@ -106,7 +106,10 @@ impl Pushpin {
     /// Where publishers connect by ZeroMQ.
     #[must_use]
     pub fn endpoint(&self) -> Endpoint {
-        self.sub().parse().expect("it is one")
+        if self.by_socket {
+            return Endpoint::Ipc { path: self.path("run/sub") };
+        }
+        Endpoint::Tcp { host: Ipv4Addr::LOCALHOST.to_string(), port: self.ports.sub }
     }
 
     /// Where publishers post to.
