@@ -444,11 +444,14 @@ impl Broker for MemoryBroker {
                 })
             })
             .collect();
-        Ok(Beaten { views, generation: self.memory().generation.to_string() })
+        Ok(Beaten { views, generation: self.memory().generation.to_string(), now: self.now() })
     }
 
-    async fn claim(&self, server: &str, worker: &str, most: usize) -> Result<Vec<Claimed>> {
+    async fn claim(&self, server: &str, worker: &str, most: usize, by: u64) -> Result<Vec<Claimed>> {
         let now = self.now();
+        if now > by {
+            return Ok(Vec::new());
+        }
         let mut memory = self.memory();
         memory.sweep(now);
         let lapsed = |record: &Record| {

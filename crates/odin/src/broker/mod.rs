@@ -180,6 +180,8 @@ pub struct Beaten {
     pub views: Vec<std::result::Result<State, Gone>>,
     /// Names the broker's memory.
     pub generation: String,
+    /// The time of the broker's clock, in milliseconds.
+    pub now: u64,
 }
 
 /// A successful hold.
@@ -338,8 +340,9 @@ pub trait Broker: TaskBroker {
     ) -> Result<std::result::Result<Option<State>, Gone>>;
     /// BEAT for all calls of a worker.
     async fn beat(&self, worker: &str, beats: &[Beat]) -> Result<Beaten>;
-    /// CLAIM: calls of the server whose lease ran out.
-    async fn claim(&self, server: &str, worker: &str, most: usize) -> Result<Vec<Claimed>>;
+    /// CLAIM: calls of the server whose lease ran out. Nothing after `by`, in milliseconds of the broker's clock: a
+    /// broker that was paused would carry out claims whose workers wait no more, before any beat that came meanwhile.
+    async fn claim(&self, server: &str, worker: &str, most: usize, by: u64) -> Result<Vec<Claimed>>;
     /// Registers a running call again after the broker lost its memory; the view, or that somebody else did.
     async fn restore(
         &self,

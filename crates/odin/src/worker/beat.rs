@@ -51,6 +51,7 @@ async fn beat(shared: &Shared, broker: &dyn Broker, patience: Duration) {
         Err(_) => return tracing::warn!("a beat took too long"),
     };
     let mut state = shared.state();
+    state.clock = (beaten.now, shared.now());
     if shared.is_out_of_touch(now) || state.generation != beaten.generation {
         state.generation = beaten.generation;
         state.settled = now.max(1);

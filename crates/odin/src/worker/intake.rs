@@ -222,7 +222,8 @@ pub(super) async fn claim(shared: Arc<Shared>, lane: Lane) {
             continue;
         }
         let _busy = shared.busy.clone();
-        if let Ok(claimed) = shared.broker.claim(&lane.queue, &config.name, MOST).await {
+        let claim = shared.broker.claim(&lane.queue, &config.name, MOST, shared.late());
+        if let Ok(claimed) = claim.await {
             for claimed in claimed {
                 tracing::warn!(call = %claimed.call, "taking over the call of a lost worker");
                 spawn_claimed(&shared, claimed);

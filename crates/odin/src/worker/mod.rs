@@ -77,6 +77,9 @@ impl WorkerConfig {
     }
 }
 
+/// How long after it was sent a CLAIM may still be carried out: with a whole beat, less than a lease.
+const LATE: Duration = Duration::from_millis(500);
+
 /// A publisher and what it reports.
 pub type Pushpins = (Publisher, mpsc::Receiver<Event>);
 
@@ -117,6 +120,8 @@ struct State {
     streams: streams::Streams,
     /// Name of the broker's memory, as last seen.
     generation: String,
+    /// The time of the broker's clock at the last beat, and when that was known; both in milliseconds.
+    clock: (u64, u64),
     /// Since when this worker and the broker have been in touch without a gap, and the broker has had this
     /// memory; in milliseconds since the start.
     settled: u64,
@@ -237,6 +242,12 @@ impl Shared {
         let now = self.now();
         let lease = millis(self.config.timing.lease);
         !self.is_out_of_touch(now) && state.settled > 0 && now >= state.settled + lease
+    }
+
+    /// When a command that is sent now is late, in milliseconds of the broker's clock.
+    fn late(&self) -> u64 {
+        let (broker, known) = self.state().clock;
+        broker + self.now().saturating_sub(known) + millis(LATE)
     }
 
     /// What this worker shows the broker for a call that it took in that epoch.

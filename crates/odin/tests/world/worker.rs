@@ -161,7 +161,8 @@ impl World {
             return;
         }
         let name = self.workers[worker].name.clone();
-        let claim = async |broker: &MemoryBroker| broker.claim(SERVER, &name, 4).await;
+        let by = self.time();
+        let claim = async |broker: &MemoryBroker| broker.claim(SERVER, &name, 4, by).await;
         for claimed in self.ask("CLAIM", claim).unwrap_or_default() {
             let number = self.calls.iter().position(|call| call.id == claimed.call).unwrap();
             self.say(format!("worker {worker} claims call {number}: {:?}", claimed.claim));

@@ -13,7 +13,7 @@ local function beat(call, epoch, subscribed)
   return state(r)
 end
 
-local reply = { generation(ARGV[2]) }
+local reply = { generation(ARGV[2]), now }
 for i = 3, #ARGV, 3 do
   -- A record that can't be worked on must not stand in the way of the others.
   local valid, view = pcall(beat, ARGV[i], ARGV[i + 1], ARGV[i + 2] == '1')

@@ -1,5 +1,7 @@
--- CLAIM: server, worker, most
+-- CLAIM: server, worker, most, by
 local server, worker, most = ARGV[1], ARGV[2], ARGV[3]
+-- This Redis was paused since it was sent: the owners come first, with the beats that they sent meanwhile.
+if now > tonumber(ARGV[4]) then return {} end
 local leases = key('leases', server)
 
 local function claim(r)

@@ -129,12 +129,8 @@ impl RedisBroker {
         self.link.invoke(&invocation).await
     }
 
-    /// Beats for some of a worker's calls: what became of each, and the name of the memory.
-    async fn beat_some(
-        &self,
-        worker: &str,
-        beats: &[Beat],
-    ) -> Result<(Vec<std::result::Result<State, Gone>>, String)> {
+    /// Beats for some of a worker's calls.
+    async fn beat_some(&self, worker: &str, beats: &[Beat]) -> Result<Beaten> {
         let reply = self
             .invoke(&self.scripts.beat, |invocation| {
                 invocation.arg(worker).arg(fresh());
@@ -145,6 +141,7 @@ impl RedisBroker {
             .await?;
         let mut reply = codec::items(reply)?.into_iter();
         let generation = codec::text(reply.next().unwrap_or_default())?;
+        let now = codec::number(reply.next().unwrap_or_default())?;
         let views = beats.iter().zip(reply).map(|(beat, view)| {
             codec::view(view).unwrap_or_else(|error| {
                 // It must not cost the worker's other calls their lease.
@@ -152,7 +149,7 @@ impl RedisBroker {
                 Err(Gone::Missing)
             })
         });
-        Ok((views.collect(), generation))
+        Ok(Beaten { views: views.collect(), generation, now })
     }
 }
 
@@ -455,18 +452,18 @@ impl Broker for RedisBroker {
         let first = beats.chunks(BEATS).next().unwrap_or_default();
         let rest = beats.get(first.len()..).unwrap_or_default().chunks(BEATS);
         let replies = [first].into_iter().chain(rest).map(|some| self.beat_some(worker, some));
-        let mut beaten = Beaten { views: Vec::with_capacity(beats.len()), generation: String::new() };
-        for (views, generation) in try_join_all(replies).await? {
-            beaten.views.extend(views);
-            beaten.generation = generation;
+        let mut beaten = Beaten { views: Vec::with_capacity(beats.len()), generation: String::new(), now: 0 };
+        for some in try_join_all(replies).await? {
+            beaten.views.extend(some.views);
+            (beaten.generation, beaten.now) = (some.generation, some.now);
         }
         Ok(beaten)
     }
 
-    async fn claim(&self, server: &str, worker: &str, most: usize) -> Result<Vec<Claimed>> {
+    async fn claim(&self, server: &str, worker: &str, most: usize, by: u64) -> Result<Vec<Claimed>> {
         let reply = self
             .invoke(&self.scripts.claim, |invocation| {
-                invocation.arg(server).arg(worker).arg(most);
+                invocation.arg(server).arg(worker).arg(most).arg(by);
             })
             .await?;
         let mut claimed = Vec::new();

@@ -356,7 +356,7 @@ async fn foreign_and_broken_keys_harm_only_themselves() {
     tokio::time::sleep(Duration::from_millis(150)).await;
 
     let claimed = until("the good one", async || {
-        let claimed = broker.claim("s", "v", 10).await.unwrap();
+        let claimed = broker.claim("s", "v", 10, u64::MAX).await.unwrap();
         (!claimed.is_empty()).then_some(claimed)
     })
     .await;
@@ -367,4 +367,26 @@ async fn foreign_and_broken_keys_harm_only_themselves() {
     assert_eq!(broker.finish(call(1), by("w", 1), &"out".into()).await, Ok(Err(Gone::Missing)));
     // A broken key does not stand in the way of a new call of that name.
     assert_eq!(broker.enqueue(call(1), order(Era::Modern, "a", 1)).await, Ok(Enqueue::Accepted));
+}
+
+#[tokio::test]
+async fn a_redis_that_was_paused_takes_no_call_from_a_worker_that_lives() {
+    let server = RedisServer::start();
+    let (owner, other) = (broker(&server), broker(&server));
+    let call = enqueued(&owner, Era::Modern).await;
+    let entry = line(&owner, "w").await;
+    assert!(owner.take("s", "w", &entry, "t", Rerun::Unsafe).await.unwrap().is_some());
+    let beats = [Beat { call, epoch: 1, subscribed: true }];
+    let now = other.beat("v", &[]).await.unwrap().now;
+    assert_eq!(other.claim("s", "v", 10, now + 500).await, Ok(vec![]), "Redis has the script");
+    server.freeze();
+    // Nobody waits for it any more when it is carried out.
+    assert!(other.claim("s", "v", 10, now + 500).await.is_err());
+    tokio::time::sleep(Timing::default().lease).await;
+    server.thaw();
+    let beaten = until("Redis answers", async || owner.beat("w", &beats).await.ok()).await;
+    assert!(beaten.views[0].is_ok(), "{beaten:?}");
+    assert!(beaten.now >= now + 1_500, "{beaten:?} after {now}");
+    assert_eq!(other.claim("s", "v", 10, u64::MAX).await, Ok(vec![]), "the lease runs again");
+    owner.finish(call, by("w", 1), &"out".into()).await.unwrap().unwrap();
 }

@@ -440,8 +440,8 @@ async fn ask<B: Broker>(broker: &B, command: &Command, at: u64) -> Result<String
         }
         Command::Beat(beats) => format!("{:?}", broker.beat("w", &beats).await?.views),
         Command::Claim => {
-            let mut claimed = broker.claim("s", "w", 100).await?;
-            claimed.extend(broker.claim(QUEUES[1], "w", 100).await?);
+            let mut claimed = broker.claim("s", "w", 100, u64::MAX).await?;
+            claimed.extend(broker.claim(QUEUES[1], "w", 100, u64::MAX).await?);
             claimed.sort_by_key(|claimed| claimed.call);
             format!("{claimed:?}")
         }

@@ -115,7 +115,7 @@ pub(super) enum Command {
     Published(CallId, By),
     DropWork(CallId, By),
     Beat(&'static str, Vec<Beat>),
-    Claim(&'static str),
+    Claim(&'static str, u64),
     Restore(CallId, &'static str, Box<Snapshot>),
     Stray(CallChannel),
     Advance(u64),
@@ -170,8 +170,8 @@ pub(super) async fn ask(broker: &dyn Broker, command: &Command) -> std::result::
         }
         Command::Published(call, fence) => format!("{:?}", broker.published(call, fence_of(fence)).await?),
         Command::DropWork(call, fence) => format!("{:?}", broker.drop_work(call, fence_of(fence)).await?),
-        Command::Claim(worker) => {
-            let mut claimed: Vec<Claimed> = broker.claim("s", worker, 100).await?;
+        Command::Claim(worker, by) => {
+            let mut claimed: Vec<Claimed> = broker.claim("s", worker, 100, by).await?;
             claimed.sort_by_key(|claimed| claimed.call);
             format!("{claimed:?}")
         }

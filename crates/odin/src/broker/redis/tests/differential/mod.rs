@@ -302,7 +302,11 @@ impl World {
             82..84 => Command::Published(call, fence),
             84..86 => Command::DropWork(call, fence),
             86..90 => Command::Beat(worker, self.beats()),
-            90..93 => Command::Claim(worker),
+            90..93 => {
+                // At the last moment, and a moment late.
+                let late = u64::from(self.random.random_bool(0.1));
+                Command::Claim(worker, self.clock.load(Ordering::Relaxed) - late)
+            }
             93..95 if !self.snapshots.is_empty() => {
                 let known = self.snapshots.clone();
                 let (call, mut snapshot) = self.pick(&known);
@@ -354,7 +358,11 @@ impl World {
             // An answer in spite of the cancellation.
             3 => vec![Command::Cancel("session", id), finish, Command::Published(call, fence)],
             // Work that goes on without a client, and is taken over.
-            _ => vec![Command::Abandon(call, node, request), Command::Advance(1500), Command::Claim(worker)],
+            _ => vec![
+                Command::Abandon(call, node, request),
+                Command::Advance(1500),
+                Command::Claim(worker, u64::MAX),
+            ],
         }
     }
 
