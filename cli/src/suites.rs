@@ -211,6 +211,7 @@ pub const SUITES: &[Suite] = &[
     },
     e2e!("discovery", "clients of all revisions find the authorization server, and get in with the scopes that they ask for, or none"),
     e2e!("vendors", "VS Code, Cursor, Claude and ChatGPT register as they do, and log in; by metadata documents too"),
+    e2e!("enterprise", "an assertion of the company's own identity provider (ID-JAG) gives a token; its faults do not"),
     e2e!("refresh", "refresh tokens rotate, and a client that refreshes twice at once keeps its login"),
     e2e!("uploads", "bodies that come slowly, or stop, end in time on both roads; long answers live longer than that"),
     e2e!("balance", "requests go to all backends and all workers; sessions on any backend"),

@@ -20,6 +20,7 @@
 
 pub mod breaks;
 pub mod client;
+pub mod documents;
 pub mod exchange;
 pub mod http_sse;
 pub mod journal;

@@ -3,12 +3,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use e2e::documents::serve;
 use e2e::keycloak::Keycloak;
 use e2e::login::{Ask, Person, post_form, register};
 use e2e::{Client, Road, Stack, tokens};
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// What the Inspector of this stack would register.
 fn metadata(stack: &Stack, scope: Option<&str>) -> Value {
@@ -308,32 +308,20 @@ async fn a_machine_is_a_member_like_a_person() {
 async fn a_client_may_be_the_address_of_its_metadata() {
     let stack = Stack::claim().await;
     let redirect = callback(&stack);
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let client = format!("http://localhost:{}/client.json", listener.local_addr().unwrap().port());
-    let document = json!({
-        "client_id": client,
-        "client_name": "A client with a document",
-        "redirect_uris": [redirect],
-        // Without the second, Keycloak 26.7 fails on `resource` (keycloak/README.md).
-        "grant_types": ["authorization_code", "refresh_token"],
-        "response_types": ["code"],
-        "token_endpoint_auth_method": "none",
-        "scope": "mcp:tools organization",
+    let served = serve(|client| {
+        json!({
+            "client_id": client,
+            "client_name": "A client with a document",
+            "redirect_uris": [redirect],
+            // Without the second, Keycloak 26.7 fails on `resource` (keycloak/README.md).
+            "grant_types": ["authorization_code", "refresh_token"],
+            "response_types": ["code"],
+            "token_endpoint_auth_method": "none",
+            "scope": "mcp:tools organization",
+        })
     })
-    .to_string();
-    let server = tokio::spawn(async move {
-        loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut head = [0; 4096];
-            let _ = stream.read(&mut head).await;
-            let head = format!(
-                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nCache-Control: max-age=60\r\n\
-                 Content-Length: {}\r\nConnection: close\r\n\r\n{document}",
-                document.len()
-            );
-            let _ = stream.write_all(head.as_bytes()).await;
-        }
-    });
+    .await;
+    let client = served.url.clone();
     let resource = stack.state.resource("org-1");
     let ask = Ask {
         client: &client,
@@ -345,7 +333,7 @@ async fn a_client_may_be_the_address_of_its_metadata() {
     assert!(login.saw("oauth-grant"), "consent: {:?}", login.pages);
     assert!(login.text.contains("A client with a document"));
     assert_eq!(opens(&stack, "org-1", login.token()).await, 200);
-    server.abort();
+    drop(served);
     Keycloak::of(&stack).forget_client(&client).await;
     // The provider says so to clients.
     let about = format!("{}/.well-known/openid-configuration", stack.state.issuer());

@@ -4,13 +4,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use e2e::documents::{Served, serve};
 use e2e::keycloak::Keycloak;
 use e2e::login::{Ask, Login, Person, register};
 use e2e::{Client, Stack};
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::task::JoinHandle;
 
 /// The scopes of the challenge.
 const SCOPE: &str = "mcp:tools organization";
@@ -193,26 +192,13 @@ async fn one_command_lets_the_others_in() {
     trust.restore(&stack).await;
 }
 
-/// Serves a client's metadata document; gives the client's id, which is the document's address.
-async fn publish(mut document: Value) -> (String, JoinHandle<()>) {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let id = format!("http://localhost:{}/client.json", listener.local_addr().unwrap().port());
-    document["client_id"] = json!(id);
-    let document = document.to_string();
-    let server = tokio::spawn(async move {
-        loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut head = [0; 4096];
-            let _ = stream.read(&mut head).await;
-            let head = format!(
-                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nCache-Control: max-age=60\r\n\
-                 Content-Length: {}\r\nConnection: close\r\n\r\n{document}",
-                document.len()
-            );
-            let _ = stream.write_all(head.as_bytes()).await;
-        }
-    });
-    (id, server)
+/// Publishes a client's metadata; the client's id is the document's address.
+async fn publish(mut document: Value) -> Served {
+    serve(|client| {
+        document["client_id"] = json!(client);
+        document
+    })
+    .await
 }
 
 fn document(name: &str, redirects: &[&str], more: Value) -> Value {
@@ -247,10 +233,9 @@ async fn local_clients_documents_are_accepted() {
     for (document, redirects) in rows {
         for redirect in redirects {
             for scope in [SCOPE, ""] {
-                let (client, server) = publish(document.clone()).await;
-                gets_in(&stack, &client, redirect, scope, true).await;
-                server.abort();
-                Keycloak::of(&stack).forget_client(&client).await;
+                let client = publish(document.clone()).await;
+                gets_in(&stack, &client.url, redirect, scope, true).await;
+                Keycloak::of(&stack).forget_client(&client.url).await;
             }
         }
     }
@@ -272,18 +257,17 @@ async fn claude_is_known_beforehand_as_its_document_is_refused() {
     host(&stack, &["add", "--client", "claude"]).await;
     let bearer = "urn:ietf:params:oauth:grant-type:jwt-bearer";
     for (more, good) in [(json!({"grant_types": [GRANTS[0], GRANTS[1], bearer]}), false), (json!({}), true)] {
-        let (client, server) = publish(document("Claude", &[redirect], more)).await;
+        let client = publish(document("Claude", &[redirect], more)).await;
         let start = format!(
             "{}/protocol/openid-connect/auth?response_type=code&client_id={}&redirect_uri={}&state=a&scope=openid\
              &code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM&code_challenge_method=S256",
             stack.state.issuer(),
-            e2e::tokens::encode(&client),
+            e2e::tokens::encode(&client.url),
             e2e::tokens::encode(redirect),
         );
         let answer = e2e::client::http().get(start).send().await.unwrap();
         assert_eq!(answer.status() == 400, !good, "{}", answer.status());
-        server.abort();
-        Keycloak::of(&stack).forget_client(&client).await;
+        Keycloak::of(&stack).forget_client(&client.url).await;
     }
     let claude = "https://claude.ai/oauth/mcp-oauth-client-metadata";
     for (redirect, first) in [(redirect, true), ("https://claude.com/api/mcp/auth_callback", false)] {
