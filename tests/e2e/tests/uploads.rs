@@ -32,23 +32,32 @@ async fn upload(url: &str, content: &str, token: &str, first: usize, trickle: bo
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(&vec![b' '; first]).await.unwrap();
-    let (reader, mut writer) = stream.split();
+    let (mut reader, mut writer) = stream.split();
     let drip = async {
         while trickle && writer.write_all(b" ").await.is_ok() {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         std::future::pending::<()>().await;
     };
-    // Whole, since head and body may come apart. A connection that is reset after the answer is one that ended.
+    // Whole: head and body may come apart, and who has answered need not end the connection.
     let mut answer = Vec::new();
     let read = async {
-        let _ = reader.take(8192).read_to_end(&mut answer).await;
+        while !is_whole(&answer) && reader.read_buf(&mut answer).await.is_ok_and(|count| count > 0) {}
     };
     tokio::select! {
         () = drip => {}
         read = tokio::time::timeout(PATIENCE, read) => read.expect("a slow upload ends"),
     }
     String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Whether an answer has all that its head announces.
+fn is_whole(answer: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(answer).to_lowercase();
+    text.split_once("\r\n\r\n").is_some_and(|(head, body)| {
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+        length.is_some_and(|length| body.len() >= length.trim().parse().unwrap())
+    })
 }
 
 #[tokio::test]

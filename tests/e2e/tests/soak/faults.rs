@@ -267,19 +267,24 @@ pub(crate) async fn strike(
     }
 }
 
+/// The processes to be hit. A part may be on its way back at that moment.
 async fn choose(world: &World, victim: Victim, random: &mut impl RngExt) -> Vec<u32> {
-    let leaders: Vec<u32> = world.stack.pids(&[victim.kind()]).await.into_values().collect();
-    let leaders = match victim {
-        Victim::Backend | Victim::Worker => vec![leaders[random.random_range(0..leaders.len())]],
-        _ => leaders,
-    };
-    let mut all: Vec<u32> = leaders.into_iter().flat_map(session_members).collect();
-    if victim == Victim::PushpinProcess {
-        let wanted = PUSHPINS[random.random_range(0..PUSHPINS.len())];
-        all.retain(|pid| name(*pid).is_some_and(|name| wanted.starts_with(&name)));
-    }
-    assert!(!all.is_empty(), "{victim:?} has no process");
-    all
+    wait(&format!("{victim:?} has a process"), BACK, async || {
+        let leaders: Vec<u32> = world.stack.pids(&[victim.kind()]).await.into_values().collect();
+        let leaders = match victim {
+            Victim::Backend | Victim::Worker if leaders.len() > 1 => {
+                vec![leaders[random.random_range(0..leaders.len())]]
+            }
+            _ => leaders,
+        };
+        let mut all: Vec<u32> = leaders.into_iter().flat_map(session_members).collect();
+        if victim == Victim::PushpinProcess {
+            let wanted = PUSHPINS[random.random_range(0..PUSHPINS.len())];
+            all.retain(|pid| name(*pid).is_some_and(|name| wanted.starts_with(&name)));
+        }
+        (!all.is_empty()).then_some(all)
+    })
+    .await
 }
 
 fn name(pid: u32) -> Option<String> {
