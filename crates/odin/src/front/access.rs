@@ -1,6 +1,7 @@
 //! Who is believed.
 
 use http::{HeaderMap, Method};
+use identity::assertion::AssertionError;
 use identity::path::Endpoint;
 use identity::{AssertionKeys, Principal, Road};
 use sha2::{Digest, Sha256};
@@ -54,6 +55,15 @@ impl Access {
                 })
             }
         }
+    }
+
+    /// Whether an assertion is the gateway's, be it still valid or not: who brings it was let in.
+    pub(super) fn is_authentic(&self, assertion: &str) -> bool {
+        let Self::Gateway(keys) = self else { return false };
+        matches!(
+            keys.verify(assertion, identity::assertion::AUDIENCE, unix_seconds()),
+            Ok(_) | Err(AssertionError::Expired)
+        )
     }
 }
 

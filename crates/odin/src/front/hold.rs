@@ -18,9 +18,9 @@ use crate::protocol::{PROTOCOL_VERSION, Refusal, Revision};
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
 /// The hold request of a client that was handed over: it came through Pushpin, with the ticket, and with the
-/// call's own assertion. What did not come from Pushpin gets a 404, whatever it knows. What did belongs to a client
-/// that was accepted: if its ticket is good no more, since Pushpin was paused, it gets an error that says so; to a
-/// session's client a 404 would say that the session is unknown.
+/// call's own assertion. What did not come from Pushpin, or brings no assertion of the gateway's, gets a 404, whatever it
+/// knows. Who brings one was let in: if the ticket is good no more, since Pushpin was paused, the answer is an error that
+/// says so; to a session's client a 404 would say that the session is unknown.
 pub(super) async fn hold(
     State(front): State<Arc<Front>>,
     Path(ticket): Path<String>,
@@ -36,7 +36,10 @@ pub(super) async fn hold(
     let Ok(ticket) = ticket.parse::<Ticket>() else { return unknown() };
     let revision = only(&headers, PROTOCOL_VERSION.as_str()).and_then(Revision::parse);
     let proof = proof(assertion);
-    let late = || refuse(&front, too_late());
+    let late = || match front.config.access.is_authentic(assertion) {
+        true => refuse(&front, too_late()),
+        false => unknown(),
+    };
     match front.broker.hold(ticket, &proof).await {
         // Clients before 2025-11-25 do not send the version with each request, and need nothing of it here.
         Ok(Some(held)) => held_response(&held, revision.unwrap_or(Revision::V2025_03_26)),

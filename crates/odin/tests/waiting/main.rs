@@ -100,8 +100,8 @@ async fn in_http_sse_the_stream_says_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_comes_too_late_says_so() {
     let site = Site::start().await;
-    let ticket = "0123456789abcdef0123456789abcdef";
-    let late = site.hold(ticket, Some(b"key"), true).await;
+    let ticket = "0023456789abcdef0123456789abcdef";
+    let late = site.hold(ticket, Some(b"key"), Some("")).await;
     assert_eq!(late.status().as_u16(), 503);
     assert!(late.headers().contains_key("retry-after"));
     let body: Value = late.json().await.unwrap();
@@ -110,7 +110,13 @@ async fn a_stream_that_comes_too_late_says_so() {
         "{body}"
     );
     // Who is not Pushpin, or brings no caller, learns nothing.
-    for (key, assertion) in [(None, true), (Some(&b"another"[..]), true), (Some(&b"key"[..]), false)] {
+    let forged = "v1.k1.e30.AAAA";
+    for (key, assertion) in [
+        (None, Some("")),
+        (Some(&b"another"[..]), Some("")),
+        (Some(&b"key"[..]), None),
+        (Some(&b"key"[..]), Some(forged)),
+    ] {
         let response = site.hold(ticket, key, assertion).await;
         assert_eq!((response.status().as_u16(), response.bytes().await.unwrap().len()), (404, 0));
     }

@@ -213,13 +213,20 @@ impl Site {
         request.header("mcp-protocol-version", revision).body(message.to_string()).send().await.unwrap()
     }
 
-    /// A hold request, as Pushpin passes it on, or somebody who is not Pushpin.
-    pub async fn hold(&self, ticket: &str, signed_by: Option<&[u8]>, assertion: bool) -> reqwest::Response {
+    /// A hold request, as Pushpin passes it on, or somebody who is not Pushpin. An empty assertion: the gateway's.
+    pub async fn hold(
+        &self,
+        ticket: &str,
+        signed_by: Option<&[u8]>,
+        assertion: Option<&str>,
+    ) -> reqwest::Response {
         let path = format!("/_hermod/hold/{ticket}");
-        let mut request = if assertion {
-            self.request(Road::Bifrost, "GET", &path, None)
-        } else {
-            self.http.get(format!("{}{path}", self.front))
+        let mut request = match assertion {
+            Some("") => self.request(Road::Bifrost, "GET", &path, None),
+            other => {
+                let request = self.http.get(format!("{}{path}", self.front));
+                other.into_iter().fold(request, |request, it| request.header(identity::assertion::HEADER, it))
+            }
         };
         if let Some(key) = signed_by {
             request = request.header("grip-sig", grip::sign_grip_sig("pushpin", key, u64::from(u32::MAX)));
