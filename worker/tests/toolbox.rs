@@ -276,6 +276,18 @@ async fn arguments_have_bounds() {
         let (answer, _) = run(&runner, call(Era::Modern, name, arguments.clone())).await;
         assert_eq!(answer["result"]["isError"], true, "{name} {arguments}: {answer}");
     }
+    // Lengths are of characters, and an integer may be written with a point.
+    let good = [
+        ("add_note", json!({ "text": "é".repeat(4_000) })),
+        ("slow_count", json!({ "total_ms": 0.0, "label": "é".repeat(64) })),
+        ("rank_days", json!({ "count": 3.0 })),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let runner = toolbox(Config { data: Some(folder.path().into()), ..Config::default() });
+    for (name, arguments) in good {
+        let (answer, _) = run(&runner, call(Era::Modern, name, arguments.clone())).await;
+        assert!(answer["result"]["structuredContent"].is_object(), "{name} {arguments}: {answer}");
+    }
     let (answer, _) = run(&runner, call(Era::Modern, "no_such_tool", json!({}))).await;
     assert_eq!(answer["error"]["code"], -32602, "{answer}");
 }

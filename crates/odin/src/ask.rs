@@ -23,6 +23,7 @@
 //! to earlier questions are in `requestState`, which the runner seals.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use rmcp::handler::server::common::FromContextPart;
 use rmcp::handler::server::tool::ToolCallContext;
@@ -35,6 +36,8 @@ use rmcp::{ErrorData, RoleServer};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+use crate::runner::InputSchema;
 
 /// How often a session's user is asked the same, when the answers don't fit the question.
 const TRIES: usize = 3;
@@ -99,13 +102,14 @@ impl Ask {
         message: &str,
         requested_schema: ElicitationSchema,
     ) -> Result<Asked<T>, ErrorData> {
+        let schema = answers_of(key, &requested_schema);
         let question = ElicitRequestParams::FormElicitationParams {
             meta: None,
             message: message.to_owned(),
             requested_schema,
         };
         if self.context.protocol_version().is_some_and(|version| version >= ProtocolVersion::V_2026_07_28) {
-            return self.by_rounds(key, question);
+            return self.by_rounds(key, question, &schema);
         }
         if !self.context.peer.supported_elicitation_modes().contains(&ElicitationMode::Form) {
             return Ok(Asked::Unable);
@@ -120,7 +124,7 @@ impl Ask {
             };
             let asked =
                 asked.map_err(|error| ErrorData::internal_error(format!("asking failed: {error}"), None))?;
-            if let Some(asked) = read(asked) {
+            if let Some(asked) = read(asked, &schema) {
                 return Ok(asked);
             }
         }
@@ -131,12 +135,13 @@ impl Ask {
         &self,
         key: &str,
         question: ElicitRequestParams,
+        schema: &InputSchema,
     ) -> Result<Asked<T>, ErrorData> {
         if self.context.client_capabilities().is_none_or(|client| client.elicitation.is_none()) {
             return Ok(Asked::Unable);
         }
         let said = self.answers.get(key).and_then(|said| serde_json::from_value(said.clone()).ok());
-        if let Some(asked) = said.and_then(read) {
+        if let Some(asked) = said.and_then(|said| read(said, schema)) {
             return Ok(asked);
         }
         let state = serde_json::to_string(&self.answers)
@@ -146,11 +151,20 @@ impl Ask {
     }
 }
 
+/// The schema that answers to a question must fit, as a tool's arguments its own.
+fn answers_of(key: &str, requested: &ElicitationSchema) -> InputSchema {
+    let schema = serde_json::to_value(requested).ok().and_then(|schema| schema.as_object().cloned());
+    InputSchema::new(key, Arc::new(schema.unwrap_or_default()))
+}
+
 /// The answer; none when it does not fit the question.
-fn read<T: DeserializeOwned>(result: ElicitResult) -> Option<Asked<T>> {
+fn read<T: DeserializeOwned>(result: ElicitResult, schema: &InputSchema) -> Option<Asked<T>> {
     match result.action {
         ElicitationAction::Accept => {
-            result.content.and_then(|content| serde_json::from_value(content).ok()).map(Asked::Answer)
+            let Value::Object(content) = result.content? else { return None };
+            let mut content = Some(content);
+            schema.fit("", &mut content).ok()?;
+            serde_json::from_value(Value::Object(content.unwrap_or_default())).ok().map(Asked::Answer)
         }
         _ => Some(Asked::Declined),
     }

@@ -12,7 +12,7 @@ use std::{
 
 use serde::Serialize;
 
-/// Bytes of a call's label, at most; a longer one is not in the journal.
+/// Characters of a call's label, at most; a longer one is not in the journal.
 pub(crate) const MAX_LABEL: usize = 64;
 
 /// What happened.

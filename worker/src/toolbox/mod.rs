@@ -6,7 +6,6 @@ mod journal;
 mod notes;
 mod plan;
 mod run;
-mod schema;
 mod tools;
 mod weather;
 
@@ -87,10 +86,8 @@ impl Toolbox {
             Some(path) => Journal::open(&path).map_err(|error| ToolboxError::Journal { path, error })?,
             None => Journal::default(),
         };
-        let mut tool_router = Self::tools() + Self::plan_tools();
-        schema::plain(&mut tool_router);
         Ok(Self {
-            tool_router,
+            tool_router: Self::tools() + Self::plan_tools(),
             journal,
             notebooks: Notebooks::new(config.data.as_deref()),
             counters: Mutex::default(),
@@ -123,7 +120,7 @@ impl ServerHandler for Toolbox {
         let entry = Entry {
             tool: request.name.clone().into_owned(),
             label: label
-                .filter(|label| !label.is_empty() && label.len() <= journal::MAX_LABEL)
+                .filter(|label| !label.is_empty() && label.chars().count() <= journal::MAX_LABEL)
                 .map(str::to_owned),
             journal: self.journal.clone(),
         };

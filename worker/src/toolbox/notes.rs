@@ -11,7 +11,7 @@ use identity::Principal;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Bytes of a note's text, at most.
+/// Characters of a note's text, at most.
 pub(crate) const MAX_NOTE: usize = 4_000;
 
 /// Bytes of a notebook, at most (by what concurrent writers add more).
@@ -33,7 +33,7 @@ pub struct Note {
 pub(crate) enum NoteError {
     #[error("this worker has no data directory: set ASGARD_DATA")]
     NoDirectory,
-    #[error("a note has 1 to {MAX_NOTE} bytes, this one has {0}")]
+    #[error("a note has 1 to {MAX_NOTE} characters, this one has {0}")]
     Size(usize),
     #[error("the notebook of this organisation is full ({MAX_NOTEBOOK} bytes)")]
     Full,
@@ -67,8 +67,9 @@ impl Notebooks {
     /// Adds a note to the notebook of the author's organisation. Several workers may write at once: a note
     /// is one appending write.
     pub(crate) fn add(&self, author: &Principal, text: &str) -> Result<Note, NoteError> {
-        if text.is_empty() || text.len() > MAX_NOTE {
-            return Err(NoteError::Size(text.len()));
+        let characters = text.chars().count();
+        if !(1..=MAX_NOTE).contains(&characters) {
+            return Err(NoteError::Size(characters));
         }
         let file = self.file(&author.organisation)?;
         if let Some(directory) = file.parent() {
@@ -151,7 +152,7 @@ mod tests {
         let notebooks = Notebooks::new(Some(directory.path()));
         assert!(matches!(notebooks.add(&author("o"), ""), Err(NoteError::Size(0))));
         assert!(matches!(notebooks.add(&author("o"), &"x".repeat(MAX_NOTE + 1)), Err(NoteError::Size(_))));
-        notebooks.add(&author("o"), "x").unwrap();
+        notebooks.add(&author("o"), &"é".repeat(MAX_NOTE)).unwrap();
         let file = notebooks.file("o").unwrap();
         OpenOptions::new().write(true).open(&file).unwrap().set_len(MAX_NOTEBOOK).unwrap();
         assert!(matches!(notebooks.add(&author("o"), "x"), Err(NoteError::Full)));

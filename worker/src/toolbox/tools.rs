@@ -45,6 +45,7 @@ struct ReportArguments {
     steps: u64,
     /// Pause after each resample, in milliseconds; all pauses together at most an hour.
     #[serde(default)]
+    #[schemars(range(max = 3_600_000))]
     step_ms: u64,
 }
 
@@ -68,6 +69,7 @@ pub struct Report {
 #[derive(Deserialize, JsonSchema)]
 struct DayArguments {
     /// The date, YYYY-MM-DD, from 2012-01-01 to 2015-12-31.
+    #[schemars(regex(pattern = r"^201[2-5]-[01][0-9]-[0-3][0-9]$"))]
     date: String,
 }
 
@@ -108,6 +110,7 @@ struct SlowEchoArguments {
     #[serde(default)]
     text: String,
     /// Time until the answer, in milliseconds, at most an hour.
+    #[schemars(range(max = 3_600_000))]
     total_ms: u64,
     /// Number of progress events, spread evenly over that time; at most 10000.
     #[serde(default)]
@@ -127,12 +130,13 @@ pub struct Echoed {
 #[derive(Deserialize, JsonSchema)]
 struct SlowCountArguments {
     /// Time until the answer, in milliseconds, at most an hour.
+    #[schemars(range(max = 3_600_000))]
     total_ms: u64,
     /// Number of progress events, spread evenly over that time; at most 10000.
     #[serde(default)]
     #[schemars(range(max = 10_000))]
     events: u64,
-    /// A name for this call, at most 64 bytes: it is in the answer and in the worker's journal.
+    /// A name for this call, at most 64 characters: it is in the answer and in the worker's journal.
     #[serde(default)]
     #[schemars(length(max = 64))]
     label: String,
@@ -160,7 +164,7 @@ struct WaitArguments {
 
 #[derive(Deserialize, JsonSchema)]
 struct AddNoteArguments {
-    /// The note, 1 to 4000 bytes.
+    /// The note, 1 to 4000 characters.
     #[schemars(length(min = 1, max = 4_000))]
     text: String,
 }
@@ -333,8 +337,8 @@ impl Toolbox {
         Extension(caller): Extension<Principal>,
         run: Run,
     ) -> Result<Json<Counted>, String> {
-        if arguments.label.len() > MAX_LABEL {
-            return Err(format!("the label must be at most {MAX_LABEL} bytes"));
+        if arguments.label.chars().count() > MAX_LABEL {
+            return Err(format!("the label must be at most {MAX_LABEL} characters"));
         }
         pass_time(&run, arguments.total_ms, arguments.events).await?;
         let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);

@@ -86,8 +86,8 @@ pub use headers::{LAST_EVENT_ID, METHOD, NAME, PARAM_PREFIX, PROTOCOL_VERSION, S
 pub use incoming::{Incoming, accepts_events, classify, read_posted};
 pub use message::{Body, Id, LOG_LEVELS, Message, Meta, Notification, Params, Reply, Request, read_body};
 pub use nulls::without_nulls;
-pub(crate) use params::header_map;
 pub use params::{ParamRules, param_headers};
+pub(crate) use params::{decimal, header_map};
 pub use refusal::{Refusal, accepted, answer_status, code, empty_result, error_status, json_response};
 pub use revision::{NotificationRoute, Revision, Route};
 

@@ -169,7 +169,7 @@ fn equal(header: &str, value: &RawValue) -> bool {
 
 /// A number in JSON's notation as sign, digits without zeros at either end, and power of ten of the last digit:
 /// equal numbers are equal, of any size, without rounding.
-fn decimal(text: &str) -> Option<(bool, String, i64)> {
+pub(crate) fn decimal(text: &str) -> Option<(bool, String, i64)> {
     let (negative, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
     let (mantissa, exponent) = match text.split_once(['e', 'E']) {
         Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),

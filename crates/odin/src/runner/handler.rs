@@ -18,9 +18,9 @@ use identity::Principal;
 use rmcp::{
     RoleServer, ServerHandler,
     model::{
-        ClientNotification, ClientRequest, ErrorCode, ErrorData, Extensions, GetExtensions, GetMeta,
-        InitializeRequestParams, InputRequiredResult, JsonRpcMessage, NumberOrString, ProgressToken,
-        ProtocolVersion, RequestId, RequestMetaObject, ServerConfig, ServerResult,
+        CallToolResult, ClientNotification, ClientRequest, ContentBlock, ErrorCode, ErrorData, Extensions,
+        GetExtensions, GetMeta, InitializeRequestParams, InputRequiredResult, JsonRpcMessage, NumberOrString,
+        ProgressToken, ProtocolVersion, RequestId, RequestMetaObject, ServerConfig, ServerResult,
     },
     service::{NotificationContext, RequestContext, RunningService, Service, serve_directly_with_ct},
 };
@@ -183,6 +183,17 @@ impl<H: ServerHandler> RmcpRunner<H> {
             .map_err(|refusal| ErrorData::new(ErrorCode(refusal.code()), refusal.message().to_owned(), None))
     }
 
+    /// Brings a tool's arguments into the form that its schema allows, or gives the result that says what is wrong.
+    fn fit_arguments(&self, request: &mut ClientRequest) -> Result<(), ServerResult> {
+        let ClientRequest::CallToolRequest(call) = request else { return Ok(()) };
+        let Some(schema) = self.tools.schema(&*self.handler, &call.params.name) else { return Ok(()) };
+        schema.fit(&call.params.name, &mut call.params.arguments).map_err(|why| {
+            let mut refused = CallToolResult::error(vec![ContentBlock::text(why)]);
+            refused.result_type = None;
+            ServerResult::CallToolResult(refused)
+        })
+    }
+
     /// Opens the state that the client brought back, for the handler to read. A session era has none.
     fn open_state(
         &self,
@@ -255,7 +266,10 @@ impl<H: ServerHandler> RmcpRunner<H> {
             Ok(prepared) => prepared,
             Err(error) => return Some(envelope::error(id, &error)),
         };
-        let Prepared { request, inner_id, meta, progress, odd_id } = prepared;
+        let Prepared { mut request, inner_id, meta, progress, odd_id } = prepared;
+        if let Err(refused) = self.fit_arguments(&mut request) {
+            return result::answer(id, refused, job.era, &self.server, odd_id.as_deref()).ok();
+        }
         if let ClientRequest::SubscriptionsListenRequest(listen) = &request {
             let agreed = listen::agreed(&*self.handler, &listen.params.notifications);
             return envelope::result(id, &agreed).ok();
@@ -272,7 +286,6 @@ impl<H: ServerHandler> RmcpRunner<H> {
         // Fires when the client cancels, and when the work ends in any way (for what the handler spawned).
         context.ct = end.child_token();
         let handler_ct = context.ct.clone();
-        let mut request = request;
         let asked = unknown::asked(&request);
         std::mem::swap(&mut context.extensions, request.extensions_mut());
         context.meta = meta;
@@ -312,7 +325,7 @@ impl<H: ServerHandler> RmcpRunner<H> {
         let outcome = outcome.map_err(|error| unknown::named(error, &envelope.method, asked.as_deref()));
         let answer = outcome.and_then(|mut answered| {
             if let ServerResult::ListToolsResult(listed) = &mut answered {
-                self.tools.remember(&listed.tools);
+                self.tools.remember(&mut listed.tools);
             }
             result::check_input(&answered, capabilities.as_ref())?;
             self.seal_state(job, envelope, &mut answered)?;

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+mod arguments;
 mod channel;
 mod cursor;
 mod envelope;
@@ -27,6 +28,7 @@ mod unknown;
 use crate::job::Job;
 use crate::tasks::{TaskTool, TaskView};
 
+pub(crate) use arguments::InputSchema;
 pub(crate) use channel::SUBSCRIPTION_ID;
 pub use handler::{CANCEL_GRACE, RmcpRunner};
 pub use peer::{CallContext, ResponseStream};

@@ -6,15 +6,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rmcp::{ServerHandler, model::Tool};
 
 use super::Rerun;
+use super::arguments::{InputSchema, plain};
 use crate::protocol::ParamRules;
 use crate::tasks::TaskTool;
 
 /// Tools that are remembered, at most.
 const MAX_TOOLS: usize = 10_000;
 
-/// What `tools/list` said, for handlers without `get_tool`.
+/// A handler's tools.
 #[derive(Default)]
-pub(super) struct Tools(Mutex<HashMap<String, Known>>);
+pub(super) struct Tools {
+    /// What `tools/list` said, for handlers without `get_tool`.
+    listed: Mutex<HashMap<String, Known>>,
+    /// Schemas of tools that `get_tool` knows.
+    schemas: Mutex<HashMap<String, Arc<InputSchema>>>,
+}
 
 /// What is remembered of a tool.
 struct Known {
@@ -22,17 +28,26 @@ struct Known {
     task: TaskTool,
     /// None for nearly all tools.
     rules: Option<Arc<ParamRules>>,
+    /// None where two lists differ: whose call it is, is not known here.
+    schema: Option<Arc<InputSchema>>,
 }
 
 impl Tools {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Known>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Remembers the tools of a list.
-    pub(super) fn remember(&self, listed: &[Tool]) {
+    /// Remembers the tools of a list, and writes their schemas as they are advertised.
+    pub(super) fn remember(&self, listed: &mut [Tool]) {
         let mut tools = self.lock();
         for tool in listed {
+            let source = Arc::clone(&tool.input_schema);
+            if let Some(schema) = plain(&source) {
+                tool.input_schema = schema;
+            }
+            if let Some(schema) = tool.output_schema.as_ref().and_then(plain) {
+                tool.output_schema = Some(schema);
+            }
             let (rerun, task, rules) = (rerun(tool), TaskTool::of(tool.meta.as_ref()), rules(tool));
             let room = tools.len() < MAX_TOOLS;
             match tools.get_mut(tool.name.as_ref()) {
@@ -43,9 +58,11 @@ impl Tools {
                     }
                     known.task = task;
                     known.rules = rules;
+                    known.schema.take_if(|schema| !schema.is_of(&source));
                 }
                 None if room => {
-                    tools.insert(tool.name.clone().into_owned(), Known { rerun, task, rules });
+                    let schema = Some(Arc::new(InputSchema::new(&tool.name, source)));
+                    tools.insert(tool.name.clone().into_owned(), Known { rerun, task, rules, schema });
                 }
                 None => {}
             }
@@ -58,6 +75,20 @@ impl Tools {
             return rules(&tool);
         }
         self.lock().get(name)?.rules.clone()
+    }
+
+    /// The schema that a tool's arguments must fit, as far as it is known.
+    pub(super) fn schema<H: ServerHandler>(&self, handler: &H, name: &str) -> Option<Arc<InputSchema>> {
+        let Some(tool) = handler.get_tool(name) else { return self.lock().get(name)?.schema.clone() };
+        let mut schemas = self.schemas.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(schema) = schemas.get(name).filter(|schema| schema.is_of(&tool.input_schema)) {
+            return Some(Arc::clone(schema));
+        }
+        let schema = Arc::new(InputSchema::new(name, tool.input_schema));
+        if schemas.len() < MAX_TOOLS || schemas.contains_key(name) {
+            schemas.insert(name.to_owned(), Arc::clone(&schema));
+        }
+        Some(schema)
     }
 
     /// Whether a tool may run twice.

@@ -67,7 +67,7 @@ async fn optional_members_may_be_null_in_either_era() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reply_may_have_an_error_of_null_beside_its_result() {
+async fn a_reply_may_have_an_error_of_null_beside_its_result_and_integers_with_a_point() {
     let site = site().await;
     let session = site.session("o", "2025-11-25", json!({ "elicitation": {} })).await;
     let headers = [("mcp-session-id", session.as_str()), ("mcp-protocol-version", "2025-11-25")];
@@ -90,13 +90,13 @@ async fn a_reply_may_have_an_error_of_null_beside_its_result() {
     };
     let asked = messages().await;
     assert_eq!(asked["method"], "elicitation/create", "{asked}");
-    let result = json!({ "action": "accept", "content": { "name": "thor", "nick": null }, "_meta": null });
+    let result = json!({ "action": "accept", "content": { "name": "thor", "years": 30.0 }, "_meta": null });
     let reply =
         json!({ "jsonrpc": "2.0", "id": asked["id"], "method": null, "result": result, "error": null });
     let (status, _) = site.post("o", &headers, reply.to_string()).await;
     assert_eq!(status, 202);
     let answer = messages().await;
-    assert_eq!(answer["result"]["content"][0]["text"], "hello thor None", "{answer}");
+    assert_eq!(answer["result"]["content"][0]["text"], "hello thor None 30", "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,6 +23,7 @@ pub(crate) struct Server {
 #[derive(Deserialize, JsonSchema)]
 struct Name {
     name: String,
+    years: u32,
     #[serde(default)]
     nick: Option<String>,
 }
@@ -68,7 +69,7 @@ impl Server {
     #[tool(description = "Greets.")]
     async fn greet(&self, ask: Ask) -> Result<CallToolResponse, ErrorData> {
         let text = match ask.user::<Name>("who", "Who?").await? {
-            Asked::Answer(Name { name, nick }) => format!("hello {name} {nick:?}"),
+            Asked::Answer(Name { name, nick, years }) => format!("hello {name} {nick:?} {years}"),
             Asked::Later(later) => return Ok(later),
             Asked::Declined => "declined".to_owned(),
             Asked::Unable => "unable".to_owned(),

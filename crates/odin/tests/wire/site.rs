@@ -52,6 +52,7 @@ impl Site {
         let front = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router).await });
         let runner = Arc::new(RmcpRunner::new(Arc::new(handler)));
+        runner.learn().await.unwrap();
         let beats = broker.clone();
         let worker =
             Worker::start(WorkerConfig::new("default"), broker, Box::new(move || beats), runner, None);
