@@ -1,5 +1,7 @@
 //! The publisher against a real Pushpin.
 
+#![allow(clippy::unwrap_used)] // Helpers may fail as tests do.
+
 mod common;
 
 use std::time::{Duration, Instant};
