@@ -21,9 +21,9 @@ const MAX_ASSERTIONS: usize = 4;
 /// A place in a cache.
 pub type Digest = u128;
 
-/// The place of a token: of all its bytes, the signature included, by SipHash-1-3 of 128 bits with a random key. Neither
-/// key nor digests ever leave this process, so that nobody can look for a token with the digest of another one,
-/// but by trying at the gateway itself. (A plain SHA-256 takes several times as long.)
+/// The place of a token: of all its bytes, the signature included, by SipHash-1-3 of 128 bits with a random key. It finds
+/// a place, and decides nothing: the token that is kept there is compared. Of tokens that are not active only the digest is
+/// kept: one that shared it would be refused. (A plain SHA-256 takes several times as long.)
 pub fn digest(token: &str) -> Digest {
     static KEY: OnceLock<(u64, u64)> = OnceLock::new();
     let (first, second) = *KEY.get_or_init(|| {
@@ -37,6 +37,8 @@ pub fn digest(token: &str) -> Digest {
 
 /// A verified token.
 pub struct Verified {
+    /// The token.
+    pub token: Box<str>,
     /// Which of the configured issuers verified it.
     pub issuer: usize,
     /// The key that did; `None` when the issuer was only asked.
@@ -93,13 +95,14 @@ impl Made {
 impl Verified {
     /// A token that was just verified.
     pub fn new(
+        token: Box<str>,
         issuer: usize,
         key: Option<Fingerprint>,
         claims: Rc<Claims>,
         userinfo: Rc<str>,
         ask_at: u64,
     ) -> Self {
-        Self { issuer, key, own: None, claims, userinfo, ask_at, assertions: Vec::new() }
+        Self { token, issuer, key, own: None, claims, userinfo, ask_at, assertions: Vec::new() }
     }
 
     /// The assertion that was made for the same request line, and when it expires, if it is good until
@@ -109,11 +112,11 @@ impl Verified {
         found.map(|made| (made.assertion.clone(), made.expires))
     }
 
-    /// About how many bytes it takes, for a token of that length.
-    pub fn weight(&self, token_len: usize) -> usize {
+    /// About how many bytes it takes.
+    pub fn weight(&self) -> usize {
         // Claims take about as much again as the token; an assertion carries them once more, in base64.
-        let room = MAX_ASSERTIONS.saturating_add(2);
-        token_len.saturating_mul(room).saturating_add(self.userinfo.len()).saturating_add(512)
+        let room = MAX_ASSERTIONS.saturating_add(3);
+        self.token.len().saturating_mul(room).saturating_add(self.userinfo.len()).saturating_add(512)
     }
 
     /// Keeps an assertion for the next request with the same line.
@@ -197,7 +200,7 @@ mod tests {
     fn verified(subject: &str) -> Verified {
         let claims = serde_json::json!({"iss": "i", "sub": subject, "exp": 1});
         let claims = Claims::from_object(claims.as_object().unwrap(), &ClaimNames::default()).unwrap();
-        Verified::new(0, None, Rc::new(claims), "".into(), u64::MAX)
+        Verified::new("x".repeat(1000).into(), 0, None, Rc::new(claims), "".into(), u64::MAX)
     }
 
     fn line(path: &str) -> RequestLine<'_> {
@@ -221,7 +224,7 @@ mod tests {
         let mut cache = Cache::new(1000, 100_000);
         for number in 0..10_000 {
             let token = verified("x");
-            let weight = token.weight(1000);
+            let weight = token.weight();
             cache.put(number, token, weight);
             assert!(cache.used <= 100_000 && cache.len() <= 1000);
         }

@@ -118,6 +118,10 @@ impl Tokens {
     ) -> Result<Found, Halt> {
         let config = self.config.clone();
         let issuer = |index: usize| config.issuers.get(index).ok_or_else(keys_unavailable);
+        // What is kept under a digest is that token's, or goes.
+        if self.cache.get(digest).is_some_and(|known| *known.token != *token) {
+            self.cache.remove(digest);
+        }
         if let Some(found) = self.known(digest, now, progress)? {
             check(issuer(found.issuer)?, &found.claims)?;
             return Ok(found);
@@ -367,11 +371,11 @@ impl Tokens {
 
     fn keep(&mut self, digest: &Digest, token: &str, own: &Own, found: &Found, ask_at: u64) {
         let (claims, userinfo) = (found.claims.clone(), found.userinfo.clone());
-        let mut verified = Verified::new(own.issuer, own.key, claims, userinfo, ask_at);
+        let mut verified = Verified::new(token.into(), own.issuer, own.key, claims, userinfo, ask_at);
         if ask_at != u64::MAX {
             verified.own.clone_from(&own.claims);
         }
-        let weight = verified.weight(token.len());
+        let weight = verified.weight();
         self.cache.put(*digest, verified, weight);
     }
 }

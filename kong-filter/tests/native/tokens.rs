@@ -1,8 +1,11 @@
-//! Tokens that the issuer is asked about.
+//! Tokens that are kept, and tokens that the issuer is asked about.
 
+use std::rc::Rc;
+
+use kong_filter::config::Config;
 use kong_filter::filter::{Service, Step};
 use kong_filter::request::Request;
-use kong_filter::tokens::{Awaited, Progress};
+use kong_filter::tokens::{Awaited, Halt, Progress, Tokens};
 use serde_json::{Value, json};
 
 use super::{NOW, Site, first, forward, judge, reason, request};
@@ -29,6 +32,39 @@ fn answered(
     let body = answer.1.to_string();
     let _ = service.answered(call.awaited, answer.0, body.as_bytes(), now, &mut progress);
     Some(service.judge(request, now, &mut progress))
+}
+
+#[test]
+fn a_token_with_the_digest_of_another_is_verified_itself() {
+    let site = Site::new();
+    let config = Config::read(site.config.to_string().as_bytes()).unwrap();
+    let mut tokens = Tokens::new(Rc::new(config), None);
+    let token = |patch: &Value| {
+        let sent = site.sent(patch);
+        let (_, value) =
+            sent.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("authorization")).unwrap();
+        value.strip_prefix("Bearer ").unwrap().to_owned()
+    };
+    let (thor, hel) = (token(&json!({})), token(&json!({"claims": {"sub": "hel"}})));
+    let mut forged = thor.clone();
+    forged.replace_range(forged.len() - 20..forged.len() - 10, "AAAAAAAAAA");
+    let one_digest = 7;
+    let mut judge = |token: &str| {
+        let mut progress = Progress::default();
+        loop {
+            match tokens.verified(token, &one_digest, NOW, &mut progress, &|_, _| Ok(())) {
+                Ok(found) => return Ok(found.claims.subject.clone()),
+                Err(Halt::Refuse(refusal)) => return Err(refusal.reason),
+                Err(Halt::Wait(awaited)) => {
+                    tokens.answered(awaited, Some(200), site.jwks.as_bytes(), NOW, &mut progress).unwrap();
+                }
+            }
+        }
+    };
+    assert_eq!(judge(&thor).unwrap(), "7a1c-thor");
+    assert_eq!(judge(&hel).unwrap(), "hel");
+    assert_eq!(judge(&thor).unwrap(), "7a1c-thor");
+    assert_eq!(judge(&forged).unwrap_err(), "signature_wrong");
 }
 
 #[test]
