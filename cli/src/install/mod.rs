@@ -8,6 +8,7 @@ mod apt;
 mod browser;
 mod build;
 mod fetch;
+mod pinned;
 mod run;
 
 use std::path::PathBuf;
