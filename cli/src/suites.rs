@@ -96,6 +96,13 @@ pub const SUITES: &[Suite] = &[
         limit_s: minutes(40),
     },
     Suite {
+        name: "supply",
+        shows: "licences, names and sources of all crates are as deny.toml wants them",
+        command: cargo_test!("--test", "supply", "--", "--nocapture"),
+        needs: &[Need::Programs],
+        limit_s: minutes(10),
+    },
+    Suite {
         name: "unit",
         shows: "each crate's own tests, the simulation of the call protocol, and whatever may come in malformed",
         command: cargo_test!(
