@@ -100,6 +100,18 @@ impl Item {
         self
     }
 
+    /// Whether it can be published: its encoded form, in which a character may take six bytes, is no longer than
+    /// [`MAX_ITEM`].
+    #[must_use]
+    pub fn fits(&self) -> bool {
+        let content = match &self.payload {
+            Payload::Content(content) => content.len(),
+            Payload::Close | Payload::Response(_) => MAX_ITEM,
+        };
+        // What surely fits is not encoded for the sake of the answer.
+        content < MAX_ITEM / 8 || self.json().is_ok()
+    }
+
     /// The item as the two frames of a ZeroMQ message: the channel, and `J` with JSON.
     pub(crate) fn frames(&self) -> Result<[Bytes; 2], ItemError> {
         self.check_channel()?;
@@ -175,6 +187,22 @@ mod tests {
         assert_eq!(channel, item.channel);
         assert_eq!(frame[0], b'J');
         serde_json::from_slice(&frame[1..]).unwrap()
+    }
+
+    #[test]
+    fn what_fits_is_decided_by_the_encoded_form() {
+        for (content, fits) in [
+            ("x".repeat(990_000), true),
+            ("x".repeat(1_000_000), false),
+            ("\"".repeat(490_000), true),
+            ("\"".repeat(510_000), false),
+            ("\u{1}".repeat(MAX_ITEM / 8 - 1), true),
+            ("\u{1}".repeat(170_000), false),
+        ] {
+            let item = Item::content("c", content).id("c-1");
+            assert_eq!(item.fits(), fits, "{}", item.id.as_deref().unwrap());
+            assert_eq!((item.json().is_ok(), item.frames().is_ok()), (fits, fits));
+        }
     }
 
     #[test]

@@ -81,6 +81,10 @@ pub struct WorkerSettings {
     /// Percent of the slots that one principal may have at once. Always at least one slot.
     #[arg(long, env = "ASGARD_PRINCIPAL_SHARE", default_value_t = 50, value_parser = clap::value_parser!(u8).range(1..=100))]
     pub principal_share: u8,
+    /// Bytes of an answer; in place of a larger one the client gets an error. A stream that Pushpin holds carries about
+    /// 900,000 all the same.
+    #[arg(long, env = "ASGARD_ANSWER_BYTES", default_value_t = 4_194_304, value_parser = number(10_000, 67_108_864))]
+    pub answer_bytes: u32,
 }
 
 /// A number of things at once.

@@ -79,7 +79,15 @@ fn config(common: &CommonSettings, settings: &WorkerSettings) -> WorkerConfig {
     let WorkerSettings { concurrency, task_concurrency, .. } = *settings;
     tracing::info!(worker = name, concurrency, task_concurrency, "taking calls");
     let shares = Shares { organisation: settings.organisation_share, principal: settings.principal_share };
-    WorkerConfig { name, concurrency, task_concurrency, shares, ..WorkerConfig::new(&common.server) }
+    let answer_bytes = settings.answer_bytes as usize;
+    WorkerConfig {
+        name,
+        concurrency,
+        task_concurrency,
+        shares,
+        answer_bytes,
+        ..WorkerConfig::new(&common.server)
+    }
 }
 
 async fn runner<H: ServerHandler>(

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use super::encode::Stream;
+use super::encode::{self, Stream};
 use super::outbox::JobOutbox;
 use super::slots::Slot;
 use super::task::{Role, Stored};
@@ -187,7 +187,7 @@ fn run_tool(
         };
         let work = role.run(&shared, outbox, messages, abort);
         let answer = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| Some(role.lost()));
-        let most = shared.config.answer_bytes;
+        let most = role.answer_bytes(&shared.config);
         let answer = answer.map(|text| if text.len() > most { too_large(&text, most) } else { text });
         let _ = inputs.send(Input::Finished(answer));
         drop(slot);
@@ -195,19 +195,12 @@ fn run_tool(
     inbox
 }
 
-/// The error in place of an answer that no stream could carry.
+/// The error in place of an answer that is over the limit.
 fn too_large(answer: &str, most: usize) -> Message {
-    #[derive(serde::Deserialize)]
-    struct Answer<'a> {
-        #[serde(borrow)]
-        id: &'a serde_json::value::RawValue,
-    }
-    let id = serde_json::from_str::<Answer<'_>>(answer).map_or("null", |answer| answer.id.get());
-    let message = format!(
-        "The result has {} bytes; the limit is {most}. Ask for less, or for a part of it.",
-        answer.len()
-    );
-    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32603,"message":"{message}"}}}}"#).into()
+    let bytes = answer.len();
+    let why =
+        format!("The result has {bytes} bytes; the limit is {most}. Ask for less, or for a part of it.");
+    encode::in_place_of(answer, &why)
 }
 
 impl Driver {

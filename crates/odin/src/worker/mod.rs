@@ -31,7 +31,7 @@ use crate::node::{self, Degraded};
 use crate::runner::Runner;
 use slots::Slots;
 
-pub(crate) use encode::event;
+pub(crate) use encode::{event, is_carried, not_carried};
 pub use outbox::EventLimits;
 pub use slots::Shares;
 pub use task::TaskTimes;
@@ -53,8 +53,8 @@ pub struct WorkerConfig {
     pub timing: Timing,
     /// Bounds of what one call may send before its answer.
     pub events: EventLimits,
-    /// Bytes of an answer; a larger one is replaced by an error that says so. Pushpin takes an item of just
-    /// under 1 MB.
+    /// Bytes of an answer; a larger one is replaced by an error that says so. What goes through Pushpin, which takes an
+    /// item of just under 1 MB, is bounded by that beside.
     pub answer_bytes: usize,
     /// The times of tasks.
     pub tasks: TaskTimes,
@@ -71,7 +71,7 @@ impl WorkerConfig {
             shares: Shares::default(),
             timing: Timing::default(),
             events: EventLimits::default(),
-            answer_bytes: 900_000,
+            answer_bytes: 4 * 1024 * 1024,
             tasks: TaskTimes::default(),
         }
     }

@@ -4,13 +4,15 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::mpsc;
 
+use super::encode::is_carried;
 use crate::call::{HANG_UP, Input};
 use crate::runner::{Closed, Emission, Outbox};
 
 /// Bounds of what one call may send before its answer.
 ///
 /// Progress and log messages beyond a bound are left out: they are a courtesy. A request to the client beyond
-/// it ends the call.
+/// it ends the call. One that Pushpin could not carry is beyond it, whoever holds the stream: a session's client may
+/// take the stream up again elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EventLimits {
     /// Events.
@@ -48,7 +50,7 @@ impl Outbox for JobOutbox {
         };
         let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
         let bytes = self.bytes.fetch_add(text.get().len(), Ordering::Relaxed) + text.get().len();
-        if count > self.limits.count || bytes > self.limits.bytes {
+        if count > self.limits.count || bytes > self.limits.bytes || !is_carried(text.get()) {
             return if needed { Err(Closed) } else { Ok(()) };
         }
         let text: Box<str> = text.into();
@@ -61,6 +63,16 @@ mod tests {
     use serde_json::value::RawValue;
 
     use super::*;
+
+    #[test]
+    fn what_no_stream_could_carry_is_beyond_the_bound() {
+        let (sender, mut inputs) = mpsc::unbounded_channel();
+        let outbox = JobOutbox::new(sender, EventLimits::default());
+        let text = || RawValue::from_string(format!("[{:?}]", "x".repeat(1_000_000))).unwrap();
+        assert_eq!(outbox.emit(Emission::Notification(text())), Ok(()));
+        assert_eq!(outbox.emit(Emission::Request { id: "c:1".into(), message: text() }), Err(Closed));
+        assert!(inputs.try_recv().is_err());
+    }
 
     #[test]
     fn beyond_the_bound_progress_is_left_out_and_a_request_ends_the_call() {

@@ -11,8 +11,8 @@ use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::Shared;
 use super::slots::Slots;
+use super::{Shared, WorkerConfig};
 use crate::broker::{Begun, Claimed};
 use crate::call::{Gone, Message, Reach, Snapshot, State};
 use crate::id::CallId;
@@ -30,6 +30,8 @@ const AGAIN: Duration = Duration::from_millis(100);
 const SILENT: Duration = Duration::from_secs(3);
 /// How often a running task's note for people is renewed, at most.
 const NOTE_EVERY: Duration = Duration::from_secs(1);
+/// Bytes that a task's result has at most: it is kept for long, and told on streams.
+const RESULT: usize = 900_000;
 
 /// The times of tasks whose tools say none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +108,11 @@ impl Role {
     /// The slots that it takes one of.
     pub(super) fn slots<'a>(&self, shared: &'a Shared) -> &'a Arc<Slots> {
         if self.task.is_some() { &shared.task_slots } else { &shared.slots }
+    }
+
+    /// Bytes that its answer may have.
+    pub(super) fn answer_bytes(&self, config: &WorkerConfig) -> usize {
+        if self.task.is_some() { config.answer_bytes.min(RESULT) } else { config.answer_bytes }
     }
 
     /// Whether the record of the call is closed already.
