@@ -8,6 +8,8 @@ use std::time::Duration;
 use e2e::exchange::End;
 use e2e::{Client, Era, Form, Road, Stack};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 #[tokio::test]
 async fn quick_calls_on_the_bifrost_road_never_touch_pushpin() {
@@ -249,5 +251,85 @@ async fn in_the_modern_era_a_tool_asks_by_its_result_and_any_worker_takes_the_an
         }
         println!("{road:?}: 12 dialogues, {moved} of them moved from one worker to the other");
         assert!(moved > 0);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_may_be_as_large_as_what_carries_it_allows() {
+    let stack = Stack::claim().await;
+    for road in Road::BOTH {
+        for era in [Era::Modern, Era::Session] {
+            let client = Client::of(era, &stack, road, "thor", "org-1").await;
+            // One document: larger than any item of Pushpin's.
+            let text = "x".repeat(1_500_000);
+            let quick = client.tool("echo", json!({"text": text})).await;
+            let result =
+                quick.result().unwrap_or_else(|| panic!("{road:?} {era:?}: {:.500}", quick.outline()));
+            assert_eq!(result["content"][0]["text"].as_str().map(str::len), Some(text.len()));
+            // More than is allowed at all: the text comes twice.
+            let text = "x".repeat(2_200_000);
+            let much = client.tool("slow_echo", json!({"text": text, "total_ms": 0})).await;
+            let error = much.error().unwrap_or_else(|| panic!("{road:?} {era:?}: {:.500}", much.outline()));
+            let message = error["message"].as_str().unwrap();
+            assert!(error["code"] == -32603 && message.contains("the limit is 4194304"), "{message}");
+        }
+    }
+    // On a stream that Pushpin holds: few bytes, but each of them takes up to twelve on the way there.
+    for era in [Era::Modern, Era::Session] {
+        let client = Client::of(era, &stack, Road::Bifrost, "thor", "org-1").await;
+        let arguments = json!({"text": "\"".repeat(100_000), "total_ms": 300, "events": 3});
+        let held = client.tool_with_progress("slow_echo", arguments).await;
+        let error = held.error().unwrap_or_else(|| panic!("{era:?}: {:.500}", held.outline()));
+        let message = error["message"].as_str().unwrap();
+        assert!(error["code"] == -32603 && message.contains("a stream carries about 900,000"), "{message}");
+        assert_eq!((held.form(), held.steps()), (Form::Stream, vec![1, 2, 3]));
+    }
+}
+
+/// Sends a request as a proxy does that speaks HTTP/1.0 to its upstream, as nginx does by itself. What comes back.
+async fn by_http_1_0(client: &Client, id: u64, name: &str, arguments: &Value) -> (String, String) {
+    let url = reqwest::Url::parse(&client.endpoint).unwrap();
+    let meta = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+        "progressToken": id,
+    });
+    let params = json!({"name": name, "arguments": arguments, "_meta": meta});
+    let body = json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params}).to_string();
+    let port = url.port_or_known_default().unwrap();
+    let head = format!(
+        "POST {} HTTP/1.0\r\nhost: localhost:{port}\r\nconnection: close\r\nauthorization: Bearer {}\r\n\
+         content-type: application/json\r\naccept: application/json, text/event-stream\r\n\
+         mcp-protocol-version: 2026-07-28\r\nmcp-method: tools/call\r\nmcp-name: {name}\r\ncontent-length: {}\r\n\r\n",
+        url.path(),
+        client.token,
+        body.len()
+    );
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let whole = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await;
+    whole.expect("the answer ends with its connection").unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.to_ascii_lowercase(), body.to_owned())
+}
+
+#[tokio::test]
+async fn a_proxy_in_front_may_speak_http_1_0() {
+    let stack = Stack::claim().await;
+    for road in Road::BOTH {
+        let client = Client::modern(&stack, road, "thor", "org-1").await;
+        let (head, body) = by_http_1_0(&client, 1, "echo", &json!({"text": "quick"})).await;
+        assert!(head.contains(" 200 ") && !head.contains("transfer-encoding"), "{road:?}: {head} {body}");
+        assert!(body.contains("quick"), "{road:?}: {head} {body}");
+        let slow = json!({"text": "slow", "total_ms": 600, "events": 6});
+        let (head, body) = by_http_1_0(&client, 2, "slow_echo", &slow).await;
+        assert!(head.contains(" 200 ") && head.contains("text/event-stream"), "{road:?}: {head} {body}");
+        assert!(!head.contains("transfer-encoding"), "{road:?}: {head}");
+        let events: Vec<Value> =
+            body.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok()).collect();
+        assert_eq!(events.len(), 7, "{road:?}: {body}");
+        assert_eq!(events[6]["result"]["structuredContent"]["text"], "slow", "{road:?}: {body}");
     }
 }
