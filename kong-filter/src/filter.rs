@@ -248,7 +248,7 @@ impl Filter {
         };
         let target = match target(site, path) {
             Ok(target) => target,
-            Err(error) => return plain(path_refusal(error)),
+            Err(error) => return plain(path_refusal(error, site, path)),
         };
         let refusal = match self.admit(request, &target, now, progress) {
             Ok((forward, same_until)) => {
@@ -570,11 +570,24 @@ fn check_policy(
     Err(Refusal::scope("policy_denied", message, scopes).by(rule))
 }
 
-fn path_refusal(error: PathError) -> Refusal {
-    match error {
-        PathError::NotAnEndpoint | PathError::Reserved => {
-            Refusal::plain(404, "not_found", "not_found", error)
+/// What is said of a path that is no endpoint: the right address, where a slash too many is all that is wrong with it.
+fn path_refusal(error: PathError, site: &Site, path: &str) -> Refusal {
+    let not_found = |message: String| Refusal::plain(404, "not_found", "not_found", message);
+    let right = path::without_extra_slashes(path);
+    let error = match right.as_deref().map(|right| (right, target(site, right))) {
+        Some((right, Ok(_))) => {
+            // Sessions' addresses are their owners' alone.
+            let address = match path::parse(right).map(|endpoint| endpoint.kind) {
+                Ok(EndpointKind::Messages { .. }) => "that of the stream's first event".to_owned(),
+                _ => format!("{}{right}", site.url),
+            };
+            return not_found(format!("there is a slash too many in the path; use {address}"));
         }
+        Some((_, Err(error))) => error,
+        None => error,
+    };
+    match error {
+        PathError::NotAnEndpoint | PathError::Reserved => not_found(error.to_string()),
         PathError::TooLong | PathError::Ambiguous => {
             Refusal::plain(400, "invalid_request", "path_malformed", error)
         }

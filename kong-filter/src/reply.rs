@@ -45,7 +45,7 @@ pub struct Refusal {
     pub error: &'static str,
     /// Reason code: stable, finer than the error.
     pub reason: &'static str,
-    /// One sentence for people. Never anything that the client sent.
+    /// One sentence for people. Nothing that the client sent, but for a path that [`identity::path`] has read.
     pub message: String,
     /// Whether a `WWW-Authenticate` goes with it.
     pub challenge: Challenge,

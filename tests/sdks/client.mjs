@@ -90,6 +90,15 @@ const cases = {
         return { at_ms, then: await echo(client) };
     },
 
+    // A call that is refused, as it is too large, beside one that runs.
+    async refused(client) {
+        const running = slowEcho(client, 1_500, 3, []);
+        await sleep(300);
+        const large = call(client, 'echo', { text: 'x'.repeat(5 * 1024 * 1024) }, { timeout: 20_000 });
+        const refused = await large.then(() => 'it was not', error => `error: ${error}`);
+        return { refused, text: await running, then: await echo(client) };
+    },
+
     // A call whose connection is cut on the way. The SDK resumes by itself, or says that it can't.
     async cut(client) {
         const steps = [];

@@ -48,8 +48,9 @@ async def connect(url):
             http = httpx.AsyncClient(headers=HEADERS, timeout=httpx.Timeout(10, read=60))
             transport = streamable_http_client(url, http_client=await stack.enter_async_context(http))
         if V2:
-            mode = "2026-07-28" if MODE == "modern" else "legacy"
-            client = mcp.Client(transport, mode=mode, elicitation_callback=answer)
+            # Over HTTP+SSE as it comes: it first asks whether the server speaks 2026-07-28.
+            mode = {"modern": {"mode": "2026-07-28"}, "session": {"mode": "legacy"}, "sse": {}}[MODE]
+            client = mcp.Client(transport, elicitation_callback=answer, **mode)
             yield await stack.enter_async_context(client)
         else:
             streams = await stack.enter_async_context(transport)
@@ -161,6 +162,18 @@ async def case_ended(client):
     return {"text": text, "steps": steps, "then": await echo(client)}
 
 
+async def case_refused(client):
+    """A call that is refused, as it is too large, beside one that runs."""
+    running = asyncio.create_task(slow_echo(client, 1_500, 3, []))
+    await asyncio.sleep(0.3)
+    try:
+        await asyncio.wait_for(client.call_tool("echo", {"text": "x" * 5 * 1024 * 1024}), 20)
+        refused = "it was not"
+    except Exception as error:
+        refused = f"error: {causes(error)}"
+    return {"refused": refused, "text": await running, "then": await echo(client)}
+
+
 def causes(error):
     """An error, with those inside a group."""
     inner = getattr(error, "exceptions", None)
@@ -179,7 +192,7 @@ async def run(name, case, url):
 
 
 async def main():
-    for case in (case_connect, case_list, case_progress, case_elicit, case_cancel, case_leave):
+    for case in (case_connect, case_list, case_progress, case_elicit, case_cancel, case_leave, case_refused):
         await run(case.__name__.removeprefix("case_"), case, URL)
     if MODE != "sse":
         await run("cut", case_cut, CUT_URL)

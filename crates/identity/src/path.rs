@@ -170,6 +170,17 @@ pub fn check(path: &str) -> Result<(), PathError> {
     Ok(())
 }
 
+/// The path without slashes that are one too many: doubled ones, and one at the end. None where there are none, and for
+/// what is malformed in other ways as well: the result has one reading only, though it may be no endpoint.
+pub fn without_extra_slashes(path: &str) -> Option<String> {
+    if path.len() > MAX_PATH || !path.starts_with('/') {
+        return None;
+    }
+    let segments = path.split('/').filter(|segment| !segment.is_empty());
+    let right: String = segments.flat_map(|segment| ["/", segment]).collect();
+    (right != path && check(&right).is_ok()).then_some(right)
+}
+
 /// The path of a request target, without its query.
 pub fn without_query(target: &str) -> &str {
     target.split_once('?').map_or(target, |(path, _)| path)
@@ -260,6 +271,22 @@ mod tests {
         ] {
             assert_eq!(parse(path), Err(PathError::NotAnEndpoint), "{path}");
         }
+    }
+
+    #[test]
+    fn a_slash_too_many_is_found() {
+        for path in
+            ["/api/v1/mcp/org-1/", "//api/v1/mcp/org-1", "/api/v1//mcp/org-1", "//api/v1/mcp///org-1//"]
+        {
+            assert_eq!(without_extra_slashes(path).as_deref(), Some("/api/v1/mcp/org-1"), "{path}");
+            assert!(parse(path).is_err(), "{path}");
+        }
+        for path in
+            ["", "/", "//", "x/", "/api/v1/mcp/org-1", "/api/v1/mcp/org%2d1/", "/api/v1/../mcp/org-1/"]
+        {
+            assert_eq!(without_extra_slashes(path), None, "{path}");
+        }
+        assert_eq!(without_extra_slashes(&format!("/{}", "/".repeat(MAX_PATH))), None);
     }
 
     #[test]

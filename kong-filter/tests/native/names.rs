@@ -40,6 +40,32 @@ fn an_organisations_own_host() {
     assert_eq!(document(&mut site, "tools.org1.example", path).status, 404);
 }
 
+#[test]
+fn a_slash_too_many_is_told_with_the_right_address() {
+    let mut site = Site::new();
+    let message = |site: &mut Site, host: &str, path: &str| {
+        let reply = document(site, host, path);
+        assert_eq!(reply.status, 404, "{path}: {}", reply.body);
+        serde_json::from_str::<Value>(&reply.body).unwrap()["message"].as_str().unwrap().to_owned()
+    };
+    for (path, right) in [
+        ("/api/v1/mcp/org-1/", "/api/v1/mcp/org-1"),
+        ("//api/v1/mcp/org-1", "/api/v1/mcp/org-1"),
+        ("/api/v1//mcp/org-1?a=b", "/api/v1/mcp/org-1"),
+        ("/api/v1/mcp/org-1/sse/", "/api/v1/mcp/org-1/sse"),
+    ] {
+        let said = message(&mut site, "localhost:8000", path);
+        assert_eq!(said, format!("there is a slash too many in the path; use http://localhost:8000{right}"));
+    }
+    let short = message(&mut site, "tools.org1.example:8000", "/mcp/");
+    assert!(short.ends_with("use http://tools.org1.example:8000/mcp"), "{short}");
+    // No address of a session, and none that is no endpoint.
+    let session = message(&mut site, "localhost:8000", "/api/v1/mcp/org-1/secret/messages/");
+    assert!(session.contains("a slash too many") && !session.contains("secret"), "{session}");
+    assert_eq!(message(&mut site, "localhost:8000", "/api/v1/mcp/"), "there is no such endpoint");
+    assert_eq!(message(&mut site, "localhost:8000", "/mcp/"), "there is no such endpoint");
+}
+
 /// What `GET` gives at a host.
 fn document(site: &mut Site, host: &str, path: &str) -> Reply {
     let sent =

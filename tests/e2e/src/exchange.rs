@@ -247,6 +247,14 @@ impl Exchange {
         self.answer()?.get("error")
     }
 
+    /// The HTTP status that the request was refused with, wherever it stands: in a session it is in the error's data.
+    #[must_use]
+    pub fn refused(&self) -> Option<u16> {
+        let within = self.error().and_then(|error| error["data"]["httpStatus"].as_u64());
+        let within = within.and_then(|status| u16::try_from(status).ok());
+        within.or_else(|| Some(self.status()).filter(|status| *status >= 400))
+    }
+
     /// Time from sending to the end.
     #[must_use]
     pub fn took(&self) -> Duration {

@@ -12,7 +12,7 @@ pub struct SseClient {
     token: String,
     /// Where messages are posted to.
     pub endpoint: String,
-    stream: reqwest::Response,
+    stream: Option<reqwest::Response>,
     reader: Reader,
     /// All messages so far, in order.
     pub messages: Vec<Value>,
@@ -46,7 +46,7 @@ impl SseClient {
             http,
             token: token.to_owned(),
             endpoint: String::new(),
-            stream,
+            stream: Some(stream),
             reader: Reader::default(),
             messages: Vec::new(),
             next: 1,
@@ -57,9 +57,15 @@ impl SseClient {
         client
     }
 
+    /// Closes the stream. The client can still post.
+    pub fn leave(&mut self) {
+        self.stream = None;
+    }
+
     async fn event(&mut self) -> String {
         loop {
-            let chunk = self.stream.chunk().await.unwrap().expect("the stream goes on");
+            let stream = self.stream.as_mut().expect("the client has not left");
+            let chunk = stream.chunk().await.unwrap().expect("the stream goes on");
             let mut data = self.reader.take(&chunk).into_iter().filter_map(|piece| match piece {
                 Piece::Event { data, .. } => Some(data),
                 Piece::Comment => None,

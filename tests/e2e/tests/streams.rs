@@ -333,3 +333,45 @@ async fn http_sse_cancels_by_notification_and_keeps_its_stream() {
         assert!(!client.messages.iter().any(|message| message["id"] == id), "a cancelled call has no answer");
     }
 }
+
+#[tokio::test]
+async fn http_sse_refuses_on_its_stream_and_does_nothing_without_it() {
+    let stack = Stack::claim().await;
+    for road in Road::BOTH {
+        let token = e2e::tokens::token(&stack, "thor", "org-1").await;
+        let url = format!("{}/api/v1/mcp/org-1/sse", stack.edge(road));
+        // What a client sends first that speaks 2026-07-28 as well.
+        let mut client = SseClient::open(&url, &token).await;
+        let meta = json!({
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientCapabilities": {},
+        });
+        let probed = client.request("server/discover", json!({"_meta": meta})).await;
+        assert_eq!(probed["error"]["code"], -32601, "{probed}");
+        let early = client.request("tools/call", json!({"name": "echo", "arguments": {"text": "x"}})).await;
+        assert_eq!(early["error"]["code"], -32600, "{early}");
+
+        let mut client = SseClient::connect(&url, &token).await;
+        let wrong = client.request("logging/setLevel", json!({"level": "loud"})).await;
+        assert_eq!(wrong["error"]["code"], -32602, "{wrong}");
+        let large = json!({"name": "echo", "arguments": {"text": "x".repeat(5 * 1024 * 1024)}});
+        let refused = client.request("tools/call", large).await;
+        assert_eq!(refused["error"]["data"], json!({"httpStatus": 413}), "{refused}");
+        let journal = stack.journal();
+        let params = json!({"name": "slow_count", "arguments": {"total_ms": 10, "events": 0}});
+        let heard = client.request("tools/call", params.clone()).await;
+        assert!(heard.get("result").is_some(), "{heard}");
+        client.leave();
+        let ping = json!({"jsonrpc": "2.0", "id": 900, "method": "ping"});
+        e2e::stack::wait("the client is known to be gone", Duration::from_secs(20), async || {
+            (client.post(&ping).await == 404).then_some(())
+        })
+        .await;
+        let call = json!({"jsonrpc": "2.0", "id": 901, "method": "tools/call", "params": params});
+        assert_eq!(client.post(&call).await, 404);
+        // A later call has run: what was queued before it has as well.
+        let other = Client::modern(&stack, road, "thor", "org-1").await;
+        assert!(other.tool("slow_count", json!({"total_ms": 10, "events": 0})).await.result().is_some());
+        assert_eq!(journal.runs().len(), 2, "{road:?}");
+    }
+}

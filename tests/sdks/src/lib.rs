@@ -18,8 +18,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-/// What a client saw, by case: `connect`, `list`, `progress`, `elicit`, `cancel`, `cut`, `ended` (with a session), and of
-/// Python `leave`.
+/// What a client saw, by case: `connect`, `list`, `progress`, `elicit`, `cancel`, `refused`, `cut`, `ended` (with a
+/// session), and of Python `leave`.
 /// Whatever went wrong is under `error`.
 pub type Seen = BTreeMap<String, Value>;
 

@@ -137,6 +137,18 @@ async fn case(name: &str, client: &Client) -> Value {
                 Err(error) => json!({"error": error.to_string()}),
             }
         }
+        "refused" => {
+            let large = json!({"text": "x".repeat(5 * 1024 * 1024)});
+            let large = async {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                client.call_tool(params("echo", &large)).await
+            };
+            let (mut seen, refused) = tokio::join!(slow_echo(client, 1_500, 3), large);
+            seen["refused"] =
+                json!(refused.map_or_else(|error| format!("error: {error}"), |_| "it was not".into()));
+            seen["then"] = echo(client).await;
+            seen
+        }
         "ended" => {
             let call = tokio::time::timeout(Duration::from_secs(8), slow_echo(client, 300, 3)).await;
             let mut seen = call.unwrap_or_else(|_| json!({"text": "error: no answer"}));
@@ -155,7 +167,8 @@ async fn case(name: &str, client: &Client) -> Value {
 pub async fn run(mode: Mode, [url, cut_url, blank_url]: [&str; 3], token: &str) -> Seen {
     let mut seen = Seen::new();
     let ended = (mode == Mode::Session).then_some("ended");
-    for name in ["connect", "list", "progress", "elicit", "cancel", "cut"].into_iter().chain(ended) {
+    for name in ["connect", "list", "progress", "elicit", "cancel", "refused", "cut"].into_iter().chain(ended)
+    {
         let url = match name {
             "cut" => cut_url,
             "ended" => blank_url,

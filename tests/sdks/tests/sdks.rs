@@ -152,6 +152,11 @@ async fn judge(
     problems.unless(case["then"] == "still here", "cancel", &case);
     problems.extend(stopped("cancel", &journal, case["at_ms"].as_u64().unwrap_or_default()).await);
 
+    let case = of("refused");
+    let refused = case["refused"].as_str().is_some_and(|text| text.starts_with("error"));
+    let others = case["text"] == "x" && case["then"] == "still here";
+    problems.unless(refused && others, "refused", &case);
+
     if let Some(case) = seen.get("leave") {
         problems.unless(case["then"] == "still here", "leave", case);
         let left = case["at_ms"].as_u64().unwrap_or_default();

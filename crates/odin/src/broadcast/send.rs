@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use futures::future::{join, join_all};
 use futures::{StreamExt, stream};
-use grip::{Item, MIN_CLOSE_DELAY, Publisher, SendError};
+use grip::{Item, MIN_CLOSE_DELAY, Payload, Publisher, SendError};
 
 use super::streams::{self, REQUIRED, SKIPPED};
-use super::{Broadcaster, Inner};
+use super::{Broadcaster, Inner, text};
 use crate::broker;
 use crate::call::Message;
+use crate::worker::{is_carried, not_carried};
 
 /// Commands of one notice that are under way to the broker at once.
 const AT_ONCE: usize = 64;
@@ -22,8 +23,9 @@ const BATCH: usize = 256;
 /// How long a Pushpin is tried that can't be written to, and how often.
 const PATIENCE: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_millis(100);
-/// Sends that may wait for one Pushpin.
+/// Sends that may wait for one Pushpin, and bytes of their contents.
 const LATE: usize = 1024;
+const LATE_BYTES: usize = 64 * 1024 * 1024;
 
 /// What could not be written to one Pushpin yet. What comes later waits behind it, so that the order is kept.
 #[derive(Default)]
@@ -37,6 +39,13 @@ struct Waiting {
     end: bool,
 }
 
+impl Waiting {
+    fn bytes(&self) -> usize {
+        let of = |item: &Item| if let Payload::Content(content) = &item.payload { content.len() } else { 0 };
+        self.items.iter().map(of).sum()
+    }
+}
+
 impl Late {
     fn queue(&self) -> std::sync::MutexGuard<'_, VecDeque<Waiting>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -45,7 +54,8 @@ impl Late {
     /// Adds to the queue; `None` when it is full, else whether it was empty, and nobody works on it.
     fn push(&self, waiting: Waiting) -> Option<bool> {
         let mut queue = self.queue();
-        if queue.len() >= LATE {
+        let bytes: usize = queue.iter().map(Waiting::bytes).sum();
+        if queue.len() >= LATE || bytes + waiting.bytes() > LATE_BYTES {
             return None;
         }
         queue.push_back(waiting);
@@ -102,6 +112,17 @@ impl Broadcaster {
         let (published, cast) = join(self.publish(out), self.cast(out)).await;
         let () = published;
         cast
+    }
+
+    /// Sends an answer on a channel that carries messages as they are: of one stream, whoever holds it. To Pushpin, in
+    /// place of one that is too large for it, goes an error.
+    ///
+    /// # Errors
+    /// [`broker::Unavailable`]: a stream that a backend holds may not get it.
+    pub(crate) async fn say(&self, channel: &str, message: Message) -> broker::Result<()> {
+        let carried = if is_carried(&message) { message.clone() } else { not_carried(&message) };
+        let out = [Outgoing::content(channel.to_owned(), None, text::event(&carried))];
+        join(self.publish(&out), self.inner.broker.cast(channel, message)).await.1
     }
 
     pub(super) async fn publish(&self, out: &[Outgoing]) {

@@ -248,6 +248,31 @@ impl Broadcaster {
         Kept { to: self.clone(), stream, news }
     }
 
+    /// Whether a stream of the session stands. Where nobody can know, as a link to a Pushpin is down, it may.
+    ///
+    /// # Errors
+    /// [`broker::Unavailable`].
+    pub(crate) async fn stands(&self, session: &str) -> broker::Result<bool> {
+        let channel =
+            self.audience(Kind::Session, &Audience::Session(session.to_owned())).unwrap_or_default();
+        let publisher = self.inner.publisher.as_ref().filter(|publisher| publisher.watches(&channel));
+        if publisher.is_some_and(|publisher| publisher.is_held(&[&channel])) {
+            return Ok(true);
+        }
+        let streams = self.streams_in(&self.streams_of(session)).await?;
+        if streams.is_empty() || streams.iter().any(|stream| stream.backend) {
+            return Ok(!streams.is_empty());
+        }
+        let Some(publisher) = publisher else { return Ok(self.inner.publisher.is_some()) };
+        let knows = || publisher.all_settled() && publisher.all_replayed();
+        // One that is opening is seen in a moment: its client has got the first event.
+        if knows() && streams.iter().any(|stream| !self.is_gone(stream)) {
+            let held = timeout(SEEN_BY_ALL, publisher.wait_held(&channel)).await;
+            return Ok(held.is_ok() || !knows());
+        }
+        Ok(!knows())
+    }
+
     /// Ends all streams of a session, those that are opening included.
     ///
     /// # Errors

@@ -91,7 +91,7 @@ pub(super) fn ascii(json: &str) -> String {
 }
 
 /// One server-sent event. A line end in JSON stands between its tokens, where a space does as well.
-fn event(message: &str) -> String {
+pub(super) fn event(message: &str) -> String {
     sse::message(message.replace(['\n', '\r'], " "))
 }
 

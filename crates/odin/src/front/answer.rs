@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::access::Caller;
 use super::cache::Cache;
 use super::waiting::{AGAIN, Look, Waiting, given_up, not_taken, silent};
-use super::{Counters, Front, Handover, hold, into_axum, policy, refuse, retry, standing, stream};
+use super::{Counters, Front, Handover, hold, into_axum, policy, refuse_in, retry, standing, stream};
 use crate::call::{Enqueue, Join, Message, Offer, Order, Retry, Via, Whose, Withdraw};
 use crate::id::{CallId, Ticket};
 use crate::job::{Era, Job};
@@ -84,7 +84,7 @@ pub(super) async fn answer(front: &Arc<Front>, context: Context, request: &Reque
         via => via,
     };
     let revision = context.revision;
-    let refused = |refusal: Refusal| refuse(front, refusal.for_id(request.id));
+    let refused = |refusal: Refusal| refuse_in(front, revision, refusal.for_id(request.id));
     let names = Cache::names(&front.config.server, &context.caller.principal, revision, request);
     if let Some(out) = names.as_ref().and_then(|names| front.cache.get(names, request)) {
         Counters::count(&front.counters.cached);
@@ -140,7 +140,7 @@ async fn listed(front: &Arc<Front>, context: &Context, request: &Request<'_>) ->
             json(front, context.revision, out)
         }
         Outcome::Cancelled => no_answer(),
-        Outcome::Refused(refusal) => refuse(front, refusal),
+        Outcome::Refused(refusal) => refuse_in(front, context.revision, refusal),
     }
 }
 
@@ -214,9 +214,8 @@ async fn watch(front: Arc<Front>, call: CallId, stream: String, id: Box<RawValue
             Ok(Withdraw::Begun) => return,
             Ok(said) => {
                 let refusal = if said == Withdraw::Withdrawn { not_taken() } else { super::waiting::lost() };
-                let text = refusal.for_raw_id(&id).body();
-                let text = String::from_utf8_lossy(&text).into_owned();
-                return standing::say(&front, &stream, text.into()).await;
+                front.counters.refused(&refusal);
+                return standing::say_refusal(&front, &stream, refusal.for_raw_id(&id)).await;
             }
             Err(_) => tokio::time::sleep(AGAIN).await,
         }

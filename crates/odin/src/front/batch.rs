@@ -28,6 +28,34 @@ pub(super) async fn serve(
     if answers.is_empty() {
         return answer::no_answer();
     }
+    array(&answers)
+}
+
+/// Refuses all requests of a batch, each under its id, with the same refusal. None when there is no request in it, or
+/// the refusal is of the HTTP exchange.
+pub(super) fn refuse_all(
+    front: &Front,
+    messages: &[Result<Message<'_>, Refusal>],
+    refusal: &Refusal,
+) -> Option<Response> {
+    let requests = messages.iter().filter_map(|message| match message {
+        Ok(Message::Request(request)) => Some(request.id),
+        _ => None,
+    });
+    let refusals: Vec<Refusal> = requests.map(|id| refusal.clone().for_id(id).in_session()).collect();
+    if refusals.first().is_none_or(|first| first.status() == refusal.status()) {
+        return None;
+    }
+    front.counters.refused(refusal);
+    Some(array(&refusals.iter().map(Refusal::body).collect::<Vec<_>>()))
+}
+
+fn refused(front: &Front, refusal: Refusal) -> Bytes {
+    front.counters.refused(&refusal);
+    refusal.in_session().body()
+}
+
+fn array(answers: &[Bytes]) -> Response {
     let mut body = vec![b'['];
     for (number, answer) in answers.iter().enumerate() {
         if number > 0 {
@@ -46,14 +74,14 @@ async fn serve_one(
     message: &Result<Message<'_>, Refusal>,
 ) -> Option<Bytes> {
     match message {
-        Err(refusal) => Some(refusal.body()),
+        Err(refusal) => Some(refused(front, refusal.clone())),
         Ok(Message::Request(request)) => match session::at_once(front, session, request).await {
             Some(Ok(body)) => Some(body),
-            Some(Err(refusal)) => Some(refusal.body()),
+            Some(Err(refusal)) => Some(refused(front, refusal)),
             None => match session::outcome(front, context, session, request).await {
                 Outcome::Answer(out) => Some(Bytes::copy_from_slice(out.as_bytes())),
                 Outcome::Cancelled => None,
-                Outcome::Refused(refusal) => Some(refusal.body()),
+                Outcome::Refused(refusal) => Some(refused(front, refusal)),
             },
         },
         Ok(Message::Notification(notification)) => {

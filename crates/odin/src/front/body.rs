@@ -7,21 +7,36 @@ use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use http::header::{CONNECTION, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use hyper::body::Body as _;
 use identity::Principal;
+use serde_json::value::RawValue;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Front, FrontLimits};
-use crate::protocol::{Refusal, code};
+use crate::protocol::{Refusal, Skim, code};
+
+/// How many times the largest body is read on for a request's id. What is even longer is refused without one.
+const SKIMMED: usize = 16;
+/// Bodies that are read on for that at once. More are refused without an id.
+const SKIMS: usize = 64;
 
 /// What is read and held now.
-#[derive(Default)]
-pub(super) struct Bodies(Mutex<State>);
+pub(super) struct Bodies {
+    state: Mutex<State>,
+    skims: Semaphore,
+}
+
+impl Default for Bodies {
+    fn default() -> Self {
+        Self { state: Mutex::default(), skims: Semaphore::new(SKIMS) }
+    }
+}
 
 #[derive(Default)]
 struct State {
@@ -39,7 +54,7 @@ struct Share {
 
 impl Bodies {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -57,7 +72,9 @@ impl Deref for Held {
     }
 }
 
-/// Reads the body of a caller's request.
+/// Reads the body of a caller's request. One that can't be kept is read on all the same, for the sake of the request's id,
+/// which the refusal then has; and because an answer before its end cuts the connection of a client that still
+/// sends: it never reads why.
 pub(super) async fn read(
     front: &Front,
     principal: &Principal,
@@ -65,44 +82,124 @@ pub(super) async fn read(
     body: Body,
 ) -> Result<Held, Refusal> {
     let limits = &front.config.limits;
-    let most = limits.request.body_bytes;
-    let mut counted = Counted::begin(&front.bodies, principal, limits)?;
     if body.is_end_stream() {
+        let mut counted = Counted::begin(&front.bodies, principal, limits)?;
         counted.is_read();
         return Ok(Held { bytes: Bytes::new(), _counted: counted });
     }
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > most as u64) {
-        return Err(Refusal::body_too_large(most));
+    let mut arriving = Arriving::new(body, limits);
+    match arriving.keep(&front.bodies, principal, announced).await {
+        Ok(counted) => Ok(Held { bytes: arriving.kept(), _counted: counted }),
+        // What came too slowly, or broke off, has no more to come.
+        Err(refusal) if arriving.is_over => Err(refusal),
+        Err(refusal) => {
+            let id = arriving.skim(&front.bodies, announced).await;
+            Err(id.iter().fold(refusal, |refusal, id| refusal.for_raw_id(id)))
+        }
     }
-    let deadline = Instant::now() + limits.body_time;
-    let mut chunks = body.into_data_stream();
-    let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
-    loop {
-        let until = deadline.min(Instant::now() + limits.body_pause);
-        let chunk = match timeout_at(until, chunks.next()).await {
-            Ok(Some(Ok(chunk))) => chunk,
-            Ok(Some(Err(_))) => return Err(Refusal::invalid("The body ended before it was whole.")),
-            Ok(None) => break,
-            Err(_) => return Err(too_slow(limits, until == deadline)),
-        };
-        if first.len() + rest.len() + chunk.len() > most {
+}
+
+/// A body on its way.
+struct Arriving<'a> {
+    chunks: BodyDataStream,
+    limits: &'a FrontLimits,
+    deadline: Instant,
+    /// What has come: small bodies come in one piece, and are not copied.
+    first: Bytes,
+    rest: BytesMut,
+    /// The last piece, which may not have been kept.
+    last: Bytes,
+    /// Nothing more is to come.
+    is_over: bool,
+}
+
+impl<'a> Arriving<'a> {
+    fn new(body: Body, limits: &'a FrontLimits) -> Self {
+        Self {
+            chunks: body.into_data_stream(),
+            limits,
+            deadline: Instant::now() + limits.body_time,
+            first: Bytes::new(),
+            rest: BytesMut::new(),
+            last: Bytes::new(),
+            is_over: false,
+        }
+    }
+
+    /// Keeps all of it, within its caller's share.
+    async fn keep(
+        &mut self,
+        bodies: &Arc<Bodies>,
+        principal: &Principal,
+        announced: Option<u64>,
+    ) -> Result<Counted, Refusal> {
+        let most = self.limits.request.body_bytes;
+        let mut counted = Counted::begin(bodies, principal, self.limits)?;
+        if announced.is_some_and(|length| length > most as u64) {
             return Err(Refusal::body_too_large(most));
         }
-        counted.add(chunk.len(), limits)?;
-        // Small bodies come in one piece, and are not copied.
-        if first.is_empty() && rest.is_empty() {
-            first = chunk;
-        } else {
-            if rest.is_empty() {
-                rest.extend_from_slice(&std::mem::take(&mut first));
+        while let Some(chunk) = self.next().await? {
+            if self.first.len() + self.rest.len() + chunk.len() > most {
+                return Err(Refusal::body_too_large(most));
             }
-            rest.extend_from_slice(&chunk);
+            counted.add(chunk.len(), self.limits)?;
+            if self.first.is_empty() && self.rest.is_empty() {
+                self.first = chunk;
+            } else {
+                if self.rest.is_empty() {
+                    self.rest.extend_from_slice(&std::mem::take(&mut self.first));
+                }
+                self.rest.extend_from_slice(&chunk);
+            }
+            self.last = Bytes::new();
+        }
+        counted.is_read();
+        Ok(counted)
+    }
+
+    fn kept(self) -> Bytes {
+        if self.rest.is_empty() { self.first } else { self.rest.freeze() }
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
+        let until = self.deadline.min(Instant::now() + self.limits.body_pause);
+        let come = timeout_at(until, self.chunks.next()).await;
+        self.is_over = !matches!(come, Ok(Some(Ok(_))));
+        match come {
+            Ok(Some(Ok(chunk))) => {
+                self.last = chunk.clone();
+                Ok(Some(chunk))
+            }
+            Ok(Some(Err(_))) => Err(Refusal::invalid("The body ended before it was whole.")),
+            Ok(None) => Ok(None),
+            Err(_) => Err(too_slow(self.limits, until == self.deadline)),
         }
     }
-    counted.is_read();
-    let bytes = if rest.is_empty() { first } else { rest.freeze() };
-    Ok(Held { bytes, _counted: counted })
+
+    /// Lets all of it pass, and reads the id of the request in it. None where it is too long even for that, too many
+    /// are read so at once, or it is no request.
+    async fn skim(mut self, bodies: &Bodies, announced: Option<u64>) -> Option<Box<RawValue>> {
+        let most = self.limits.request.body_bytes.saturating_mul(SKIMMED);
+        if announced.is_some_and(|length| length > most as u64) {
+            return None;
+        }
+        let _place = bodies.skims.try_acquire().ok()?;
+        let mut skim = Skim::new(self.limits.request.id_bytes);
+        let mut passed = self.first.len() + self.rest.len() + self.last.len();
+        for piece in [std::mem::take(&mut self.first), std::mem::take(&mut self.rest).freeze()] {
+            skim.feed(&piece);
+        }
+        skim.feed(&std::mem::take(&mut self.last));
+        while let Some(chunk) = self.next().await.ok()? {
+            passed += chunk.len();
+            if passed > most {
+                return None;
+            }
+            skim.feed(&chunk);
+        }
+        skim.id()
+    }
 }
 
 fn too_slow(limits: &FrontLimits, whole: bool) -> Refusal {

@@ -8,17 +8,17 @@
 use std::sync::Arc;
 
 use axum::response::Response;
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use serde_json::value::RawValue;
 
 use super::access::Caller;
 use super::answer::{self, Context, Outcome};
 use super::session::{self, INITIALIZED, LOG_LEVEL, Session};
-use super::{Front, into_axum, listen, policy, refuse, standing, unix_seconds};
+use super::{Front, ending, into_axum, listen, policy, refuse, standing, unix_seconds};
 use crate::broadcast::Standing;
 use crate::call::Via;
 use crate::protocol::session::SessionInfo;
-use crate::protocol::{self, Body, Message, Refusal, Request, Revision, Route};
+use crate::protocol::{self, Body, Message, Refusal, Request, Revision, Route, code};
 
 /// GET on `…/sse`: begins a session. The first event says where to post.
 pub(super) async fn open(front: &Arc<Front>, caller: Caller, path: &str, headers: &HeaderMap) -> Response {
@@ -54,7 +54,8 @@ pub(super) async fn open(front: &Arc<Front>, caller: Caller, path: &str, headers
     standing::open(front, &caller, standing::Spec::Channels { stream, channels, subscription, content }).await
 }
 
-/// POST on `…/{session}/messages`. The answer is 202; what is to be said, the stream says.
+/// POST on `…/{session}/messages`. The answer is 202, and what is to be said, refusals of requests included, the stream
+/// says: the clients of this transport read no answer to a POST, and take an HTTP error for the end of the session.
 pub(super) async fn post(
     front: &Arc<Front>,
     caller: Caller,
@@ -62,25 +63,36 @@ pub(super) async fn post(
     headers: &HeaderMap,
     body: &[u8],
 ) -> Response {
-    let messages = match protocol::read_posted(headers, body, &front.config.limits.request) {
-        Ok(messages) => messages,
-        Err(refusal) => return refuse(front, refusal),
-    };
-    let session = match Session::open(front, &caller, id).await {
+    let read = protocol::read_posted(headers, body, &front.config.limits.request);
+    if let Err(refusal) = &read
+        && !refusal.has_id()
+    {
+        return refuse(front, refusal.clone());
+    }
+    let session = match open_with_stream(front, &caller, id).await {
         Ok(session) => session,
         Err(refusal) => return refuse(front, refusal),
     };
     let channel = standing::session_channel(&session.info.key());
-    let context = Context { stream: Some(channel), ..session.context(caller, body.len()) };
-    let messages = match messages {
-        Body::One(message) => vec![Ok(message)],
-        Body::Batch(messages) => messages,
+    let messages = match read {
+        Ok(Body::One(message)) => vec![Ok(message)],
+        Ok(Body::Batch(messages)) => messages,
+        Err(refusal) => return on_stream(front, &channel, refusal).await,
     };
+    let context = Context { stream: Some(channel.clone()), ..session.context(caller, body.len()) };
+    let mut response = into_axum(protocol::accepted());
     for message in &messages {
         let taken = match message {
+            Err(refusal) if refusal.has_id() => {
+                on_stream(front, &channel, refusal.clone()).await;
+                continue;
+            }
             Err(refusal) => Err(refusal.clone()),
             Ok(Message::Request(request)) => {
-                take(front, &context, &session, request).await.map_err(|refusal| refusal.for_id(request.id))
+                if let Err(refusal) = take(front, &context, &session, request).await {
+                    on_stream(front, &channel, refusal.for_id(request.id)).await;
+                }
+                continue;
             }
             Ok(Message::Notification(notification)) => {
                 session::take_notification(front, &context, &session, notification).await
@@ -88,9 +100,44 @@ pub(super) async fn post(
             Ok(Message::Reply(reply)) => session::take_reply(front, &session, reply).await,
         };
         if let Err(refusal) = taken {
-            return refuse(front, refusal);
+            response = refuse(front, refusal);
         }
     }
+    response
+}
+
+/// Refuses a request that could not be read but for its id.
+pub(super) async fn refuse_unread(
+    front: &Arc<Front>,
+    caller: &Caller,
+    id: &str,
+    refusal: Refusal,
+) -> Response {
+    match open_with_stream(front, caller, id).await {
+        Ok(session) => on_stream(front, &standing::session_channel(&session.info.key()), refusal).await,
+        Err(refusal) => refuse(front, refusal),
+    }
+}
+
+/// Opens a session whose stream stands: what can't be answered is not begun.
+async fn open_with_stream(front: &Front, caller: &Caller, id: &str) -> Result<Session, Refusal> {
+    let session = Session::open(front, caller, id).await?;
+    match front.broadcaster.stands(&session.info.key()).await {
+        Ok(true) => Ok(session),
+        Ok(false) => Err(Refusal::new(
+            StatusCode::NOT_FOUND,
+            code::INVALID_REQUEST,
+            "The stream of this session has ended, and nothing was done. Begin a new session with GET on the address \
+             that ends in /sse.",
+        )),
+        Err(_) => Err(Refusal::unavailable("The server's memory does not answer. Try again.", 2)),
+    }
+}
+
+/// Refuses a request on the stream.
+async fn on_stream(front: &Front, channel: &str, refusal: Refusal) -> Response {
+    front.counters.refused(&refusal);
+    standing::say_refusal(front, channel, refusal).await;
     into_axum(protocol::accepted())
 }
 
@@ -110,6 +157,8 @@ async fn take(
     }
     match Route::of(context.revision, &request.method) {
         Route::Ping => {}
+        // Also before `initialize`: a client of a later revision may ask first whether the server has that.
+        Route::NotInRevision => return Err(Refusal::method_not_found(context.revision, &request.method)),
         _ if !session.initialized => {
             return Err(Refusal::invalid("Send `initialize` first: this session has not begun."));
         }
@@ -128,7 +177,13 @@ async fn take(
             }
         }
         _ if policy::looks_through(&front.config.policy, &request.method) => {
-            return match answer::outcome(front, &Context { stream: None, ..context.clone() }, request).await {
+            let context = Context { stream: None, ..context.clone() };
+            let outcome = tokio::select! {
+                biased;
+                outcome = answer::outcome(front, &context, request) => outcome,
+                () = front.ended.cancelled() => Outcome::Refused(ending::stopping()),
+            };
+            return match outcome {
                 Outcome::Answer(out) => {
                     standing::say(front, &standing::session_channel(&session.info.key()), out).await;
                     Ok(())

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::answer::{self, Context, Outcome};
 use super::standing::{self, Spec};
-use super::{Front, refuse};
+use super::{Front, refuse, refuse_in};
 use crate::broadcast::{self, Standing, Topics};
 use crate::id::CallId;
 use crate::job::Era;
@@ -283,6 +283,6 @@ pub(super) fn answered(front: &Front, revision: Revision, outcome: Outcome) -> R
     match outcome {
         Outcome::Answer(out) => answer::json(front, revision, out),
         Outcome::Cancelled => answer::no_answer(),
-        Outcome::Refused(refusal) => refuse(front, refusal),
+        Outcome::Refused(refusal) => refuse_in(front, revision, refusal),
     }
 }

@@ -22,7 +22,7 @@ mod stream;
 mod tasks;
 mod waiting;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -42,7 +42,7 @@ use crate::broadcast::{BroadcastKey, Broadcaster};
 use crate::broker::Broker;
 use crate::node::{self, Degraded, health_routes};
 use crate::protocol::session::SessionKeys;
-use crate::protocol::{Limits, Refusal};
+use crate::protocol::{Limits, Refusal, Revision};
 use waiting::Waiters;
 
 /// How a client's connection is handed over to Pushpin on the bifrost road.
@@ -168,11 +168,20 @@ struct Counters {
     streamed: AtomicU64,
     cached: AtomicU64,
     errors: AtomicU64,
+    /// How often each HTTP status was refused with, also where the answer went out with another one: in a session, or
+    /// as an event of a stream. The statuses are those of this code: a few.
+    refused: Mutex<BTreeMap<u16, u64>>,
 }
 
 impl Counters {
     fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn refused(&self, refusal: &Refusal) {
+        Self::count(&self.errors);
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        *refused.entry(refusal.status().as_u16()).or_default() += 1;
     }
 }
 
@@ -308,6 +317,7 @@ async fn statz(State(front): State<Arc<Front>>) -> Response {
         "streamed": of(&counters.streamed),
         "cached": of(&counters.cached),
         "errors": of(&counters.errors),
+        "refused": *counters.refused.lock().unwrap_or_else(PoisonError::into_inner),
         "waiting": front.waiters.len(),
         "notified": front.broadcaster.items(),
     });
@@ -319,8 +329,19 @@ fn unix_seconds() -> u64 {
 }
 
 fn refuse(front: &Front, refusal: Refusal) -> Response {
-    Counters::count(&front.counters.errors);
+    front.counters.refused(&refusal);
     into_axum(refusal.into_response())
+}
+
+/// Refuses a request of a revision, in the form that its era has for that.
+fn refuse_in(front: &Front, revision: Revision, refusal: Refusal) -> Response {
+    front.counters.refused(&refusal);
+    into_axum(in_era(revision, refusal).into_response())
+}
+
+/// A refusal in the form of the revision's era.
+fn in_era(revision: Revision, refusal: Refusal) -> Refusal {
+    if revision.is_modern() { refusal } else { refusal.in_session() }
 }
 
 fn into_axum(response: http::Response<bytes::Bytes>) -> Response {

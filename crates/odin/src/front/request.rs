@@ -1,45 +1,72 @@
 //! A request to the MCP endpoint.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::extract::{Request as HttpRequest, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use http::{Method, StatusCode};
-use identity::path::{self, EndpointKind};
+use identity::path::{self, EndpointKind, PathError};
+use serde_json::value::RawValue;
 
 use super::answer::{self, Context};
 use super::ending::{self, Ending};
 use super::session::{self, Session};
-use super::{Front, body, http_sse, into_axum, listen, refuse, retry, standing, tasks};
+use super::{Front, body, http_sse, into_axum, listen, refuse, refuse_in, retry, standing, tasks};
 use crate::job::Era;
-use crate::protocol::{self, Incoming, Message, NotificationRoute, Refusal, Route};
+use crate::protocol::{self, Incoming, Message, NotificationRoute, Refusal, Revision, Route, code};
+
+/// What is known of a request, once it has been read: how it is to be refused when the backend stops.
+enum Asked {
+    /// One of a revision, with its id.
+    Request(Revision, Box<RawValue>),
+    /// What is posted for the stream of HTTP+SSE: that tells what becomes of it, in a time of its own.
+    ForStream,
+}
 
 /// Everything that is no health check and no hold.
 pub(super) async fn serve(State(front): State<Arc<Front>>, request: HttpRequest) -> Response {
-    tokio::select! {
+    let asked = OnceLock::new();
+    let stopped = async {
+        front.ended.cancelled().await;
+        if matches!(asked.get(), Some(Asked::ForStream)) {
+            std::future::pending::<()>().await;
+        }
+    };
+    let response = tokio::select! {
         biased;
-        response = respond(&front, request) => response,
-        () = front.ended.cancelled() => refuse(&front, ending::stopping()),
-    }
+        response = respond(&front, request, &asked) => Some(response),
+        () = stopped => None,
+    };
+    response.unwrap_or_else(|| match asked.get() {
+        Some(Asked::Request(revision, id)) => refuse_in(&front, *revision, ending::stopping().for_raw_id(id)),
+        _ => refuse(&front, ending::stopping()),
+    })
 }
 
-async fn respond(front: &Arc<Front>, request: HttpRequest) -> Response {
+async fn respond(front: &Arc<Front>, request: HttpRequest, asked: &OnceLock<Asked>) -> Response {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
     let endpoint = match path::parse(path) {
         Ok(endpoint) => endpoint,
-        Err(path::PathError::NotAnEndpoint | path::PathError::Reserved) => {
-            return StatusCode::NOT_FOUND.into_response();
-        }
-        Err(error) => return refuse(front, Refusal::invalid(format!("{error}."))),
+        Err(error) => return refuse(front, not_found(error, path)),
     };
     let caller = match front.config.access.judge(&parts.method, path, &endpoint, &parts.headers) {
         Ok(caller) => caller,
         Err(refusal) => return refuse(front, refusal),
     };
+    let of_session = parts.method == Method::POST
+        && (endpoint.kind != EndpointKind::Streamable || !protocol::names_modern_revision(&parts.headers));
     let body = match body::read(front, &caller.principal, &parts.headers, body).await {
         Ok(body) => body,
-        Err(refusal) => return refuse(front, refusal),
+        Err(refusal) => {
+            return match &endpoint.kind {
+                EndpointKind::Messages { session } if refusal.has_id() => {
+                    http_sse::refuse_unread(front, &caller, session, refusal).await
+                }
+                _ if of_session => refuse_in(front, Revision::LATEST_SESSION, refusal),
+                _ => refuse(front, refusal),
+            };
+        }
     };
     let size = body.len();
     let body = protocol::without_nulls(&body);
@@ -50,6 +77,7 @@ async fn respond(front: &Arc<Front>, request: HttpRequest) -> Response {
             return Ending::of_http_sse().apply(front, response);
         }
         (EndpointKind::Messages { session }, &Method::POST) => {
+            let _ = asked.set(Asked::ForStream);
             return http_sse::post(front, caller, session, &parts.headers, &body).await;
         }
         (EndpointKind::Sse, _) => return refuse(front, Refusal::method_not_allowed("GET")),
@@ -64,6 +92,9 @@ async fn respond(front: &Arc<Front>, request: HttpRequest) -> Response {
         Ok(incoming) => incoming,
         Err(refusal) => return refuse(front, refusal),
     };
+    if let Some((revision, id)) = incoming.request() {
+        let _ = asked.set(Asked::Request(revision, id.raw().to_owned()));
+    }
     let ending = Ending::of(&incoming);
     let response = match &incoming {
         Incoming::Modern { revision, message } => {
@@ -86,7 +117,7 @@ async fn respond(front: &Arc<Front>, request: HttpRequest) -> Response {
         Incoming::Session { session: id, body: messages, .. } => {
             let session = match Session::open(front, &caller, id).await {
                 Ok(session) => session,
-                Err(refusal) => return refuse(front, refusal),
+                Err(refusal) => return session::not_opened(front, messages, refusal),
             };
             if let Err(refusal) = incoming.check_session(session.info.revision) {
                 return refuse(front, refusal);
@@ -105,6 +136,30 @@ async fn respond(front: &Arc<Front>, request: HttpRequest) -> Response {
         },
     };
     ending.apply(front, response)
+}
+
+/// What is said of a path that is no endpoint: the right one, where a slash too many is all that is wrong with it.
+fn not_found(error: PathError, path: &str) -> Refusal {
+    let not_found = |message: String| Refusal::new(StatusCode::NOT_FOUND, code::INVALID_REQUEST, message);
+    let right = path::without_extra_slashes(path);
+    let error = match right.as_deref().map(|right| (right, path::parse(right))) {
+        Some((_, Ok(endpoint))) if matches!(endpoint.kind, EndpointKind::Messages { .. }) => {
+            return not_found(
+                "There is a slash too many in the path: use that of the stream's first event.".into(),
+            );
+        }
+        Some((right, Ok(_))) => {
+            return not_found(format!("There is a slash too many in the path: use {right}."));
+        }
+        Some((_, Err(error))) => error,
+        None => error,
+    };
+    match error {
+        PathError::NotAnEndpoint | PathError::Reserved => {
+            not_found("There is no such endpoint. MCP is at /api/v1/mcp/{organisation}.".into())
+        }
+        PathError::TooLong | PathError::Ambiguous => Refusal::invalid(format!("{error}.")),
+    }
 }
 
 async fn modern(front: &Arc<Front>, context: Context, message: &Message<'_>) -> Response {

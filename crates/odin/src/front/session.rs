@@ -8,7 +8,7 @@ use http::HeaderValue;
 
 use super::access::Caller;
 use super::answer::{self, Context, Outcome};
-use super::{Front, batch, into_axum, listen, refuse, standing, unix_seconds};
+use super::{Front, batch, into_axum, listen, refuse, refuse_in, standing, unix_seconds};
 use crate::broadcast::Subscription;
 use crate::job::Era;
 use crate::protocol::session::SessionInfo;
@@ -100,7 +100,7 @@ pub(super) async fn initialize(
     let principal = caller.principal.key();
     let info = match SessionInfo::new(rand::random(), revision, request, unix_seconds()) {
         Ok(info) => info,
-        Err(refusal) => return refuse(front, refusal.for_id(request.id)),
+        Err(refusal) => return refuse_in(front, revision, refusal.for_id(request.id)),
     };
     let context = Context {
         caller,
@@ -126,7 +126,7 @@ pub(super) async fn initialize(
             response
         }
         Outcome::Cancelled => answer::no_answer(),
-        Outcome::Refused(refusal) => refuse(front, refusal),
+        Outcome::Refused(refusal) => refuse_in(front, revision, refusal),
     }
 }
 
@@ -143,6 +143,19 @@ fn negotiated(out: &str) -> Option<Revision> {
     }
     let answer: Answer = serde_json::from_str(out).ok()?;
     Revision::parse(&answer.result.protocol_version).filter(|revision| !revision.is_modern())
+}
+
+/// The answer to messages whose session can't be opened.
+pub(super) fn not_opened(front: &Front, body: &Body<'_>, refusal: Refusal) -> Response {
+    match body {
+        Body::One(Message::Request(request)) => {
+            refuse_in(front, Revision::LATEST_SESSION, refusal.for_id(request.id))
+        }
+        Body::Batch(messages) => {
+            batch::refuse_all(front, messages, &refusal).unwrap_or_else(|| refuse(front, refusal))
+        }
+        Body::One(_) => refuse(front, refusal),
+    }
 }
 
 /// Messages of a session.
@@ -176,7 +189,7 @@ pub(super) async fn messages(
 async fn serve(front: &Arc<Front>, context: Context, session: &Session, request: &Request<'_>) -> Response {
     match at_once(front, session, request).await {
         Some(Ok(body)) => into_axum(protocol::json_response(http::StatusCode::OK, body)),
-        Some(Err(refusal)) => refuse(front, refusal),
+        Some(Err(refusal)) => refuse_in(front, session.info.revision, refusal),
         None => match subscribes(session.info.revision, request) {
             Some(subscribe) => {
                 let outcome = listen::resource(front, &context, request, subscribe).await;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use grip::{Channel, Hold, Item};
+use grip::{Channel, Hold};
 use http::{HeaderValue, StatusCode, header};
 use identity::Road;
 use serde::{Deserialize, Serialize};
@@ -103,11 +103,14 @@ pub(super) async fn end(front: &Front, session: &str) {
 
 /// Sends a message to a standing stream, whoever holds it.
 pub(super) async fn say(front: &Front, channel: &str, message: Message) {
-    if let Some(publisher) = &front.publisher {
-        publisher.broadcast(&[Item::content(channel, sse::message(&message))]).await;
-    }
     // A stream that the broker can't reach now ends with its connection.
-    let _ = front.broker.cast(channel, message).await;
+    let _ = front.broadcaster.say(channel, message).await;
+}
+
+/// Refuses a request whose answer goes to a standing stream, as the session eras do.
+pub(super) async fn say_refusal(front: &Front, channel: &str, refusal: Refusal) {
+    let body = refusal.in_session().body();
+    say(front, channel, String::from_utf8_lossy(&body).into_owned().into()).await;
 }
 
 /// Opens a stream in the way that the caller's road has.

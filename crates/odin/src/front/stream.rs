@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::answer::{json, no_answer};
 use super::cache::Names;
 use super::waiting::{AGAIN, Look, Waiting, given_up};
-use super::{Counters, Front, hold, refuse, retry};
+use super::{Counters, Front, hold, refuse_in, retry};
 use crate::call::{HANG_UP, Message, Read};
 use crate::id::CallId;
 use crate::job::Era;
@@ -44,7 +44,7 @@ pub(super) async fn answer(
             Ok(Read::Cancelled) => {
                 waiting.settle();
                 return if era == Era::Modern {
-                    refuse(front, given_up().for_id(request.id))
+                    refuse_in(front, revision, given_up().for_id(request.id))
                 } else {
                     no_answer()
                 };
@@ -75,7 +75,7 @@ pub(super) async fn answer(
             Err(_) => Look::Silent,
         };
         if let Some(refusal) = waiting.weigh(seen).await {
-            return refuse(front, refusal.for_id(request.id));
+            return refuse_in(front, revision, refusal.for_id(request.id));
         }
     }
 }
@@ -96,7 +96,7 @@ pub(super) async fn joined(
         let seen = match read {
             Ok(Read::Cancelled) => {
                 waiting.settle();
-                return refuse(front, retry::cancelled().for_id(request.id));
+                return refuse_in(front, revision, retry::cancelled().for_id(request.id));
             }
             Ok(Read::Events { out: Some(out), .. }) => {
                 waiting.settle();
@@ -117,7 +117,7 @@ pub(super) async fn joined(
             Err(_) => Look::Silent,
         };
         if let Some(refusal) = waiting.weigh(seen).await {
-            return refuse(front, refusal.for_id(request.id));
+            return refuse_in(front, revision, refusal.for_id(request.id));
         }
     }
 }
@@ -219,10 +219,12 @@ impl Streaming {
 
     /// The stream's last event is an error.
     fn refuse(&mut self, refusal: Refusal) {
-        Counters::count(&self.front.counters.errors);
+        self.front.counters.refused(&refusal);
         self.over = true;
         if let Some(id) = &self.id {
-            let body = refusal.for_raw_id(id).body();
+            let refusal = refusal.for_raw_id(id);
+            let refusal = if self.era == Era::Modern { refusal } else { refusal.in_session() };
+            let body = refusal.body();
             self.chunks.push_back(sse::message(String::from_utf8_lossy(&body)).into());
         }
     }

@@ -7,7 +7,7 @@ use super::Limits;
 use super::headers::{
     HeaderFault, LAST_EVENT_ID, SESSION_ID, check_accept, check_content_type, decode_value, mirrored, only,
 };
-use super::message::{Body, LOG_LEVELS, Message, Params, Request, is_object, read_body, text};
+use super::message::{Body, Id, LOG_LEVELS, Message, Params, Request, is_object, read_body, text};
 use super::refusal::{Refusal, excerpt};
 use super::revision::{Revision, Route, has_batches, name_source};
 
@@ -64,6 +64,18 @@ pub enum Incoming<'a> {
 }
 
 impl Incoming<'_> {
+    /// The one request that it is, by its id, and the revision whose form its refusal has.
+    pub fn request(&self) -> Option<(Revision, Id<'_>)> {
+        match self {
+            Self::Modern { revision, message: Message::Request(request) }
+            | Self::Initialize { request, revision } => Some((*revision, request.id)),
+            Self::Session { body: Body::One(Message::Request(request)), .. } => {
+                Some((Revision::LATEST_SESSION, request.id))
+            }
+            _ => None,
+        }
+    }
+
     /// What only the session's own revision can decide, once its id was opened: batches exist in 2025-03-26
     /// alone.
     ///
@@ -97,6 +109,10 @@ pub fn classify<'a>(
         Method::POST => post(headers, body, limits),
         Method::GET => {
             let header = session_version(headers)?;
+            // Clients that look for a stream before they have a session take 405 alone for "there is none".
+            if !headers.contains_key(SESSION_ID) {
+                return Err(Refusal::no_stream_yet());
+            }
             check_accept(headers, &[EVENTS])?;
             let session = session_id(headers)?;
             let last_event_id = match only(headers, LAST_EVENT_ID) {
@@ -122,6 +138,12 @@ pub fn classify<'a>(
 pub fn read_posted<'a>(headers: &HeaderMap, body: &'a [u8], limits: &Limits) -> Result<Body<'a>, Refusal> {
     check_content_type(headers)?;
     read_body(body, limits)
+}
+
+/// Whether a POST is of the modern era, as far as its headers tell: for the form of a refusal of a body that can't be
+/// read.
+pub fn names_modern_revision(headers: &HeaderMap) -> bool {
+    version(headers).is_ok_and(|revision| revision.is_some_and(Revision::is_modern))
 }
 
 /// Whether the client takes a stream of events.

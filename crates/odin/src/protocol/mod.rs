@@ -79,17 +79,19 @@ mod params;
 mod refusal;
 mod revision;
 pub mod session;
+mod skim;
 pub mod sse;
 mod structure;
 
 pub use headers::{LAST_EVENT_ID, METHOD, NAME, PARAM_PREFIX, PROTOCOL_VERSION, SESSION_ID, decode_value};
-pub use incoming::{Incoming, accepts_events, classify, read_posted};
+pub use incoming::{Incoming, accepts_events, classify, names_modern_revision, read_posted};
 pub use message::{Body, Id, LOG_LEVELS, Message, Meta, Notification, Params, Reply, Request, read_body};
 pub use nulls::without_nulls;
 pub use params::{ParamRules, param_headers};
 pub(crate) use params::{decimal, header_map};
 pub use refusal::{Refusal, accepted, answer_status, code, empty_result, error_status, json_response};
 pub use revision::{NotificationRoute, Revision, Route};
+pub use skim::Skim;
 
 /// Bounds for what a client sends.
 #[derive(Debug, Clone)]

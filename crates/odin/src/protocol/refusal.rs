@@ -157,6 +157,18 @@ impl Refusal {
         .with_header(ALLOW, HeaderValue::from_static(allow))
     }
 
+    /// 405 with `Allow`, for a GET without a session: how a server says that there is no stream (2025-11-25, transports,
+    /// listening for messages).
+    pub fn no_stream_yet() -> Self {
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            code::INVALID_REQUEST,
+            "There is no stream without a session. Send `initialize` with POST first, and then the Mcp-Session-Id of \
+             its answer with GET; or, for revision 2026-07-28, use POST alone.",
+        )
+        .with_header(ALLOW, HeaderValue::from_static("POST"))
+    }
+
     /// 403: Host or Origin is not one of those that this server is for.
     pub fn forbidden(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::FORBIDDEN, code::INVALID_REQUEST, message)
@@ -183,6 +195,50 @@ impl Refusal {
     pub fn for_raw_id(mut self, id: &RawValue) -> Self {
         self.id = Some(id.to_owned());
         self
+    }
+
+    /// The form that the session eras have for it, where one request is refused and not the HTTP exchange around it:
+    /// 200, and a JSON-RPC error whose `data` has the HTTP status that it is elsewhere (`httpStatus`), and after how
+    /// many seconds to try again (`retryAfter`). Clients of these eras take an HTTP error for the end of the
+    /// session, and fail all their other calls with it.
+    ///
+    /// Unchanged are refusals of what could not be read as a request (they have no id), those that such clients act
+    /// upon (401, 404 of a session, 405), and the 400s that the transport demands (headers, session, version).
+    pub fn in_session(self) -> Self {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Data {
+            http_status: u16,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            retry_after: Option<u32>,
+        }
+        if self.id.is_none() || !self.is_of_one_request() {
+            return self;
+        }
+        let data = Data { http_status: self.status.as_u16(), retry_after: self.retry_after() };
+        // What was no fault in the form of the request is none of JSON-RPC's either.
+        let code = if self.code == code::INVALID_REQUEST { code::INTERNAL_ERROR } else { self.code };
+        let data = self.data.or_else(|| serde_json::value::to_raw_value(&data).ok());
+        Self { status: StatusCode::OK, code, data, headers: Vec::new(), ..self }
+    }
+
+    /// Whether it says something of one request alone.
+    fn is_of_one_request(&self) -> bool {
+        match self.status {
+            StatusCode::BAD_REQUEST => self.code == code::INVALID_PARAMS,
+            StatusCode::FORBIDDEN
+            | StatusCode::CONFLICT
+            | StatusCode::PAYLOAD_TOO_LARGE
+            | StatusCode::UNPROCESSABLE_ENTITY
+            | StatusCode::TOO_MANY_REQUESTS => true,
+            status => status.is_server_error(),
+        }
+    }
+
+    /// The `Retry-After` header, in seconds.
+    fn retry_after(&self) -> Option<u32> {
+        let (_, value) = self.headers.iter().find(|(name, _)| *name == RETRY_AFTER)?;
+        value.to_str().ok()?.parse().ok()
     }
 
     /// Adds `error.data`.

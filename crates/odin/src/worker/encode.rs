@@ -65,7 +65,7 @@ pub(crate) fn is_carried(message: &str) -> bool {
         return true;
     }
     let longest = "c".repeat(CHANNEL_BYTES);
-    Item::content(longest.clone(), format!("id: {longest}\ndata: {message}\n\n")).id(longest).fits()
+    Item::content(longest.clone(), format!("id: {longest}\n{}", sse::message(message))).id(longest).fits()
 }
 
 /// The error in place of an answer that a stream held by Pushpin can't carry. Where one JSON document is the answer, or a

@@ -1,6 +1,8 @@
 //! A call that no worker takes: however its client waits, it is told so in time, and the tool never runs afterwards.
+//! And what is refused in other ways.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, unreachable_pub)] // a test may fail
 
+mod refused;
 mod site;
 
 use identity::Road;
@@ -16,6 +18,18 @@ async fn refused(response: reqwest::Response, id: &Value) {
     assert!(response.headers().contains_key("retry-after"));
     let body: Value = response.json().await.unwrap();
     assert_refusal(&body, id);
+    assert_eq!(body["error"].get("data"), None, "{body}");
+}
+
+/// The same in a session, where it is the request that is refused and not the HTTP exchange.
+async fn refused_in_session(response: reqwest::Response, id: &Value) {
+    assert_eq!(response.status().as_u16(), 200);
+    assert_in_session(&response.json().await.unwrap(), id);
+}
+
+fn assert_in_session(body: &Value, id: &Value) {
+    assert_refusal(body, id);
+    assert_eq!(body["error"]["data"], json!({ "httpStatus": 503, "retryAfter": 5 }), "{body}");
 }
 
 fn assert_refusal(body: &Value, id: &Value) {
@@ -63,7 +77,7 @@ async fn lists_and_subscriptions_have_the_same_patience() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_have_it_too() {
     let site = Site::start().await;
-    refused(site.initialize("2025-11-25", None).await, &json!(1)).await;
+    refused_in_session(site.initialize("2025-11-25", None).await, &json!(1)).await;
 
     let worker = site.worker();
     let [new, old] = [site.session("2025-11-25").await, site.session("2025-03-26").await];
@@ -73,12 +87,12 @@ async fn sessions_have_it_too() {
         json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params })
     };
     for road in [Road::Direct, Road::Bifrost, Road::Hermod] {
-        refused(site.post(road, &new, "2025-11-25", &note(2)).await, &json!(2)).await;
+        refused_in_session(site.post(road, &new, "2025-11-25", &note(2)).await, &json!(2)).await;
     }
     let batch = site.post(Road::Direct, &old, "2025-03-26", &json!([note(3), note(4)])).await;
     let answers: Value = batch.json().await.unwrap();
     for (answer, id) in answers.as_array().unwrap().iter().zip([3, 4]) {
-        assert_refusal(answer, &json!(id));
+        assert_in_session(answer, &json!(id));
     }
     nothing_runs_afterwards(&site).await;
 }
@@ -93,7 +107,7 @@ async fn in_http_sse_the_stream_says_it() {
         "params": { "protocolVersion": "2024-11-05", "capabilities": {}, "clientInfo": { "name": "c", "version": "1" } },
     });
     assert_eq!(site.post_to(&endpoint, &message).await.status().as_u16(), 202);
-    assert_refusal(&serde_json::from_str(&stream.next().await).unwrap(), &json!(1));
+    assert_in_session(&serde_json::from_str(&stream.next().await).unwrap(), &json!(1));
     nothing_runs_afterwards(&site).await;
 }
 

@@ -52,6 +52,7 @@ impl ServerHandler for Notes {
 }
 
 pub struct Site {
+    pub backend: Arc<Front>,
     broker: Arc<dyn Broker>,
     front: String,
     http: reqwest::Client,
@@ -61,6 +62,12 @@ pub struct Site {
 impl Site {
     /// A site with no worker, whose Pushpin is not there.
     pub async fn start() -> Self {
+        let queue_patience = Duration::from_millis(300);
+        Self::with_limits(FrontLimits { queue_patience, ..FrontLimits::default() }).await
+    }
+
+    /// The same with other bounds.
+    pub async fn with_limits(limits: FrontLimits) -> Self {
         let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new(Timing::default(), BrokerLimits::default()));
         let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let nowhere = format!("tcp://{nowhere}");
@@ -77,10 +84,11 @@ impl Site {
             // With a rule, lists are looked through.
             policy: serde_json::from_value(json!({ "rules": [{ "effect": "deny", "names": ["drop*"] }] }))
                 .unwrap(),
-            limits: FrontLimits { queue_patience: Duration::from_millis(300), ..FrontLimits::default() },
+            limits,
             lease: Timing::default().lease,
         };
-        let router = Front::start(config, broker.clone(), Some(publisher)).router();
+        let backend = Front::start(config, broker.clone(), Some(publisher));
+        let router = backend.router();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let front = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -90,7 +98,7 @@ impl Site {
             .timeout(Duration::from_secs(20))
             .build()
             .unwrap();
-        Self { broker, front, http, journal: Journal::default() }
+        Self { backend, broker, front, http, journal: Journal::default() }
     }
 
     pub fn worker(&self) -> Worker {
@@ -234,12 +242,28 @@ impl Site {
         request.send().await.unwrap()
     }
 
+    /// What the backend counts.
+    pub async fn statz(&self) -> Value {
+        self.http.get(format!("{}/statz", self.front)).send().await.unwrap().json().await.unwrap()
+    }
+
+    /// Waits until a request waits for its answer.
+    pub async fn waits(&self) {
+        while self.statz().await["waiting"] == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     pub async fn open_sse(&self) -> reqwest::Response {
         self.request(Road::Direct, "GET", &format!("{PATH}/sse"), None).send().await.unwrap()
     }
 
     pub async fn post_to(&self, path: &str, message: &Value) -> reqwest::Response {
-        self.request(Road::Direct, "POST", path, None).body(message.to_string()).send().await.unwrap()
+        self.post_text(path, message.to_string()).await
+    }
+
+    pub async fn post_text(&self, path: &str, body: String) -> reqwest::Response {
+        self.request(Road::Direct, "POST", path, None).body(body).send().await.unwrap()
     }
 }
 
@@ -253,6 +277,10 @@ impl Stream {
     pub fn new(response: reqwest::Response) -> Self {
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         Self { response, text: String::new() }
+    }
+
+    pub async fn json(&mut self) -> Value {
+        serde_json::from_str(&self.next().await).unwrap()
     }
 
     pub async fn next(&mut self) -> String {

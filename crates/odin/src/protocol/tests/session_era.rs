@@ -182,9 +182,11 @@ fn streams_and_ends() {
         classify(&Method::DELETE, &with, b"", &limits),
         Ok(Incoming::End { session: "s", header: Some(Revision::V2025_06_18) })
     ));
-    for method in [Method::GET, Method::DELETE] {
-        assert_code(classify(&method, &headers(&[]), b"", &limits), 400, -32600, "");
-    }
+    assert_code(classify(&Method::DELETE, &headers(&[]), b"", &limits), 400, -32600, "");
+    let early = classify(&Method::GET, &headers(&[]), b"", &limits).unwrap_err();
+    assert!(early.message().contains("`initialize`"), "{early}");
+    let early = early.into_response();
+    assert_eq!((early.status().as_u16(), &early.headers()["allow"]), (405, &"POST".parse().unwrap()));
     let twice = headers(&[("mcp-session-id", "s"), ("last-event-id", "a"), ("last-event-id", "b")]);
     assert_code(classify(&Method::GET, &twice, b"", &limits), 400, -32600, "");
 }
@@ -218,6 +220,39 @@ fn answers_without_a_worker() {
     let response = accepted();
     assert_eq!((response.status(), response.body().len()), (StatusCode::ACCEPTED, 0));
     assert!(response.headers().is_empty());
+}
+
+#[test]
+fn a_session_refuses_one_request_alone() {
+    let id: Box<serde_json::value::RawValue> = serde_json::from_str("7").unwrap();
+    let refused = |refusal: Refusal| {
+        let response = refusal.for_raw_id(&id).in_session().into_response();
+        assert!(!response.headers().contains_key("retry-after"), "{response:?}");
+        let body: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
+        assert_eq!(body["id"], 7);
+        (response.status().as_u16(), body["error"]["code"].as_i64().unwrap(), body["error"]["data"].clone())
+    };
+    let data = |status: u16| serde_json::json!({ "httpStatus": status });
+    let again = |status: u16, after: u32| serde_json::json!({ "httpStatus": status, "retryAfter": after });
+    assert_eq!(refused(Refusal::too_many("m", 3)), (200, -32603, again(429, 3)));
+    assert_eq!(refused(Refusal::unavailable("m", 2)), (200, -32603, again(503, 2)));
+    assert_eq!(refused(Refusal::body_too_large(1)), (200, -32603, data(413)));
+    assert_eq!(refused(Refusal::forbidden("m")), (200, -32603, data(403)));
+    assert_eq!(refused(Refusal::invalid_params("m")), (200, -32602, data(400)));
+    let new = |status: StatusCode, code: i32| Refusal::new(status, code, "m");
+    assert_eq!(refused(new(StatusCode::CONFLICT, -32600)), (200, -32603, data(409)));
+    assert_eq!(refused(new(StatusCode::UNPROCESSABLE_ENTITY, -32602)), (200, -32602, data(422)));
+
+    // What ends the session, or is a fault of the exchange, stays; and so does what has no id.
+    let null = serde_json::Value::Null;
+    assert_eq!(refused(Refusal::unknown_session()), (404, -32600, null.clone()));
+    assert_eq!(refused(Refusal::missing_session()), (400, -32600, null.clone()));
+    assert_eq!(refused(Refusal::header_mismatch("m")), (400, -32020, null.clone()));
+    assert_eq!(refused(Refusal::method_not_allowed("POST")).0, 405);
+    assert_eq!(refused(new(StatusCode::UNAUTHORIZED, -32600)).0, 401);
+    assert_eq!(refused(Refusal::unsupported_version("x")).0, 400);
+    let unread = Refusal::too_many("m", 3).in_session().into_response();
+    assert_eq!((unread.status().as_u16(), unread.headers()["retry-after"].as_bytes()), (429, &b"3"[..]));
 }
 
 #[test]
