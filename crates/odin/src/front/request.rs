@@ -90,6 +90,7 @@ async fn respond(front: &Arc<Front>, request: HttpRequest, asked: &OnceLock<Aske
     let limits = &front.config.limits.request;
     let incoming = match protocol::classify(&parts.method, &parts.headers, &body, limits) {
         Ok(incoming) => incoming,
+        Err(refusal) if of_session => return refuse_in(front, Revision::LATEST_SESSION, refusal),
         Err(refusal) => return refuse(front, refusal),
     };
     if let Some((revision, id)) = incoming.request() {

@@ -129,3 +129,31 @@ async fn one_bad_element_of_a_batch_costs_that_element() {
         "{answers:?}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_not_be_read_within_a_request_costs_that_request() {
+    let site = site().await;
+    let session = site.session("o", "2025-11-25", json!({})).await;
+    let session = [("mcp-session-id", session.as_str()), ("mcp-protocol-version", "2025-11-25")];
+    let modern = [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/call"), ("mcp-name", "echo")];
+    for (value, why) in [
+        (r#""\ud83d""#, r"lone surrogate, \ud83d"),
+        ("1e999", "number out of range"),
+        (r#"{"a":1,"a":2}"#, "two members of one name"),
+    ] {
+        let body = format!(
+            r#"{{"jsonrpc":"2.0","id":"x","method":"tools/call","params":{{"name":"echo","arguments":{{"v":{value}}}}}}}"#
+        );
+        // Clients of sessions take an HTTP error for the end of all their calls.
+        for (headers, expected) in [(&session[..], 200), (&modern[..], 400)] {
+            let (status, answer) = site.post("o", headers, body.clone()).await;
+            assert_eq!(
+                (status, &answer["id"], &answer["error"]["code"]),
+                (expected, &json!("x"), &json!(-32602))
+            );
+            assert!(answer["error"]["message"].as_str().unwrap().contains(why), "{answer}");
+        }
+    }
+    let (status, _) = site.post("o", &session, "{\"jsonrpc\":".to_owned()).await;
+    assert_eq!(status, 400);
+}

@@ -128,7 +128,7 @@ async fn break_one(field: &str, value: &str) {
     let epoch = async |redis: &mut MultiplexedConnection, key: &str| -> Option<String> {
         redis::cmd("HGET").arg(key).arg("epoch").query_async(redis).await.unwrap()
     };
-    let keys: Vec<String> = redis::cmd("KEYS").arg("asgard:*:call:*").query_async(&mut redis).await.unwrap();
+    let keys: Vec<String> = redis::cmd("KEYS").arg("asgard:call:*").query_async(&mut redis).await.unwrap();
     let mut waiting = Vec::new();
     for key in keys {
         let run: Option<String> =
