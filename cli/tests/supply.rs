@@ -1,7 +1,7 @@
 //! Of what crates we are made: their licences, names and sources, as `deny.toml` wants them.
 //!
-//! By cargo's own metadata. cargo-deny checks the same file and more, but is a program of some hundred crates, with a git client
-//! and a TLS of its own: too much to build for every run.
+//! By cargo's own metadata. cargo-deny checks the same file and more, but takes about two minutes of processor time to
+//! build (0.20.2, not optimised, 167 crates), on each machine that has none.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that fails, panics")]
 
