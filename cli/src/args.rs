@@ -93,6 +93,9 @@ pub enum Command {
         /// List the suites
         #[arg(long)]
         list: bool,
+        /// The whole of `clients`: every released client, on both roads
+        #[arg(long)]
+        all: bool,
     },
     /// Run the supervisor (what `up -d` starts)
     #[command(hide = true)]

@@ -35,8 +35,10 @@ pub enum Need {
     Conformance,
     /// Node.js.
     Node,
-    /// The released SDKs of Python and TypeScript, and the Inspector.
+    /// The newest SDKs of Python and TypeScript, and the Inspector.
     Sdks,
+    /// Released clients: a few, or with `--all` all.
+    Clients,
     /// A running stack of its own, named by `ASGARD_HOME`; the tests may kill its parts.
     Stack,
 }
@@ -220,6 +222,13 @@ pub const SUITES: &[Suite] = &[
     e2e!("vendors", "VS Code, Cursor, Claude and ChatGPT register as they do, and log in; by metadata documents too"),
     e2e!("enterprise", "an assertion of the company's own identity provider (ID-JAG) gives a token; its faults do not"),
     e2e!("refresh", "refresh tokens rotate, and a client that refreshes twice at once keeps its login"),
+    Suite {
+        name: "clients",
+        shows: "released clients of many lines connect, list, call with progress and log in by OAuth; with --all every one",
+        command: cargo_test!("--test", "clients", "--", "--nocapture"),
+        needs: &[Need::Stack, Need::Clients],
+        limit_s: minutes(20),
+    },
     e2e!("uploads", "bodies that come slowly, or stop, end in time on both roads; long answers live longer than that"),
     e2e!("balance", "requests go to all backends and all workers; sessions on any backend"),
     e2e!("cancel", "a client that goes away stops the work, in the era where it means that"),

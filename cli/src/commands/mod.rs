@@ -63,7 +63,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Doctor => doctor::run(&paths).await,
         Command::Why { id } => why::run(&paths, &id).await,
         Command::Can { user, org, tool } => can::run(&paths, &user, &org, tool.as_deref()).await,
-        Command::Test { names, list } => test::run(&paths, &names, list).await,
+        Command::Test { names, list, all } => test::run(&paths, &names, list, all).await,
     }
 }
 

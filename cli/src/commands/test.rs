@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use super::up;
-use crate::install::{self, Browser, Conformance, Needs, Run, Sdks, Tools, cargo};
+use crate::install::{self, Browser, Clients, Conformance, Needs, Run, Tools, cargo};
 use crate::paths::{Paths, private_dir};
 use crate::ports::Ports;
 use crate::problem::{Problem, Result};
@@ -19,11 +19,12 @@ use crate::ui::{Step, seconds};
 /// Lines of a failed suite's log that are shown.
 const SHOWN: usize = 40;
 
-/// Runs the named suites, or all. The last line is `N passed, N failed`; exit code 1 when one failed.
+/// Runs the named suites, or all; with `all` those that have a short form in full. The last line is
+/// `N passed, N failed`; exit code 1 when one failed.
 ///
 /// # Errors
 /// A name that is no suite's.
-pub async fn run(paths: &Paths, names: &[String], list: bool) -> Result<ExitCode> {
+pub async fn run(paths: &Paths, names: &[String], list: bool, all: bool) -> Result<ExitCode> {
     if list {
         SUITES.iter().for_each(|suite| println!("{:<10} {}", suite.name, suite.shows));
         return Ok(ExitCode::SUCCESS);
@@ -31,7 +32,7 @@ pub async fn run(paths: &Paths, names: &[String], list: bool) -> Result<ExitCode
     let chosen = choose(SUITES, names)?;
     let logs = paths.logs().join("test");
     private_dir(&logs)?;
-    let mut prepared = Prepared::default();
+    let mut prepared = Prepared { all, ..Prepared::default() };
     let (mut passed, mut failed) = (0_u32, 0_u32);
     for suite in chosen {
         let log = logs.join(format!("{}.log", suite.name));
@@ -95,7 +96,9 @@ struct Prepared {
     envoy: Option<PathBuf>,
     browser: Option<Browser>,
     conformance: Option<Conformance>,
-    sdks: Option<Sdks>,
+    clients: Option<Clients>,
+    inspector: Option<PathBuf>,
+    all: bool,
     node: Option<PathBuf>,
 }
 
@@ -157,16 +160,37 @@ impl Prepared {
                 self.node = Some(node.await?);
             }
             Need::Sdks => {
-                let sdks = blocking(move || {
+                self.bring_clients(paths, Clients::SDKS.map(str::to_owned).to_vec()).await?;
+                let inspector = blocking(move || {
                     let state = State::load(&for_step)?.unwrap_or_else(|| State::new(Ports::default()));
-                    Sdks::ensure(&for_step, &state)
+                    install::ensure_inspector(&for_step, &state)
                 });
-                self.sdks = Some(sdks.await?);
+                self.inspector = Some(inspector.await?);
+            }
+            Need::Clients => {
+                let short = || Clients::SHORT.map(str::to_owned).to_vec();
+                let names = if self.all { Clients::all(paths)? } else { short() };
+                self.bring_clients(paths, names).await?;
             }
             Need::Stack => {
                 programs(paths).await?;
                 self.stack = Some(start_stack().await?);
             }
+        }
+        Ok(())
+    }
+
+    async fn bring_clients(&mut self, paths: &Paths, names: Vec<String>) -> Result<()> {
+        let paths = paths.clone();
+        let clients = blocking(move || {
+            let state = State::load(&paths)?.unwrap_or_else(|| State::new(Ports::default()));
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            Clients::ensure(&paths, &state, &names)
+        });
+        let clients = clients.await?;
+        match &mut self.clients {
+            Some(had) => had.extend(clients),
+            None => self.clients = Some(clients),
         }
         Ok(())
     }
@@ -188,9 +212,16 @@ impl Prepared {
         if let Some(Conformance { node, script }) = self.conformance.clone() {
             env.extend([("ASGARD_NODE", node), ("ASGARD_CONFORMANCE", script)]);
         }
-        if let Some(Sdks { folder, node, python, inspector }) = self.sdks.clone() {
-            env.extend([("ASGARD_SDKS", folder), ("ASGARD_NODE", node), ("ASGARD_PYTHON", python)]);
-            env.push(("ASGARD_INSPECTOR", inspector));
+        if let Some(Clients { environments, node, python }) = self.clients.clone() {
+            let environments = std::env::join_paths(environments).unwrap_or_default();
+            env.extend([("ASGARD_CLIENTS", environments.into()), ("ASGARD_NODE", node)]);
+            env.push(("ASGARD_PYTHON", python));
+        }
+        if suite.needs.contains(&Need::Sdks) {
+            env.extend(self.inspector.clone().map(|inspector| ("ASGARD_INSPECTOR", inspector)));
+        }
+        if self.all {
+            env.push(("ASGARD_ALL", "1".into()));
         }
         if suite.needs.contains(&Need::Stack) {
             env.extend(self.stack.as_ref().map(|(stack, _)| ("ASGARD_HOME", stack.home().to_owned())));

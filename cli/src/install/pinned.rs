@@ -178,8 +178,7 @@ mod tests {
     #[test]
     fn every_locked_package_has_a_hash() {
         let root = paths().root;
-        let pip = ["supply/pip/envoy.txt", "supply/pip/node.txt", "tests/sdks/requirements.lock.txt"];
-        for file in pip.into_iter().chain(["tests/sdks/requirements-1.lock.txt"]) {
+        for file in ["supply/pip/envoy.txt", "supply/pip/node.txt"] {
             let text = std::fs::read_to_string(root.join(file)).unwrap();
             let mut packages = 0;
             for entry in text.replace("\\\n", " ").lines().filter(|line| !line.trim().is_empty()) {
@@ -189,9 +188,7 @@ mod tests {
             }
             assert!(packages > 0, "{file}");
         }
-        for folder in
-            ["supply/npm/inspector", "supply/npm/playwright", "supply/npm/conformance", "tests/sdks"]
-        {
+        for folder in ["supply/npm/inspector", "supply/npm/playwright", "supply/npm/conformance"] {
             let text = std::fs::read(root.join(folder).join("package-lock.json")).unwrap();
             let lock: serde_json::Value = serde_json::from_slice(&text).unwrap();
             let packages = lock["packages"].as_object().unwrap();

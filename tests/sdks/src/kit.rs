@@ -25,13 +25,25 @@ pub enum Sdk {
     TypeScript1,
 }
 
+impl Sdk {
+    /// Its environment in `environments`.
+    fn environment(self) -> &'static str {
+        match self {
+            Self::Python => "python-2",
+            Self::Python1 => "python-1.30",
+            Self::TypeScript | Self::TypeScript1 => "typescript-2",
+        }
+    }
+}
+
 /// The programs and packages, as `./asgard test` brings them.
 #[derive(Debug)]
 pub struct Kit {
-    folder: PathBuf,
+    /// The installed environments.
+    environments: Vec<PathBuf>,
     node: PathBuf,
     python: PathBuf,
-    /// Where the scripts of Node.js are: it looks for packages beside a script.
+    /// Scripts and programs for them.
     stage: tempfile::TempDir,
 }
 
@@ -41,38 +53,88 @@ impl Kit {
     pub fn find() -> Self {
         let of = |name: &str| {
             let value = std::env::var_os(name).map(PathBuf::from);
-            value.unwrap_or_else(|| panic!("{name} is not set: run ./asgard test sdks"))
+            value.unwrap_or_else(|| panic!("{name} is not set: run ./asgard test sdks clients"))
         };
-        let folder = of("ASGARD_SDKS");
+        let environments: Vec<PathBuf> = std::env::split_paths(&of("ASGARD_CLIENTS")).collect();
         let stage = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink(folder.join("node/node_modules"), stage.path().join("node_modules"))
-            .unwrap();
         let (node, python) = (of("ASGARD_NODE"), of("ASGARD_PYTHON"));
-        // As npm would install it.
-        let inspector = stage.path().join("mcp-inspector");
-        let script = format!("#!/bin/sh\nexec {node:?} {:?} \"$@\"\n", of("ASGARD_INSPECTOR"));
-        std::fs::write(&inspector, script).unwrap();
-        std::fs::set_permissions(&inspector, std::fs::Permissions::from_mode(0o755)).unwrap();
-        Self { folder, node, python, stage }
+        if let Some(inspector) = std::env::var_os("ASGARD_INSPECTOR") {
+            // As npm would install it.
+            program(&stage.path().join("mcp-inspector"), &[&node, Path::new(&inspector)]);
+        }
+        program(&stage.path().join("login"), &[&python, &source("clients/login.py")]);
+        Self { environments, node, python, stage }
+    }
+
+    /// The folder of an environment, where it is installed.
+    #[must_use]
+    pub fn environment(&self, name: &str) -> Option<&Path> {
+        let is_it = |folder: &&PathBuf| {
+            let folder = folder.file_name().unwrap_or_default().to_string_lossy();
+            folder
+                .strip_prefix("client-")
+                .and_then(|rest| rest.rsplit_once('-'))
+                .is_some_and(|(n, _)| n == name)
+        };
+        self.environments.iter().find(is_it).map(PathBuf::as_path)
     }
 
     /// A command that runs Python with the SDK.
     #[must_use]
     pub fn python(&self, sdk: Sdk) -> Command {
-        let packages = if sdk == Sdk::Python1 { "python-1" } else { "python" };
+        self.python_in(sdk.environment())
+    }
+
+    fn python_in(&self, environment: &str) -> Command {
+        let packages = self.environment(environment).unwrap_or_else(|| panic!("{environment} is not there"));
         let mut command = self.command(&self.python);
-        command.env("PYTHONPATH", self.folder.join(packages)).env("PYTHONDONTWRITEBYTECODE", "1");
+        command.env("PYTHONPATH", packages).env("PYTHONDONTWRITEBYTECODE", "1");
         command
     }
 
-    /// A command that runs a script (its text) with Node.js and both SDKs.
+    /// A command that runs a script (its text) with Node.js and both lines of the TypeScript SDK.
     #[must_use]
     pub fn node(&self, name: &str, script: &str) -> Command {
-        let path = self.stage.path().join(name);
+        let path = self.stage_of(Sdk::TypeScript.environment()).join(name);
         std::fs::write(&path, script).unwrap();
         let mut command = self.command(&self.node);
         command.arg(path);
         command
+    }
+
+    /// A command that runs one of the scripts in `clients` in an environment. Its `login` is a user with a browser:
+    /// `BROWSER` for clients that open one, `LOGIN` for those that leave it to the script.
+    #[must_use]
+    pub fn client(&self, environment: &str, script: &str) -> Command {
+        let path = source("clients").join(script);
+        let login = self.stage.path().join("login");
+        let mut command;
+        if path.extension().is_some_and(|extension| extension == "py") {
+            command = self.python_in(environment);
+            // In the background: Python's own `webbrowser` waits for any other one.
+            command.arg(path).env("BROWSER", format!("{} %s &", login.display()));
+        } else {
+            let stage = self.stage_of(environment);
+            for name in [script, "common.mjs"] {
+                std::fs::copy(source("clients").join(name), stage.join(name)).unwrap();
+            }
+            command = self.command(&self.node);
+            command.arg(stage.join(script)).current_dir(stage).env("BROWSER", &login);
+        }
+        command.env("LOGIN", login);
+        command
+    }
+
+    /// A folder for scripts of Node.js, which looks for packages beside a script.
+    fn stage_of(&self, environment: &str) -> PathBuf {
+        let stage = self.stage.path().join(environment);
+        if !stage.exists() {
+            let packages =
+                self.environment(environment).unwrap_or_else(|| panic!("{environment} is not there"));
+            std::fs::create_dir(&stage).unwrap();
+            std::os::unix::fs::symlink(packages.join("node_modules"), stage.join("node_modules")).unwrap();
+        }
+        stage
     }
 
     /// A command that runs a script (its text) with the shell, which finds the Inspector as `mcp-inspector`.
@@ -131,6 +193,13 @@ impl Kit {
         );
         seen
     }
+}
+
+/// Writes a program that runs a command with what arguments it gets.
+fn program(path: &Path, command: &[&Path]) {
+    let command: Vec<String> = command.iter().map(|part| format!("{part:?}")).collect();
+    std::fs::write(path, format!("#!/bin/sh\nexec {} \"$@\"\n", command.join(" "))).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 /// A file of this package.

@@ -2,7 +2,8 @@
 //!
 //! `client.py` and `client.mjs` drive the Python and the TypeScript SDK, [`rust`] drives rmcp's. Each does the
 //! same things ([`Seen`]) and says what it saw; `tests/sdks.rs` judges, with the tools' journal at hand.
-//! The versions are pinned in `requirements*.txt`, `package.json` and the workspace's `Cargo.toml`.
+//! `clients/` has scripts for many more lines of clients, which do less; `tests/clients.rs` judges those.
+//! The versions are pinned in `environments/` and the workspace's `Cargo.toml`.
 //!
 //! All of this panics freely: a test that can't go on has failed.
 
