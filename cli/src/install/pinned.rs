@@ -80,7 +80,8 @@ impl Npm {
         let text = std::fs::read(&file).map_err(|e| Problem::io("read", &file, &e))?;
         let json: serde_json::Value = serde_json::from_slice(&text)
             .map_err(|e| Problem::new(format!("{}: {e}", paths.shown(&file))))?;
-        known(json["dependencies"][self.package] == version, self.name, version)
+        let pinned = json.get("dependencies").and_then(|all| all.get(self.package));
+        known(pinned.is_some_and(|pinned| pinned == version), self.name, version)
     }
 }
 

@@ -183,15 +183,11 @@ impl<H: ServerHandler> RmcpRunner<H> {
             .map_err(|refusal| ErrorData::new(ErrorCode(refusal.code()), refusal.message().to_owned(), None))
     }
 
-    /// Brings a tool's arguments into the form that its schema allows, or gives the result that says what is wrong.
-    fn fit_arguments(&self, request: &mut ClientRequest) -> Result<(), ServerResult> {
+    /// Brings a tool's arguments into the form that its schema allows, or says what is wrong.
+    fn fit_arguments(&self, request: &mut ClientRequest) -> Result<(), String> {
         let ClientRequest::CallToolRequest(call) = request else { return Ok(()) };
         let Some(schema) = self.tools.schema(&*self.handler, &call.params.name) else { return Ok(()) };
-        schema.fit(&call.params.name, &mut call.params.arguments).map_err(|why| {
-            let mut refused = CallToolResult::error(vec![ContentBlock::text(why)]);
-            refused.result_type = None;
-            ServerResult::CallToolResult(refused)
-        })
+        schema.fit(&call.params.name, &mut call.params.arguments)
     }
 
     /// Opens the state that the client brought back, for the handler to read. A session era has none.
@@ -267,7 +263,10 @@ impl<H: ServerHandler> RmcpRunner<H> {
             Err(error) => return Some(envelope::error(id, &error)),
         };
         let Prepared { mut request, inner_id, meta, progress, odd_id } = prepared;
-        if let Err(refused) = self.fit_arguments(&mut request) {
+        if let Err(why) = self.fit_arguments(&mut request) {
+            let mut refused = CallToolResult::error(vec![ContentBlock::text(why)]);
+            refused.result_type = None;
+            let refused = ServerResult::CallToolResult(refused);
             return result::answer(id, refused, job.era, &self.server, odd_id.as_deref()).ok();
         }
         if let ClientRequest::SubscriptionsListenRequest(listen) = &request {

@@ -305,7 +305,7 @@ fn leaf() -> impl Strategy<Value = Value> {
 /// Puts a value at a place; which one, the picks say.
 fn change(value: &mut Value, picks: &mut impl Iterator<Item = usize>, leaf: &Value, remove: bool) {
     let pick = picks.next().unwrap_or_default();
-    let deeper = picks.next().unwrap_or_default() % 2 == 0;
+    let deeper = picks.next().unwrap_or_default().is_multiple_of(2);
     match value {
         Value::Object(members) if !members.is_empty() => {
             let name = members.keys().nth(pick % members.len()).cloned().unwrap_or_default();
