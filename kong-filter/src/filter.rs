@@ -573,18 +573,17 @@ fn check_policy(
 /// What is said of a path that is no endpoint: the right address, where a slash too many is all that is wrong with it.
 fn path_refusal(error: PathError, site: &Site, path: &str) -> Refusal {
     let not_found = |message: String| Refusal::plain(404, "not_found", "not_found", message);
-    let right = path::without_extra_slashes(path);
-    let error = match right.as_deref().map(|right| (right, target(site, right))) {
-        Some((right, Ok(_))) => {
-            // Sessions' addresses are their owners' alone.
-            let address = match path::parse(right).map(|endpoint| endpoint.kind) {
-                Ok(EndpointKind::Messages { .. }) => "that of the stream's first event".to_owned(),
-                _ => format!("{}{right}", site.url),
-            };
-            return not_found(format!("there is a slash too many in the path; use {address}"));
-        }
-        Some((_, Err(error))) => error,
+    let error = match path::without_extra_slashes(path) {
         None => error,
+        Some(right) => match target(site, &right) {
+            // Sessions' addresses are their owners' alone.
+            Ok(_) if right.ends_with("/messages") => PathError::NotAnEndpoint,
+            Ok(_) => {
+                let address = format!("there is a slash too many in the path; use {}{right}", site.url);
+                return not_found(address);
+            }
+            Err(error) => error,
+        },
     };
     match error {
         PathError::NotAnEndpoint | PathError::Reserved => not_found(error.to_string()),

@@ -170,15 +170,18 @@ pub fn check(path: &str) -> Result<(), PathError> {
     Ok(())
 }
 
-/// The path without slashes that are one too many: doubled ones, and one at the end. None where there are none, and for
-/// what is malformed in other ways as well: the result has one reading only, though it may be no endpoint.
+/// The path without slashes that are one too many: doubled ones, and one at the end. None where there are none. The result
+/// may be no endpoint, or malformed in other ways: it is to be parsed.
 pub fn without_extra_slashes(path: &str) -> Option<String> {
     if path.len() > MAX_PATH || !path.starts_with('/') {
         return None;
     }
-    let segments = path.split('/').filter(|segment| !segment.is_empty());
-    let right: String = segments.flat_map(|segment| ["/", segment]).collect();
-    (right != path && check(&right).is_ok()).then_some(right)
+    let mut right = String::with_capacity(path.len());
+    for segment in path.split('/').filter(|segment| !segment.is_empty()) {
+        right.push('/');
+        right.push_str(segment);
+    }
+    (right != path).then_some(right)
 }
 
 /// The path of a request target, without its query.
@@ -284,7 +287,8 @@ mod tests {
         for path in
             ["", "/", "//", "x/", "/api/v1/mcp/org-1", "/api/v1/mcp/org%2d1/", "/api/v1/../mcp/org-1/"]
         {
-            assert_eq!(without_extra_slashes(path), None, "{path}");
+            let right = without_extra_slashes(path);
+            assert!(right.is_none_or(|right| parse(&right).is_err()), "{path}");
         }
         assert_eq!(without_extra_slashes(&format!("/{}", "/".repeat(MAX_PATH))), None);
     }
