@@ -139,7 +139,16 @@ fn identify(answer: &Answer, said: &str, tally: &mut Tally) {
 }
 
 fn twin(case: &Case, port: u16, said: &str, tally: &mut Tally) {
-    let answer = match net::send(port, &case.twin, &[]) {
+    // Streams are taken a moment after the link to Pushpin stands; until then the backend says "try again".
+    let mut answer = net::send(port, &case.twin, &[]);
+    net::wait(10, || {
+        let is_early = answer.as_ref().is_ok_and(|answer| answer.status == 503);
+        if is_early {
+            answer = net::send(port, &case.twin, &[]);
+        }
+        !is_early
+    });
+    let answer = match answer {
         Ok(answer) => answer,
         Err(error) => return tally.wrong.push(format!("{said}: no answer to the twin: {error}")),
     };
