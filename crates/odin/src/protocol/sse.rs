@@ -30,7 +30,7 @@ const TYPE_BYTES: usize = 64;
 /// Event::message(r#"{"jsonrpc":"2.0"}"#).with_id(id).write(&mut out, 1_000).unwrap();
 /// assert_eq!(
 ///     String::from_utf8_lossy(&out),
-///     "id: 01abababababababababababababababab-2\nevent: message\ndata: {\"jsonrpc\":\"2.0\"}\n\n"
+///     "id: 00abababababababababababababababab-2\nevent: message\ndata: {\"jsonrpc\":\"2.0\"}\n\n"
 /// );
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
