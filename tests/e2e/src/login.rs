@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use reqwest::Url;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::Stack;
@@ -197,6 +197,25 @@ impl Person {
         let location = answer.headers().get("location").map(|value| value.to_str().unwrap().to_owned());
         (answer.status().as_u16(), location, answer.text().await.unwrap())
     }
+}
+
+/// Where the sample's clients come back to from Keycloak's pages.
+#[must_use]
+pub fn callback(stack: &Stack) -> String {
+    format!("http://localhost:{}/oauth/callback", stack.state.ports.inspector)
+}
+
+/// The id of a public client that has just registered itself for the tools and the organisation.
+pub async fn public_client(stack: &Stack) -> String {
+    let metadata = json!({
+        "client_name": "a test's client",
+        "redirect_uris": [callback(stack)],
+        "token_endpoint_auth_method": "none",
+        "scope": "mcp:tools organization",
+    });
+    let (status, answer) = register(stack, &metadata, None).await;
+    assert_eq!(status, 201, "{answer}");
+    answer["client_id"].as_str().unwrap().to_owned()
 }
 
 /// Registers a client (RFC 7591), with an `Origin` if a page does it. Gives status and answer.

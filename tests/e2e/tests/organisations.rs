@@ -5,7 +5,7 @@
 use std::process::Output;
 
 use e2e::keycloak::Keycloak;
-use e2e::login::{Ask, Login, Person, register};
+use e2e::login::{Ask, Login, Person, callback, public_client, register};
 use e2e::{Client, Road, Stack};
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -41,22 +41,6 @@ async fn refused(stack: &Stack, line: &str) -> String {
     assert_eq!(text.lines().count(), 1, "{line}: {text}");
     assert!(!text.contains("panicked"), "{text}");
     text
-}
-
-fn callback(stack: &Stack) -> String {
-    format!("http://localhost:{}/oauth/callback", stack.state.ports.inspector)
-}
-
-async fn client(stack: &Stack) -> String {
-    let metadata = json!({
-        "client_name": "a test's client",
-        "redirect_uris": [callback(stack)],
-        "token_endpoint_auth_method": "none",
-        "scope": "mcp:tools organization",
-    });
-    let (status, answer) = register(stack, &metadata, None).await;
-    assert_eq!(status, 201, "{answer}");
-    answer["client_id"].as_str().unwrap().to_owned()
 }
 
 async fn log_in(stack: &Stack, client: &str, person: &mut Person, resource: &str) -> Login {
@@ -112,7 +96,7 @@ async fn a_new_organisation_is_a_tenant_of_its_own() {
     let add = "./asgard user add njord --org vanaheim --email njord@vanaheim.example --name 'Njord of Noatun' \
                --password-stdin";
     assert!(run(&stack, &format!("echo njord-s-ships | {add}")).await.contains("njord is added"));
-    let client = client(&stack).await;
+    let client = public_client(&stack).await;
     let resource = stack.state.resource("vanaheim");
     let endpoint = |road: Road| stack.endpoint(road, "vanaheim");
     let mut njord = Person::new("njord", "njord-s-ships", "vanaheim");
@@ -212,7 +196,7 @@ async fn an_organisation_is_reached_at_its_own_host() {
     let stack = Stack::claim().await;
     let http = e2e::client::http();
     let own = stack.state.host_url("org-1.localhost").unwrap();
-    let client = client(&stack).await;
+    let client = public_client(&stack).await;
     for path in ["/mcp", "/api/v1/mcp/org-1"] {
         let endpoint = format!("{own}{path}");
         // The challenge and the metadata are in that host's name, and lead to the same Keycloak.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use e2e::Stack;
 use e2e::keycloak::Keycloak;
-use e2e::login::{Ask, Person, post_form, register};
+use e2e::login::{Ask, Person, callback, post_form, public_client};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -20,16 +20,7 @@ struct Login<'a> {
 
 impl<'a> Login<'a> {
     async fn new(stack: &'a Stack) -> Self {
-        let metadata = json!({
-            "client_name": "a test's client",
-            "redirect_uris": [callback(stack)],
-            "token_endpoint_auth_method": "none",
-            "scope": "mcp:tools organization",
-        });
-        let (status, answer) = register(stack, &metadata, None).await;
-        assert_eq!(status, 201, "{answer}");
-        let client = answer["client_id"].as_str().unwrap().to_owned();
-        Self { stack, client, person: Person::sample("thor", "org-1") }
+        Self { stack, client: public_client(stack).await, person: Person::sample("thor", "org-1") }
     }
 
     /// A refresh token of a new login.
@@ -71,10 +62,6 @@ impl<'a> Login<'a> {
         }
         lives
     }
-}
-
-fn callback(stack: &Stack) -> String {
-    format!("http://localhost:{}/oauth/callback", stack.state.ports.inspector)
 }
 
 async fn reuse(keycloak: &Keycloak<'_>, times: &Value) {

@@ -142,18 +142,18 @@ async fn respond(front: &Arc<Front>, request: HttpRequest, asked: &OnceLock<Aske
 /// What is said of a path that is no endpoint: the right one, where a slash too many is all that is wrong with it.
 fn not_found(error: PathError, path: &str) -> Refusal {
     let not_found = |message: String| Refusal::new(StatusCode::NOT_FOUND, code::INVALID_REQUEST, message);
-    let right = path::without_extra_slashes(path);
-    let error = match right.as_deref().map(|right| (right, path::parse(right))) {
-        Some((_, Ok(endpoint))) if matches!(endpoint.kind, EndpointKind::Messages { .. }) => {
-            return not_found(
-                "There is a slash too many in the path: use that of the stream's first event.".into(),
-            );
-        }
-        Some((right, Ok(_))) => {
-            return not_found(format!("There is a slash too many in the path: use {right}."));
-        }
-        Some((_, Err(error))) => error,
+    let error = match path::without_extra_slashes(path) {
         None => error,
+        Some(right) => match path::parse(&right).map(|endpoint| endpoint.kind) {
+            // Sessions' addresses are their owners' alone.
+            Ok(EndpointKind::Messages { .. }) => {
+                return not_found(
+                    "There is a slash too many in the path: use that of the stream's first event.".into(),
+                );
+            }
+            Ok(_) => return not_found(format!("There is a slash too many in the path: use {right}.")),
+            Err(error) => error,
+        },
     };
     match error {
         PathError::NotAnEndpoint | PathError::Reserved => {

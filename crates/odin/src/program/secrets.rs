@@ -108,25 +108,27 @@ pub(super) fn session_keys(alone: bool) -> Result<Shared<SessionKeys>, String> {
 /// The key of the names of notifications' channels; of one process alone it may be random.
 pub(super) fn broadcast_key(alone: bool) -> Result<Shared<BroadcastKey>, String> {
     let what = "32 random bytes in base64url, the same on all backends and workers";
-    match shared(BROADCAST_KEY, what, alone)? {
-        Some(text) => {
-            let key = BroadcastKey::parse(&text).map_err(|error| format!("{BROADCAST_KEY}: {error}"))?;
-            Ok(Shared { key, text })
-        }
-        None => Ok(Shared { key: BroadcastKey::random(), text: String::new() }),
-    }
+    read_or_random(BROADCAST_KEY, what, alone, BroadcastKey::parse, BroadcastKey::random)
 }
 
 /// The keys that seal `requestState`; of one process alone they may be random.
 pub(super) fn state_keys(alone: bool) -> Result<Shared<StateKeys>, String> {
     let what = "32 random bytes in base64url, the same on all workers";
-    match shared(STATE_KEY, what, alone)? {
-        Some(text) => {
-            let key = StateKeys::parse(&text).map_err(|error| format!("{STATE_KEY}: {error}"))?;
-            Ok(Shared { key, text })
-        }
-        None => Ok(Shared { key: StateKeys::random(), text: String::new() }),
-    }
+    read_or_random(STATE_KEY, what, alone, StateKeys::parse, StateKeys::random)
+}
+
+fn read_or_random<K, E: std::fmt::Display>(
+    name: &str,
+    what: &str,
+    alone: bool,
+    parse: impl FnOnce(&str) -> Result<K, E>,
+    random: impl FnOnce() -> K,
+) -> Result<Shared<K>, String> {
+    let Some(text) = shared(name, what, alone)? else {
+        return Ok(Shared { key: random(), text: String::new() });
+    };
+    let key = parse(&text).map_err(|error| format!("{name}: {error}"))?;
+    Ok(Shared { key, text })
 }
 
 /// The key of Pushpin's `Grip-Sig`; `None` where there is none.
