@@ -276,6 +276,9 @@ pub(super) fn pip(paths: &Paths, folder: &Path, name: &str, requirements: &Path,
             "--retries=5",
             "--only-binary=:all:",
             "--require-hashes",
+            // The file names everything; the pip of Debian 12 else takes a package that another one wants with extras
+            // for an unpinned one.
+            "--no-deps",
             "--target",
         ])
         .arg(folder)
