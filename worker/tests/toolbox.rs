@@ -9,10 +9,10 @@ use std::{
 };
 
 use identity::Principal;
-use odin::{
-    job::{Era, Job},
-    runner::{Closed, Emission, Inbound, Outbox, Rerun, RmcpRunner, Runner, StateKeys},
-};
+use odin::call::{Job, Rerun};
+use odin::protocol::Era;
+use odin::runner::{RmcpRunner, StateKeys};
+use odin::worker::{Closed, Emission, Inbound, Outbox, Runner};
 use serde_json::{Value, json, value::RawValue};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;

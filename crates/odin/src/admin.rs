@@ -189,7 +189,7 @@ async fn close(State(broadcaster): State<Broadcaster>, body: Bytes) -> Response 
     }
 }
 
-fn done(sent: crate::broker::Result<()>) -> Response {
+fn done(sent: crate::store::Result<()>) -> Response {
     match sent {
         Ok(()) => answer(StatusCode::OK, &json!({ "sent": true })),
         Err(lost) => error(

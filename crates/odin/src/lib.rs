@@ -1,21 +1,20 @@
 //! Turns any rmcp `ServerHandler` into a distributed MCP server.
 
 pub mod admin;
-mod ask;
 pub mod broadcast;
-pub mod broker;
 pub mod call;
+mod events;
 pub mod front;
+pub mod health;
 pub mod id;
-pub mod job;
-pub mod node;
 pub mod program;
 pub mod protocol;
 pub mod runner;
 pub mod serve;
-pub mod tasks;
+pub mod store;
 pub mod worker;
 
-pub use ask::{Ask, Asked};
+pub use call::task::{Support, TaskTool};
 pub use identity;
 pub use program::Program;
+pub use runner::{Ask, Asked, InTask, later};

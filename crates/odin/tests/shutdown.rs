@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use odin::broadcast::BroadcastKey;
-use odin::broker::{Broker, BrokerLimits, MemoryBroker, RedisBroker};
 use odin::call::Timing;
 use odin::front::{Access, Front, FrontConfig, FrontLimits, Handover};
-use odin::protocol::origin::HostRules;
-use odin::protocol::session::SessionKeys;
+use odin::program::process;
+use odin::protocol::{origin::HostRules, session::SessionKeys};
 use odin::runner::RmcpRunner;
+use odin::serve;
+use odin::store::{MemoryStore, RedisStore, Store, StoreLimits};
 use odin::worker::{Worker, WorkerConfig};
-use odin::{node, serve};
 use redis_server::RedisServer;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ListToolsResult, PaginatedRequestParams,
@@ -107,9 +107,9 @@ fn sockets() -> usize {
     files.filter_map(target).filter(|target| target.to_string_lossy().starts_with("socket:")).count()
 }
 
-fn front(broker: Arc<dyn Broker>) -> Arc<Front> {
+fn front(store: Arc<dyn Store>) -> Arc<Front> {
     let config = FrontConfig {
-        node: node::unique_name("front"),
+        node: process::unique_name("front"),
         server: "default".into(),
         access: Access::Open(HostRules::default()),
         handover: Handover::None,
@@ -121,13 +121,13 @@ fn front(broker: Arc<dyn Broker>) -> Arc<Front> {
         limits: FrontLimits::default(),
         lease: Timing::default().lease,
     };
-    Front::start(config, broker, None)
+    Front::start(config, store, None)
 }
 
-fn worker(broker: Arc<dyn Broker>, runner: Arc<RmcpRunner<Server>>) -> Worker {
-    let config = WorkerConfig { name: node::unique_name("worker"), ..WorkerConfig::new("default") };
-    let beats = broker.clone();
-    Worker::start(config, broker, Box::new(move || beats), runner, None).unwrap()
+fn worker(store: Arc<dyn Store>, runner: Arc<RmcpRunner<Server>>) -> Worker {
+    let config = WorkerConfig { name: process::unique_name("worker"), ..WorkerConfig::new("default") };
+    let beats = store.clone();
+    Worker::start(config, store, Box::new(move || beats), runner, None).unwrap()
 }
 
 async fn call(address: std::net::SocketAddr) -> reqwest::Result<reqwest::Response> {
@@ -156,17 +156,17 @@ async fn what_is_shut_down_or_let_go_of_leaves_nothing() {
     for (over_redis, in_order) in [(false, true), (false, false), (true, true), (true, false)] {
         let what = format!("over Redis: {over_redis}, shut down: {in_order}");
         let open = sockets();
-        let broker: Arc<dyn Broker> = match over_redis {
+        let store: Arc<dyn Store> = match over_redis {
             true => {
-                let limits = BrokerLimits::default();
-                Arc::new(RedisBroker::connect(&redis.url(), Timing::default(), limits).unwrap())
+                let limits = StoreLimits::default();
+                Arc::new(RedisStore::connect(&redis.url(), Timing::default(), limits).unwrap())
             }
-            false => Arc::new(MemoryBroker::new(Timing::default(), BrokerLimits::default())),
+            false => Arc::new(MemoryStore::new(Timing::default(), StoreLimits::default())),
         };
         let handler = Arc::new(Server::default());
         let runner = Arc::new(RmcpRunner::new(handler.clone()));
-        let fronts: Vec<_> = (0..4).map(|_| front(broker.clone())).collect();
-        let workers: Vec<_> = (0..4).map(|_| worker(broker.clone(), runner.clone())).collect();
+        let fronts: Vec<_> = (0..4).map(|_| front(store.clone())).collect();
+        let workers: Vec<_> = (0..4).map(|_| worker(store.clone(), runner.clone())).collect();
         wait(&what, || {
             fronts.iter().all(|front| front.ready().is_ok())
                 && workers.iter().all(|worker| worker.ready().is_ok())
@@ -174,7 +174,7 @@ async fn what_is_shut_down_or_let_go_of_leaves_nothing() {
         .await;
         assert_eq!(beats(), 4);
         // A call that does not end, and its stream.
-        let listener = node::listen("127.0.0.1:0").await.unwrap();
+        let listener = serve::listen("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let serving = serve::serve(listener, fronts[0].router(), stop.clone(), Duration::from_secs(1));
@@ -203,8 +203,8 @@ async fn what_is_shut_down_or_let_go_of_leaves_nothing() {
         wait(&format!("no thread; {what}"), || beats() == 0).await;
         wait(&format!("the tool is dropped; {what}"), || handler.dropped.load(Ordering::SeqCst) == 1).await;
         wait(&format!("nobody has the runner; {what}"), || Arc::strong_count(&runner) == 1).await;
-        wait(&format!("nobody has the broker; {what}"), || Arc::strong_count(&broker) == 1).await;
-        drop(broker);
+        wait(&format!("nobody has the store; {what}"), || Arc::strong_count(&store) == 1).await;
+        drop(store);
         wait(&format!("no connection; {what}"), || sockets() <= open).await;
     }
 }
@@ -212,11 +212,11 @@ async fn what_is_shut_down_or_let_go_of_leaves_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_is_shut_down_ends_what_it_has_and_takes_nothing_more() {
     let _alone = ALONE.lock().await;
-    let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new(Timing::default(), BrokerLimits::default()));
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Timing::default(), StoreLimits::default()));
     let (first, second) = (Arc::new(Server::default()), Arc::new(Server::default()));
-    let front = front(broker.clone());
-    let old = worker(broker.clone(), Arc::new(RmcpRunner::new(first.clone())));
-    let listener = node::listen("127.0.0.1:0").await.unwrap();
+    let front = front(store.clone());
+    let old = worker(store.clone(), Arc::new(RmcpRunner::new(first.clone())));
+    let listener = serve::listen("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let serving = serve::serve(listener, front.router(), CancellationToken::new(), Duration::ZERO);
     let serving = tokio::spawn(serving);
@@ -227,7 +227,7 @@ async fn a_worker_that_is_shut_down_ends_what_it_has_and_takes_nothing_more() {
     let ending = tokio::spawn(async move { ending.shut_down(Duration::from_secs(20)).await });
     wait("it is stopping", || old.ready().is_err()).await;
     let other = tokio::spawn(async move { call(address).await.unwrap().text().await.unwrap() });
-    let new = worker(broker, Arc::new(RmcpRunner::new(second.clone())));
+    let new = worker(store, Arc::new(RmcpRunner::new(second.clone())));
     wait("the other worker has the new call", || second.begun.load(Ordering::SeqCst) == 1).await;
     assert!(!ending.is_finished(), "it waits for its call");
     first.go.notify_one();

@@ -1,4 +1,4 @@
-//! A deterministic simulation of the life of calls: the real transitions (`MemoryBroker`), the real worker
+//! A deterministic simulation of the life of calls: the real transitions (`MemoryStore`), the real worker
 //! side (`Delivery`), and models of backends, gateway, Pushpin and clients, with crashes, pauses, lost links
 //! and restarts between any two steps. A seed repeats a run exactly.
 //!
@@ -64,8 +64,8 @@ fn links_break_and_pushpin_restarts() {
 }
 
 #[test]
-fn the_broker_loses_its_memory() {
-    explore("memory", Faults { broker: true, worker_crash: true, ..Faults::default() }, 2);
+fn the_store_loses_its_memory() {
+    explore("memory", Faults { store: true, worker_crash: true, ..Faults::default() }, 2);
 }
 
 #[test]

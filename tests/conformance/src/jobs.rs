@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
-use odin::tasks::{TaskContext, TaskTool, later};
+use crate::rounds;
+use crate::tools::said;
+use crate::typed;
+use odin::call::{TaskContext, task::TaskTool};
+use odin::later;
 use rmcp::{
     ErrorData, RoleServer,
     model::{CallToolRequestParams, CallToolResponse, ClientCapabilities, Tool},
     service::RequestContext,
 };
 use serde_json::{Value, json};
-
-use crate::{rounds, tools::said, typed};
 
 /// The longest time that `slow_compute` takes.
 const LONGEST: Duration = Duration::from_secs(600);

@@ -3,7 +3,7 @@
 use std::{process, sync::PoisonError, time::Duration};
 
 use identity::Principal;
-use odin::tasks::TaskTool;
+use odin::call::task::TaskTool;
 use rmcp::{
     handler::server::{
         common::Extension,

@@ -3,7 +3,7 @@
 //! A [`Broadcaster`] is what library code, running tools and the admin API notify with. It sends one item to
 //! each Pushpin, however many streams there are: streams are subscribed to the channels of their audiences,
 //! and Pushpin writes each modern stream's own subscription id into its copy. The same goes over the
-//! broker's bus to the streams that backends hold themselves.
+//! store's bus to the streams that backends hold themselves.
 //!
 //! Nothing is kept. Who is not connected misses a notification: modern clients ask for the lists when they
 //! subscribe, and to a session that comes back the list changes are sent again.
@@ -34,9 +34,9 @@ pub use standing::STREAMS_OF_SESSION;
 pub(crate) use standing::{Kept, NotOpened, Standing};
 pub use streams::{Following, Subscription};
 
-use crate::broker::{self, Broker};
 use crate::id::CallId;
 use crate::protocol::LOG_LEVELS;
+use crate::store::{self, Store};
 use notice::Topic;
 use send::{Late, Outgoing};
 
@@ -58,7 +58,7 @@ pub struct Broadcaster {
 struct Inner {
     server: String,
     key: BroadcastKey,
-    broker: Arc<dyn Broker>,
+    store: Arc<dyn Store>,
     publisher: Option<Publisher>,
     soon: mpsc::Sender<(Audience, Notice)>,
     /// One for each Pushpin.
@@ -89,7 +89,7 @@ impl Topics {
     }
 }
 
-/// A session that is subscribed to a resource, in the broker's index.
+/// A session that is subscribed to a resource, in the store's index.
 #[derive(Serialize, Deserialize)]
 struct Watcher {
     #[serde(rename = "s")]
@@ -137,7 +137,7 @@ impl Broadcaster {
     pub fn new(
         server: impl Into<String>,
         key: BroadcastKey,
-        broker: Arc<dyn Broker>,
+        store: Arc<dyn Store>,
         publisher: Option<Publisher>,
     ) -> Self {
         let (soon, waiting) = mpsc::channel(SOON);
@@ -145,7 +145,7 @@ impl Broadcaster {
         let late = std::iter::repeat_with(Late::default).take(pushpins).collect();
         let (server, items) = (server.into(), AtomicU64::new(0));
         let (held_back, tidying) = (Mutex::default(), AtomicBool::new(false));
-        let inner = Arc::new(Inner { server, key, broker, publisher, soon, late, items, held_back, tidying });
+        let inner = Arc::new(Inner { server, key, store, publisher, soon, late, items, held_back, tidying });
         tokio::spawn(send_soon(Arc::downgrade(&inner), waiting));
         Self { inner }
     }
@@ -156,11 +156,11 @@ impl Broadcaster {
     /// seconds, or lost its streams.
     ///
     /// # Errors
-    /// [`broker::Unavailable`]: some streams may not get it. Sending it again does no harm.
-    pub async fn notify(&self, audience: &Audience, notice: &Notice) -> broker::Result<()> {
+    /// [`store::Unavailable`]: some streams may not get it. Sending it again does no harm.
+    pub async fn notify(&self, audience: &Audience, notice: &Notice) -> store::Result<()> {
         if let Some(lists) = notice.stale() {
             // First: who hears of the change asks again at once.
-            self.inner.broker.cast(&changes(&self.inner.server), lists.into()).await?;
+            self.inner.store.cast(&changes(&self.inner.server), lists.into()).await?;
         }
         // Before anything is sent: who is entered from here on has not missed this.
         let (special, looked) = match self.special().await {
@@ -188,7 +188,7 @@ impl Broadcaster {
     ///
     /// # Errors
     /// As [`Broadcaster::notify`].
-    pub async fn task_status(&self, id: CallId, params: &RawValue) -> broker::Result<()> {
+    pub async fn task_status(&self, id: CallId, params: &RawValue) -> store::Result<()> {
         match Notice::task(id, params) {
             Some(notice) => self.notify(&Audience::Everyone, &notice).await,
             None => Ok(()),
@@ -207,7 +207,7 @@ impl Broadcaster {
     ///
     /// # Errors
     /// As [`Broadcaster::notify`].
-    pub async fn close(&self, audience: &Audience) -> broker::Result<()> {
+    pub async fn close(&self, audience: &Audience) -> store::Result<()> {
         let modern = self.audience(Kind::Modern, audience);
         let session = self.audience(Kind::Session, audience);
         let mut out: Vec<Outgoing> =
@@ -220,35 +220,35 @@ impl Broadcaster {
     /// has too many subscriptions.
     ///
     /// # Errors
-    /// [`broker::Unavailable`].
+    /// [`store::Unavailable`].
     pub(crate) async fn subscribe(
         &self,
         principal: &Principal,
         session: &str,
         uri: &str,
         live: Duration,
-    ) -> broker::Result<bool> {
+    ) -> store::Result<bool> {
         let Ok(watcher) = serde_json::to_string(&Watcher::new(principal, session)) else { return Ok(false) };
         let (own, all) = (self.subscriptions_of(session), self.watchers_of(uri));
-        let broker = &self.inner.broker;
-        Ok(broker.enter(&own, &all, live, RESOURCES_OF_SESSION).await?
-            && broker.enter(&all, &watcher, live, SESSIONS_OF_RESOURCE).await?)
+        let store = &self.inner.store;
+        Ok(store.enter(&own, &all, live, RESOURCES_OF_SESSION).await?
+            && store.enter(&all, &watcher, live, SESSIONS_OF_RESOURCE).await?)
     }
 
     /// Takes a subscription back.
     ///
     /// # Errors
-    /// [`broker::Unavailable`].
+    /// [`store::Unavailable`].
     pub(crate) async fn unsubscribe(
         &self,
         principal: &Principal,
         session: &str,
         uri: &str,
-    ) -> broker::Result<()> {
+    ) -> store::Result<()> {
         let Ok(watcher) = serde_json::to_string(&Watcher::new(principal, session)) else { return Ok(()) };
         let all = self.watchers_of(uri);
-        self.inner.broker.leave(&all, &watcher).await?;
-        self.inner.broker.leave(&self.subscriptions_of(session), &all).await
+        self.inner.store.leave(&all, &watcher).await?;
+        self.inner.store.leave(&self.subscriptions_of(session), &all).await
     }
 
     /// What a session's standing stream is subscribed to. `level`: the lowest level of log messages that the
@@ -320,12 +320,12 @@ impl Broadcaster {
         &self,
         audience: &Audience,
         notice: &Notice,
-    ) -> broker::Result<Vec<(Outgoing, Audience)>> {
+    ) -> store::Result<Vec<(Outgoing, Audience)>> {
         let content = text::session(notice.method(), &notice.params);
         let required = match &notice.topic {
             Topic::Task(_) => return Ok(Vec::new()),
             Topic::Resource(uri) => {
-                let watchers = self.inner.broker.members(&self.watchers_of(uri)).await?;
+                let watchers = self.inner.store.members(&self.watchers_of(uri)).await?;
                 let watchers = watchers.iter().filter_map(|text| serde_json::from_str::<Watcher>(text).ok());
                 let sessions = watchers
                     .filter(|watcher| watcher.is_in(audience))

@@ -12,11 +12,11 @@ use grip::{Item, MIN_CLOSE_DELAY, Payload, Publisher, SendError};
 
 use super::streams::{self, REQUIRED, SKIPPED};
 use super::{Broadcaster, Inner, text};
-use crate::broker;
 use crate::call::Message;
-use crate::worker::{is_carried, not_carried};
+use crate::events::{is_carried, not_carried};
+use crate::store;
 
-/// Commands of one notice that are under way to the broker at once.
+/// Commands of one notice that are under way to the store at once.
 const AT_ONCE: usize = 64;
 /// Items of one send.
 const BATCH: usize = 256;
@@ -108,7 +108,7 @@ impl Outgoing {
 }
 
 impl Broadcaster {
-    pub(super) async fn send(&self, out: &[Outgoing]) -> broker::Result<()> {
+    pub(super) async fn send(&self, out: &[Outgoing]) -> store::Result<()> {
         let (published, cast) = join(self.publish(out), self.cast(out)).await;
         let () = published;
         cast
@@ -118,11 +118,11 @@ impl Broadcaster {
     /// place of one that is too large for it, goes an error.
     ///
     /// # Errors
-    /// [`broker::Unavailable`]: a stream that a backend holds may not get it.
-    pub(crate) async fn say(&self, channel: &str, message: Message) -> broker::Result<()> {
+    /// [`store::Unavailable`]: a stream that a backend holds may not get it.
+    pub(crate) async fn say(&self, channel: &str, message: Message) -> store::Result<()> {
         let carried = if is_carried(&message) { message.clone() } else { not_carried(&message) };
         let out = [Outgoing::content(channel.to_owned(), None, text::event(&carried))];
-        join(self.publish(&out), self.inner.broker.cast(channel, message)).await.1
+        join(self.publish(&out), self.inner.store.cast(channel, message)).await.1
     }
 
     pub(super) async fn publish(&self, out: &[Outgoing]) {
@@ -168,7 +168,7 @@ impl Broadcaster {
         }
     }
 
-    async fn cast(&self, out: &[Outgoing]) -> broker::Result<()> {
+    async fn cast(&self, out: &[Outgoing]) -> store::Result<()> {
         let casts: Vec<(String, Message)> = out
             .iter()
             .map(|out| {
@@ -183,12 +183,12 @@ impl Broadcaster {
                 (out.channel.clone(), text.as_str().into())
             })
             .collect();
-        let broker = &self.inner.broker;
+        let store = &self.inner.store;
         let casts = stream::iter(casts).map(|(channel, text)| {
-            let broker = broker.clone();
-            async move { broker.cast(&channel, text).await }
+            let store = store.clone();
+            async move { store.cast(&channel, text).await }
         });
-        let casts: Vec<broker::Result<()>> = casts.buffered(AT_ONCE).collect().await;
+        let casts: Vec<store::Result<()>> = casts.buffered(AT_ONCE).collect().await;
         casts.into_iter().collect()
     }
 }

@@ -4,7 +4,7 @@
 //! the newest. And a stream that is just being opened has its channels only when Pushpin has it; each process that
 //! notifies learns that by itself, a little earlier or later than the others.
 //!
-//! So the broker keeps the streams that are special at the moment: those that are *opening*, and those of a session
+//! So the store keeps the streams that are special at the moment: those that are *opening*, and those of a session
 //! that has several (it is *crowded*). They are entered before Pushpin is told to hold them. Who notifies reads
 //! them first, and looks at its own link to Pushpin, as a call's worker does before its first write: of a session's
 //! streams the newest one that this process sees is sent the notice, and Pushpin leaves the others out
@@ -26,8 +26,8 @@ use tokio::time::{sleep, timeout};
 use super::send::Outgoing;
 use super::streams::own_channel;
 use super::{Audience, Broadcaster, Kind};
-use crate::broker;
-use crate::tasks::unix_millis;
+use crate::call::task::unix_millis;
+use crate::store;
 
 /// Streams that one session may have; one more ends the oldest.
 pub const STREAMS_OF_SESSION: usize = 4;
@@ -76,16 +76,16 @@ pub(crate) struct Standing {
 /// Why a stream can't be opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum NotOpened {
-    /// The broker does not answer.
-    Unavailable(broker::Unavailable),
+    /// The store does not answer.
+    Unavailable(store::Unavailable),
     /// Its principal has too many that are opening.
     TooManyOfYours,
     /// The server has too many that are opening.
     TooMany,
 }
 
-impl From<broker::Unavailable> for NotOpened {
-    fn from(error: broker::Unavailable) -> Self {
+impl From<store::Unavailable> for NotOpened {
+    fn from(error: store::Unavailable) -> Self {
         Self::Unavailable(error)
     }
 }
@@ -163,7 +163,7 @@ impl Broadcaster {
     /// # Errors
     /// [`NotOpened`]: it must not be opened.
     pub(crate) async fn register(&self, stream: Standing, live: Duration) -> Result<Standing, NotOpened> {
-        let broker = &self.inner.broker;
+        let store = &self.inner.store;
         let Some(session) = stream.session.clone() else {
             let stream = Standing { at: unix_millis(), ..stream };
             if !stream.backend {
@@ -178,17 +178,17 @@ impl Broadcaster {
             self.enter_opening(&stream).await?;
         }
         let (text, known) = (stream.text(), if stream.backend { ALIVE } else { live });
-        broker.enter(&own, &text, known, usize::MAX >> 1).await?;
+        store.enter(&own, &text, known, usize::MAX >> 1).await?;
         // Once more: another one may have come at the same time. One of the two sees both.
         let mut all = sorted(self.streams_in(&own).await?);
         let mut ended = all.split_off(all.len().min(STREAMS_OF_SESSION));
         if all.len() > 1 {
             let crowded = self.crowded();
             for one in &all {
-                if !broker.enter(&crowded, &one.text(), live, CROWDED).await? {
+                if !store.enter(&crowded, &one.text(), live, CROWDED).await? {
                     tracing::warn!("too many sessions have several streams: the older ones of one end");
                     ended.extend(all.iter().filter(|one| one.name != stream.name).cloned());
-                    broker.leave(&crowded, &text).await?;
+                    store.leave(&crowded, &text).await?;
                     break;
                 }
             }
@@ -201,13 +201,13 @@ impl Broadcaster {
     }
 
     async fn enter_opening(&self, stream: &Standing) -> Result<(), NotOpened> {
-        let (broker, text) = (&self.inner.broker, stream.text());
+        let (store, text) = (&self.inner.store, stream.text());
         let (of_principal, opening) = (self.opening_of(&stream.principal), self.opening());
-        let of_principal = broker.enter(&of_principal, &stream.name, OPENS, OPENING_OF_PRINCIPAL);
+        let of_principal = store.enter(&of_principal, &stream.name, OPENS, OPENING_OF_PRINCIPAL);
         if !of_principal.await? {
             return Err(NotOpened::TooManyOfYours);
         }
-        if broker.enter(&opening, &text, OPENS, OPENING).await? { Ok(()) } else { Err(NotOpened::TooMany) }
+        if store.enter(&opening, &text, OPENS, OPENING).await? { Ok(()) } else { Err(NotOpened::TooMany) }
     }
 
     /// Follows a stream from its hold request until all processes see it.
@@ -229,8 +229,8 @@ impl Broadcaster {
 
     /// The stream is there for everybody. What can't be taken out now expires.
     pub(super) async fn settled(&self, stream: &Standing) {
-        let _ = self.inner.broker.leave(&self.opening_of(&stream.principal), &stream.name).await;
-        let _ = self.inner.broker.leave(&self.opening(), &stream.text()).await;
+        let _ = self.inner.store.leave(&self.opening_of(&stream.principal), &stream.name).await;
+        let _ = self.inner.store.leave(&self.opening(), &stream.text()).await;
     }
 
     /// Keeps a stream known that this process holds, until what this gives is dropped.
@@ -242,7 +242,7 @@ impl Broadcaster {
             loop {
                 sleep(NEWS).await;
                 // A failure is made good by the next.
-                let _ = to.inner.broker.enter(&own, &text, ALIVE, usize::MAX >> 1).await;
+                let _ = to.inner.store.enter(&own, &text, ALIVE, usize::MAX >> 1).await;
             }
         });
         Kept { to: self.clone(), stream, news }
@@ -251,8 +251,8 @@ impl Broadcaster {
     /// Whether a stream of the session stands. Where nobody can know, as a link to a Pushpin is down, it may.
     ///
     /// # Errors
-    /// [`broker::Unavailable`].
-    pub(crate) async fn stands(&self, session: &str) -> broker::Result<bool> {
+    /// [`store::Unavailable`].
+    pub(crate) async fn stands(&self, session: &str) -> store::Result<bool> {
         let channel =
             self.audience(Kind::Session, &Audience::Session(session.to_owned())).unwrap_or_default();
         let publisher = self.inner.publisher.as_ref().filter(|publisher| publisher.watches(&channel));
@@ -276,8 +276,8 @@ impl Broadcaster {
     /// Ends all streams of a session, those that are opening included.
     ///
     /// # Errors
-    /// [`broker::Unavailable`].
-    pub(crate) async fn end_session(&self, session: &str) -> broker::Result<()> {
+    /// [`store::Unavailable`].
+    pub(crate) async fn end_session(&self, session: &str) -> store::Result<()> {
         let streams = self.streams_in(&self.streams_of(session)).await?;
         self.end_streams(streams, "").await;
         Ok(())
@@ -303,8 +303,8 @@ impl Broadcaster {
     /// The streams that are special now.
     ///
     /// # Errors
-    /// [`broker::Unavailable`].
-    pub(super) async fn special(&self) -> broker::Result<Vec<Standing>> {
+    /// [`store::Unavailable`].
+    pub(super) async fn special(&self) -> store::Result<Vec<Standing>> {
         let (opening, crowded) = (self.opening(), self.crowded());
         let (opening, crowded) = try_join(self.streams_in(&opening), self.streams_in(&crowded)).await?;
         let all: BTreeSet<Standing> = opening.into_iter().chain(crowded).collect();
@@ -453,23 +453,23 @@ impl Broadcaster {
         if let Ok(left) = self.streams_in(&self.streams_of(session)).await
             && let [alone] = left.as_slice()
         {
-            let _ = self.inner.broker.leave(&self.crowded(), &alone.text()).await;
+            let _ = self.inner.store.leave(&self.crowded(), &alone.text()).await;
         }
     }
 
     /// Takes a stream out. A failure leaves it to be found gone later.
     async fn forget(&self, stream: &Standing) {
-        let (broker, text) = (&self.inner.broker, stream.text());
-        let _ = broker.leave(&self.opening_of(&stream.principal), &stream.name).await;
-        let _ = broker.leave(&self.opening(), &text).await;
+        let (store, text) = (&self.inner.store, stream.text());
+        let _ = store.leave(&self.opening_of(&stream.principal), &stream.name).await;
+        let _ = store.leave(&self.opening(), &text).await;
         if let Some(session) = &stream.session {
-            let _ = broker.leave(&self.streams_of(session), &text).await;
-            let _ = broker.leave(&self.crowded(), &text).await;
+            let _ = store.leave(&self.streams_of(session), &text).await;
+            let _ = store.leave(&self.crowded(), &text).await;
         }
     }
 
-    async fn streams_in(&self, group: &str) -> broker::Result<Vec<Standing>> {
-        let members = self.inner.broker.members(group).await?;
+    async fn streams_in(&self, group: &str) -> store::Result<Vec<Standing>> {
+        let members = self.inner.store.members(group).await?;
         Ok(members.iter().filter_map(|text| serde_json::from_str(text).ok()).collect())
     }
 

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::names::CHANNELS;
 use super::standing::Standing;
 use super::text;
-use crate::broker::{self, Broker, Cast};
+use crate::store::{self, Cast, Store};
 
 /// Pushpin's filter that asks for a second channel.
 pub(super) const REQUIRE: &str = "require-sub";
@@ -78,11 +78,11 @@ impl Subscription {
     /// Follows the subscription over the bus, for a stream that this process holds.
     ///
     /// # Errors
-    /// [`broker::Unavailable`].
-    pub async fn follow(self, broker: &dyn Broker) -> broker::Result<Following> {
+    /// [`store::Unavailable`].
+    pub async fn follow(self, store: &dyn Store) -> store::Result<Following> {
         let own = self.name.as_deref().map(own_channel);
         let followed: Vec<String> = self.channels.into_iter().chain(own).collect();
-        let casts = broker.follow(&followed).await?;
+        let casts = store.follow(&followed).await?;
         let channels = followed.into_iter().chain(self.topics).collect();
         Ok(Following { casts, channels, id: self.id, name: self.name, ended: false })
     }

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::*;
-use crate::broker::{BrokerLimits, MemoryBroker};
 use crate::call::Timing;
+use crate::store::{MemoryStore, StoreLimits};
 
 fn principal(subject: &str, organisation: &str) -> Principal {
     Principal {
@@ -26,26 +26,26 @@ fn principal(subject: &str, organisation: &str) -> Principal {
 }
 
 struct Site {
-    broker: Arc<MemoryBroker>,
+    store: Arc<MemoryStore>,
     key: BroadcastKey,
     to: Broadcaster,
 }
 
 impl Site {
     fn new() -> Self {
-        let broker = Arc::new(MemoryBroker::new(Timing::default(), BrokerLimits::default()));
+        let store = Arc::new(MemoryStore::new(Timing::default(), StoreLimits::default()));
         let key = BroadcastKey::random();
-        let to = Broadcaster::new("s", key.clone(), broker.clone(), None);
-        Self { broker, key, to }
+        let to = Broadcaster::new("s", key.clone(), store.clone(), None);
+        Self { store, key, to }
     }
 
     async fn listen(&self, principal: &Principal, topics: &Topics, id: &str) -> Following {
         let subscription = self.to.listen_subscription(principal, topics, id);
-        subscription.follow(self.broker.as_ref()).await.unwrap()
+        subscription.follow(self.store.as_ref()).await.unwrap()
     }
 
     async fn session(&self, principal: &Principal, key: &str, level: Option<&str>) -> Following {
-        self.to.session_subscription(principal, key, level).follow(self.broker.as_ref()).await.unwrap()
+        self.to.session_subscription(principal, key, level).follow(self.store.as_ref()).await.unwrap()
     }
 
     async fn notify(&self, audience: Audience, notice: Notice) {
@@ -116,7 +116,7 @@ async fn nobody_else_hears_it() {
         ));
     }
     // Another server of the same site, with the same key.
-    let other = Broadcaster::new("other", site.key.clone(), site.broker.clone(), None);
+    let other = Broadcaster::new("other", site.key.clone(), site.store.clone(), None);
     other.notify(&Audience::Everyone, &Notice::tools_changed()).await.unwrap();
     site.notify(Audience::principal(&thor), Notice::tools_changed()).await;
     site.notify(Audience::organisation_of(&thor), Notice::prompts_changed()).await;
@@ -252,7 +252,7 @@ async fn a_sessions_streams_are_ordered_and_bounded_whatever_the_clocks_say() {
     for _ in 0..6 {
         let stream = Standing::new(&thor, Some("s")).named(true);
         let followed = site.to.session_subscription(&thor, "s", None).of(&stream);
-        let followed = followed.follow(site.broker.as_ref()).await.unwrap();
+        let followed = followed.follow(site.store.as_ref()).await.unwrap();
         streams.push((site.to.register(stream, Duration::from_secs(60)).await.unwrap(), followed));
     }
     // Two had to make room.

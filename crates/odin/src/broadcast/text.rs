@@ -8,8 +8,7 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
-use crate::protocol::sse;
-use crate::runner::SUBSCRIPTION_ID;
+use crate::protocol::{SUBSCRIPTION_ID, sse};
 
 /// The name of the id among a stream's values, as Pushpin knows it.
 pub(super) const ID: &str = "id";

@@ -1,4 +1,4 @@
-//! The worker's side of a call: what goes to the broker, what goes to Pushpin, and when.
+//! The worker's side of a call: what goes to the store, what goes to Pushpin, and when.
 //!
 //! [`Delivery`] is a state machine without any I/O. The worker's driver asks it for the next [`Action`],
 //! carries that out, tells it the outcome, and waits for an [`Input`] when there is nothing to do. The
@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::types::{Gone, Message, Order, Reach, Run, Snapshot, State};
-use crate::job::Era;
+use crate::protocol::Era;
 
 /// A stream must not be closed sooner than this after its subscription was seen: Pushpin 1.36 can hang the
 /// client otherwise. Milliseconds.
@@ -444,7 +444,7 @@ impl Delivery {
         self.out.as_ref()
     }
 
-    /// What this worker would register again after the broker lost its memory; completed by the driver with
+    /// What this worker would register again after the store lost its memory; completed by the driver with
     /// what does not change.
     pub fn remembered(&self) -> (Run, State, Option<Message>, Vec<Message>) {
         let run = if self.out.is_some() { Run::Done } else { Run::Running };

@@ -2,18 +2,21 @@
 //!
 //! Many parts see a call: a backend that may die, a gateway, Pushpin, a worker that may be paused. The truth
 //! is in one place, the call's [`Record`], changed only by the small atomic transitions in
-//! this module. [`crate::broker`] gives them two homes: Redis, and the memory of one process.
+//! this module. [`crate::store`] gives them two homes: Redis, and the memory of one process.
 //! [`Delivery`] is the worker's side: what it may send to the client, and when.
 //!
 //! The transitions were model-checked; a comment names the hole that a rule closes where it isn't plain.
 
 mod delivery;
+mod job;
 mod record;
+pub mod task;
 mod types;
 
 pub use delivery::{Action, Delivery, DeliveryLimits, Exit, HANG_UP, Input, Link, Send, SendOutcome};
+pub use job::{Job, TaskContext};
 pub use record::Record;
 pub use types::{
-    Claim, Enqueue, Fence, Gone, Join, Message, Offer, Order, Parties, Reach, Read, Resume, Retry, Run,
-    Snapshot, State, Timing, Via, Whose, Withdraw,
+    Claim, Enqueue, Fence, Gone, Join, Message, Offer, Order, Parties, Reach, Read, Rerun, Resume, Retry,
+    Run, Snapshot, State, Stray, Timing, Via, Whose, Withdraw,
 };

@@ -1,25 +1,23 @@
 //! The record of a call and its transitions, as pure functions of the record and the time.
 //!
-//! `broker/lua/` holds the same transitions for Redis; a test drives both with the same random commands and
+//! `store/lua/` holds the same transitions for Redis; a test drives both with the same random commands and
 //! compares every reply.
 
 use std::time::Duration;
 
 use super::types::{
-    Claim, Fence, Gone, Join, Message, Offer, Order, Reach, Read, Resume, Run, Snapshot, State, Timing, Via,
-    Withdraw,
+    Claim, Fence, Gone, Join, Message, Offer, Order, Reach, Read, Rerun, Resume, Run, Snapshot, State, Stray,
+    Timing, Via, Withdraw,
 };
-use crate::broker::Stray;
 use crate::id::Ticket;
-use crate::job::Era;
-use crate::runner::Rerun;
+use crate::protocol::Era;
 
 /// Everything that is known of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// The order as it came.
     pub order: Order,
-    /// When it was enqueued, in milliseconds of the broker's clock.
+    /// When it was enqueued, in milliseconds of the store's clock.
     pub enqueued: u64,
     /// How far the work is.
     pub run: Run,
@@ -27,7 +25,7 @@ pub struct Record {
     pub epoch: u32,
     /// The worker that owns it; empty when none does.
     pub owner: String,
-    /// When the owner's lease ends, in milliseconds of the broker's clock; 0 when nobody owns it.
+    /// When the owner's lease ends, in milliseconds of the store's clock; 0 when nobody owns it.
     pub lease: u64,
     /// Names the TAKE by which the owner has it, so that the same TAKE can be repeated; empty after CLAIM.
     pub attempt: String,
@@ -468,7 +466,7 @@ impl Record {
         }
     }
 
-    /// A worker registers its call again after the broker lost its memory.
+    /// A worker registers its call again after the store lost its memory.
     pub fn restored(snapshot: Snapshot, worker: &str, now: u64, timing: &Timing) -> Self {
         let mut record = Self::new(snapshot.order, now);
         record.run = snapshot.run;

@@ -7,8 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::id::{CallId, Ticket};
-use crate::job::Era;
-use crate::runner::Rerun;
+use crate::protocol::Era;
 
 /// A JSON-RPC message as text, shared without copying.
 pub type Message = Arc<str>;
@@ -85,7 +84,7 @@ pub enum Reach {
         node: String,
         /// Number of the request within that backend.
         request: u64,
-        /// When that request last asked for the call, in milliseconds of the broker's clock. A backend may live
+        /// When that request last asked for the call, in milliseconds of the store's clock. A backend may live
         /// and have given this request up: only asking counts.
         asked: u64,
     },
@@ -93,7 +92,7 @@ pub enum Reach {
     Offered {
         /// What the hold request must show.
         ticket: Ticket,
-        /// When the offer was made, in milliseconds of the broker's clock.
+        /// When the offer was made, in milliseconds of the store's clock.
         since: u64,
     },
     /// Pushpin holds the client's connection.
@@ -104,7 +103,7 @@ pub enum Reach {
         from: u32,
         /// Whether the worker saw the subscription and may have written.
         gate: bool,
-        /// When the hold began, in milliseconds of the broker's clock.
+        /// When the hold began, in milliseconds of the store's clock.
         since: u64,
         /// The ticket that a repeated hold request shows; none for a resumed stream.
         ticket: Option<Ticket>,
@@ -118,7 +117,7 @@ pub enum Reach {
 pub struct Order {
     /// Named server that is to run it.
     pub server: String,
-    /// The [`crate::job::Job`] as JSON text.
+    /// The [`crate::call::Job`] as JSON text.
     pub job: Message,
     /// Protocol era, which decides what happens when the client is gone.
     pub era: Era,
@@ -201,7 +200,7 @@ pub struct State {
 }
 
 /// Who speaks for a call. Both must be those of the record: a worker that lost the call has an old epoch, and after
-/// the broker lost its memory the epochs begin anew.
+/// the store lost its memory the epochs begin anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fence<'a> {
     /// The worker's name.
@@ -231,7 +230,7 @@ pub enum Enqueue {
     /// The client cancelled it before it came; nothing was kept.
     Cancelled,
     /// The command was sent and not answered: the call may be in the queue, or come into it late. WITHDRAW
-    /// ([`crate::broker::Broker::withdraw`]) settles it.
+    /// ([`crate::store::Store::withdraw`]) settles it.
     Unanswered,
     /// It is the repetition of a call that is known, by its [`Retry`]; nothing was kept.
     Known {
@@ -362,4 +361,24 @@ pub struct Snapshot {
     pub log: Vec<Message>,
     /// Number of the last channel handed out.
     pub channels: u32,
+}
+
+/// May a message be run again after its worker was lost?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rerun {
+    /// Running it twice does no harm: a tool annotated read-only or idempotent, and every message that
+    /// is not `tools/call`.
+    Safe,
+    /// It may have changed something: never run it twice.
+    Unsafe,
+}
+
+/// A hold that nobody will ever write to: it opened too late, or its call is lost.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Stray {
+    /// Events that were accepted for the call; their item ids are to be used up.
+    pub hi: u32,
+    /// The last message for the client, before the stream is closed. None when the record is gone, and in
+    /// the session eras, where the client resumes.
+    pub farewell: Option<Message>,
 }

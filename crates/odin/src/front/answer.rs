@@ -13,14 +13,13 @@ use super::access::Caller;
 use super::cache::Cache;
 use super::waiting::{AGAIN, Look, Waiting, given_up, not_taken, silent};
 use super::{Counters, Front, Handover, hold, into_axum, policy, refuse_in, retry, standing, stream};
-use crate::call::{Enqueue, Join, Message, Offer, Order, Retry, Via, Whose, Withdraw};
+use crate::call::{Enqueue, Job, Join, Message, Offer, Order, Retry, Via, Whose, Withdraw};
 use crate::id::{CallId, Ticket};
-use crate::job::{Era, Job};
-use crate::protocol::{self, Refusal, Request, Revision, sse};
+use crate::protocol::{self, Era, Refusal, Request, Revision, sse};
 
 /// In place of a request's number: nobody waits.
 const NOBODY: u64 = u64::MAX;
-/// How often a call that was not taken is withdrawn while the broker does not answer.
+/// How often a call that was not taken is withdrawn while the store does not answer.
 const WATCH_TRIES: u32 = 240;
 
 /// What a call needs beside the client's message.
@@ -114,7 +113,7 @@ pub(super) async fn answer(front: &Arc<Front>, context: Context, request: &Reque
         Waited::Offered => {
             Counters::count(&front.counters.held);
             match context.caller.road {
-                Road::Hermod => match front.broker.hold(ticket, &context.caller.assertion).await {
+                Road::Hermod => match front.store.hold(ticket, &context.caller.assertion).await {
                     Ok(Some(held)) => hold::held_response(&held, revision),
                     // The call goes on, or has ended.
                     _ => refused(super::waiting::lost()),
@@ -182,7 +181,7 @@ pub(super) async fn submit(
     let body = if context.stream.is_some() { 0 } else { context.body };
     let via = via(front, context.caller.road, body);
     let order = order(front, context, call, message, request, via, NOBODY);
-    match front.broker.enqueue(call, order?).await {
+    match front.store.enqueue(call, order?).await {
         Ok(Enqueue::Accepted) => {
             if let (Some(request), Some(stream)) = (request, &context.stream) {
                 let watch = watch(front.clone(), call, stream.clone(), request.id.raw().to_owned());
@@ -210,7 +209,7 @@ pub(super) async fn submit(
 async fn watch(front: Arc<Front>, call: CallId, stream: String, id: Box<RawValue>) {
     tokio::time::sleep(front.config.limits.queue_patience).await;
     for _ in 0..WATCH_TRIES {
-        match front.broker.withdraw(call, &front.config.node, NOBODY).await {
+        match front.store.withdraw(call, &front.config.node, NOBODY).await {
             Ok(Withdraw::Begun) => return,
             Ok(said) => {
                 let refusal = if said == Withdraw::Withdrawn { not_taken() } else { super::waiting::lost() };
@@ -264,7 +263,7 @@ async fn begin(
     let call = CallId::random();
     let mut waiting = Waiting::register(front, call, counted);
     let order = order(front, context, call, request.raw, Some(request), via, waiting.request)?;
-    match front.broker.enqueue(call, order).await {
+    match front.store.enqueue(call, order).await {
         Ok(Enqueue::Accepted) => Ok(Begun::Waiting(waiting)),
         Ok(Enqueue::Cancelled) => {
             waiting.settle();
@@ -304,7 +303,7 @@ async fn join(
     retry: &Retry,
     request: &Request<'_>,
 ) -> Result<Begun, Refusal> {
-    let reply = front.broker.join(waiting.call, &retry.name, &front.config.node, waiting.request).await;
+    let reply = front.store.join(waiting.call, &retry.name, &front.config.node, waiting.request).await;
     if !matches!(reply, Ok(Join::Waits)) {
         waiting.settle();
     }
@@ -430,7 +429,7 @@ async fn wait(front: &Arc<Front>, waiting: &mut Waiting, ticket: Option<Ticket>)
         waiting.hint_until(look).await;
         let may_hold = ticket.is_some() && front.can_hold();
         let reply =
-            front.broker.offer(waiting.call, &front.config.node, waiting.request, shown, may_hold).await;
+            front.store.offer(waiting.call, &front.config.node, waiting.request, shown, may_hold).await;
         look = Instant::now() + AGAIN;
         let seen = match reply {
             Ok(Offer::Done(out)) => {
@@ -450,7 +449,7 @@ async fn wait(front: &Arc<Front>, waiting: &mut Waiting, ticket: Option<Ticket>)
             Ok(Offer::Wait) => Look::Running,
             Ok(Offer::Missing) => Look::Missing,
             Err(error) => {
-                tracing::warn!(%error, "the broker is silent");
+                tracing::warn!(%error, "the store is silent");
                 Look::Silent
             }
         };

@@ -17,9 +17,9 @@ use sha2::{Digest, Sha256};
 
 use super::retry::under_id;
 use crate::broadcast::changes;
-use crate::broker::Broker;
 use crate::call::Message;
 use crate::protocol::{Request, Revision};
+use crate::store::Store;
 
 /// Results that are kept, of all organisations together.
 const RESULTS: usize = 1024;
@@ -41,14 +41,14 @@ const CACHEABLE: [&str; 6] = [
 
 type Name = [u8; 32];
 
-/// How long to wait after the broker did not answer.
+/// How long to wait after the store did not answer.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Forgets what has changed, as long as the node lives.
-pub(super) async fn heed(broker: Arc<dyn Broker>, server: String, cache: Arc<Cache>) {
+pub(super) async fn heed(store: Arc<dyn Store>, server: String, cache: Arc<Cache>) {
     let topics = [changes(&server)];
     loop {
-        match broker.follow(&topics).await {
+        match store.follow(&topics).await {
             Ok(mut changes) => {
                 while let Some((_, prefix)) = changes.recv().await {
                     cache.forget(&prefix);

@@ -10,9 +10,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::access::{only, proof};
 use super::{Front, Handover, refuse, standing, stream, unix_seconds};
-use crate::broker::Held;
 use crate::id::Ticket;
 use crate::protocol::{PROTOCOL_VERSION, Refusal, Revision};
+use crate::store::Held;
 
 /// How often Pushpin sends a comment on a silent stream.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -40,7 +40,7 @@ pub(super) async fn hold(
         true => refuse(&front, too_late()),
         false => unknown(),
     };
-    match front.broker.hold(ticket, &proof).await {
+    match front.store.hold(ticket, &proof).await {
         // Clients before 2025-11-25 do not send the version with each request, and need nothing of it here.
         Ok(Some(held)) => held_response(&held, revision.unwrap_or(Revision::V2025_03_26)),
         Ok(None) => standing::unpark(&front, ticket, &proof).await.unwrap_or_else(late),
@@ -51,7 +51,7 @@ pub(super) async fn hold(
     }
 }
 
-/// The stream of a call can't be held: nobody waits for the ticket any more, or the broker does not answer.
+/// The stream of a call can't be held: nobody waits for the ticket any more, or the store does not answer.
 fn too_late() -> Refusal {
     Refusal::unavailable(
         "The answer's stream could not be opened in time; what became of the request is unknown. Check whether it \

@@ -17,8 +17,7 @@ use super::session::{self, INITIALIZED, LOG_LEVEL, Session};
 use super::{Front, ending, into_axum, listen, policy, refuse, standing, unix_seconds};
 use crate::broadcast::Standing;
 use crate::call::Via;
-use crate::protocol::session::SessionInfo;
-use crate::protocol::{self, Body, Message, Refusal, Request, Revision, Route, code};
+use crate::protocol::{self, Body, Message, Refusal, Request, Revision, Route, code, session::SessionInfo};
 
 /// GET on `…/sse`: begins a session. The first event says where to post.
 pub(super) async fn open(front: &Arc<Front>, caller: Caller, path: &str, headers: &HeaderMap) -> Response {

@@ -15,11 +15,12 @@ use super::answer::{self, Context, Outcome};
 use super::standing::{self, Spec};
 use super::{Front, refuse, refuse_in};
 use crate::broadcast::{self, Standing, Topics};
+use crate::call::task::{TaskView, unix_millis};
 use crate::id::CallId;
-use crate::job::Era;
-use crate::protocol::{self, Refusal, Request, Revision, sse};
-use crate::runner::SUBSCRIPTION_ID;
-use crate::tasks::{TaskView, declared, missing_extension, unix_millis};
+use crate::protocol::{
+    self, Era, Refusal, Request, Revision, SUBSCRIPTION_ID, sse,
+    tasks::{declared, missing_extension},
+};
 
 /// Bytes that one URI may have.
 const URI_BYTES: usize = 4096;
@@ -102,7 +103,7 @@ pub(super) async fn serve(front: &Arc<Front>, context: Context, request: &Reques
 async fn look_again(front: Arc<Front>, principal: String, tasks: Vec<TaskView>) {
     tokio::time::sleep(STANDS).await;
     for task in tasks {
-        if let Ok(Some(now)) = front.broker.task(task.id, &principal, unix_millis()).await
+        if let Ok(Some(now)) = front.store.task(task.id, &principal, unix_millis()).await
             && now != task
         {
             front.broadcaster.task_status_soon(now.id, &now.notification());
@@ -150,7 +151,7 @@ async fn tasks(
         if tasks.iter().any(|task| task.id == id) {
             continue;
         }
-        let task = front.broker.task(id, &principal, at).await;
+        let task = front.store.task(id, &principal, at).await;
         let silent = |_| Refusal::unavailable("The server's memory does not answer. Try again.", 2);
         tasks.extend(task.map_err(silent)?);
     }

@@ -1,4 +1,4 @@
-//! The front end: MCP over HTTP on one side, the broker on the other.
+//! The front end: MCP over HTTP on one side, the store on the other.
 //!
 //! A request is judged ([`access`]), read ([`crate::protocol`]), put into the queue, and answered: as one JSON
 //! document when that is all there is, else as a stream, which Pushpin holds where there is one, so that this
@@ -39,10 +39,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub use access::Access;
 
 use crate::broadcast::{BroadcastKey, Broadcaster};
-use crate::broker::Broker;
-use crate::node::{self, Degraded, health_routes};
-use crate::protocol::session::SessionKeys;
-use crate::protocol::{Limits, Refusal, Revision};
+use crate::health::{self, Degraded, health_routes};
+use crate::protocol::{Limits, Refusal, Revision, session::SessionKeys};
+use crate::store::Store;
 use waiting::Waiters;
 
 /// How a client's connection is handed over to Pushpin on the bifrost road.
@@ -114,7 +113,7 @@ impl Default for FrontLimits {
 
 /// Configuration of a front end.
 pub struct FrontConfig {
-    /// Name of this node, unique among all that ever shared this broker: a restarted one needs a new one.
+    /// Name of this node, unique among all that ever shared this store: a restarted one needs a new one.
     pub node: String,
     /// Named server that requests are for.
     pub server: String,
@@ -141,7 +140,7 @@ pub struct FrontConfig {
 /// The state of a front end.
 pub struct Front {
     config: FrontConfig,
-    broker: Arc<dyn Broker>,
+    store: Arc<dyn Store>,
     publisher: Option<Publisher>,
     broadcaster: Broadcaster,
     waiters: Arc<Waiters>,
@@ -151,7 +150,7 @@ pub struct Front {
     holds: HoldBudget,
     /// Counters since the start.
     counters: Counters,
-    /// When the broker last answered an announcement.
+    /// When the store last answered an announcement.
     announced: Arc<Mutex<Option<Instant>>>,
     /// Streams that stand by themselves end, and nothing new is to come here.
     stopping: CancellationToken,
@@ -209,11 +208,11 @@ impl HoldBudget {
 impl Front {
     /// Starts a front end in the current runtime. `publisher` tells whether the links to the Pushpins stand, and
     /// sends notifications; calls are published by their workers.
-    pub fn start(config: FrontConfig, broker: Arc<dyn Broker>, publisher: Option<Publisher>) -> Arc<Self> {
+    pub fn start(config: FrontConfig, store: Arc<dyn Store>, publisher: Option<Publisher>) -> Arc<Self> {
         let broadcaster = Broadcaster::new(
             config.server.clone(),
             config.broadcast.clone(),
-            broker.clone(),
+            store.clone(),
             publisher.clone(),
         );
         let ended = CancellationToken::new();
@@ -221,7 +220,7 @@ impl Front {
             broadcaster,
             waiters: Arc::default(),
             config,
-            broker,
+            store,
             publisher,
             in_flight: Mutex::default(),
             bodies: Arc::default(),
@@ -234,11 +233,11 @@ impl Front {
             ended: ended.clone(),
         });
         // None of them holds the front end itself: it goes when its owner and the last request let go of it.
-        let (broker, node) = (front.broker.clone(), front.config.node.clone());
+        let (store, node) = (front.store.clone(), front.config.node.clone());
         let every = front.config.lease / 3;
-        let pings = waiting::ping(broker.clone(), every, front.announced.clone());
-        let hints = waiting::heed(broker.clone(), node, front.waiters.clone());
-        let changes = cache::heed(broker, front.config.server.clone(), front.cache.clone());
+        let pings = waiting::ping(store.clone(), every, front.announced.clone());
+        let hints = waiting::heed(store.clone(), node, front.waiters.clone());
+        let changes = cache::heed(store, front.config.server.clone(), front.cache.clone());
         tokio::spawn(async move {
             tokio::select! {
                 () = ended.cancelled() => {}
@@ -287,11 +286,11 @@ impl Front {
         }
         let announced = *self.announced.lock().unwrap_or_else(PoisonError::into_inner);
         if announced.is_none_or(|at| at.elapsed() > self.config.lease) {
-            return Err("the broker does not answer: is Redis running?".into());
+            return Err("the store does not answer: is Redis running?".into());
         }
         let meaning = "slow calls and streams go through this backend and end with it, HTTP+SSE is refused; \
                        quick calls work";
-        Ok(node::lost_pushpins(self.publisher.as_ref(), meaning))
+        Ok(health::lost_pushpins(self.publisher.as_ref(), meaning))
     }
 
     /// Whether the links to all Pushpins stand. Without them a call that begins now is not to wait for a hold.

@@ -12,8 +12,7 @@ use super::answer::{self, Context};
 use super::ending::{self, Ending};
 use super::session::{self, Session};
 use super::{Front, body, http_sse, into_axum, listen, refuse, refuse_in, retry, standing, tasks};
-use crate::job::Era;
-use crate::protocol::{self, Incoming, Message, NotificationRoute, Refusal, Revision, Route, code};
+use crate::protocol::{self, Era, Incoming, Message, NotificationRoute, Refusal, Revision, Route, code};
 
 /// What is known of a request, once it has been read: how it is to be refused when the backend stops.
 enum Asked {

@@ -1,4 +1,4 @@
-//! The session eras: sessions live in their ids; what else there is lives in the broker.
+//! The session eras: sessions live in their ids; what else there is lives in the store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +10,9 @@ use super::access::Caller;
 use super::answer::{self, Context, Outcome};
 use super::{Front, batch, into_axum, listen, refuse, refuse_in, standing, unix_seconds};
 use crate::broadcast::Subscription;
-use crate::job::Era;
-use crate::protocol::session::SessionInfo;
 use crate::protocol::{
-    self, Body, Id, Message, Notification, NotificationRoute, Refusal, Reply, Request, Revision, Route,
-    SESSION_ID,
+    self, Body, Era, Id, Message, Notification, NotificationRoute, Refusal, Reply, Request, Revision, Route,
+    SESSION_ID, session::SessionInfo,
 };
 
 /// Field of a session: its lowest log level.
@@ -41,7 +39,7 @@ impl Session {
             .open(id, &caller.principal.key(), unix_seconds())
             .map_err(|_| Refusal::unknown_session())?;
         let mut fields = front
-            .broker
+            .store
             .recall(&info.key())
             .await
             .map_err(|_| Refusal::unavailable("The server's memory does not answer. Try again.", 2))?;
@@ -81,7 +79,7 @@ impl Session {
 
     pub(super) async fn remember(&self, front: &Front, field: &str, value: &str) -> Result<(), Refusal> {
         let live = Duration::from_secs(front.config.sessions.lifetime());
-        match front.broker.remember(&self.info.key(), field, value, live).await {
+        match front.store.remember(&self.info.key(), field, value, live).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(Refusal::too_many("The session keeps too much.", 1)),
             Err(_) => Err(Refusal::unavailable("The server's memory does not answer. Try again.", 2)),
@@ -258,7 +256,7 @@ pub(super) async fn take_notification(
     match NotificationRoute::of(session.info.revision, &notification.method) {
         NotificationRoute::Nothing => Ok(()),
         NotificationRoute::Cancel => match notification.params.request_id {
-            Some(id) => front.broker.cancel(&session.info.key(), &id.key()).await.map_err(|_| silent()),
+            Some(id) => front.store.cancel(&session.info.key(), &id.key()).await.map_err(|_| silent()),
             None => Ok(()),
         },
         NotificationRoute::Progress => {
@@ -282,7 +280,7 @@ pub(super) async fn take_reply(
 async fn post(front: &Front, session: &Session, name: Option<Id<'_>>, message: &str) -> Result<(), Refusal> {
     let call = name.and_then(|name| name.call());
     let Some(call) = call else { return Ok(()) };
-    match front.broker.post(call, &session.info.key(), message.into()).await {
+    match front.store.post(call, &session.info.key(), message.into()).await {
         Ok(_) => Ok(()),
         Err(_) => Err(Refusal::unavailable("The server's memory does not answer. Try again.", 2)),
     }

@@ -22,11 +22,13 @@ use super::session::Session;
 use super::waiting::Waiting;
 use super::{Counters, Front, hold, listen, refuse, stream};
 use crate::broadcast::{self, Kept, NotOpened, Standing, Subscription};
-use crate::broker::{self, Cast};
 use crate::call::{HANG_UP, Message, Resume, Via};
 use crate::id::{CallChannel, CallId, Ticket};
-use crate::protocol::sse::{self, EventId};
-use crate::protocol::{Refusal, code};
+use crate::protocol::{
+    Refusal, code,
+    sse::{self, EventId},
+};
+use crate::store::{self, Cast};
 
 /// What a stream is to be.
 #[derive(Debug, Serialize, Deserialize)]
@@ -103,7 +105,7 @@ pub(super) async fn end(front: &Front, session: &str) {
 
 /// Sends a message to a standing stream, whoever holds it.
 pub(super) async fn say(front: &Front, channel: &str, message: Message) {
-    // A stream that the broker can't reach now ends with its connection.
+    // A stream that the store can't reach now ends with its connection.
     let _ = front.broadcaster.say(channel, message).await;
 }
 
@@ -126,7 +128,7 @@ pub(super) async fn open(front: &Arc<Front>, caller: &Caller, spec: Spec) -> Res
     let parked = Parked { assertion: caller.assertion.clone(), spec };
     let ticket = Ticket::random();
     let Ok(text) = serde_json::to_string(&parked) else { return refuse(front, silent()) };
-    match front.broker.park(ticket, &text).await {
+    match front.store.park(ticket, &text).await {
         Ok(()) => hold::handover_response(front.config.handover, ticket),
         Err(_) => refuse(front, silent()),
     }
@@ -134,7 +136,7 @@ pub(super) async fn open(front: &Arc<Front>, caller: &Caller, spec: Spec) -> Res
 
 /// The answer to the hold request of a parked stream; none when the ticket opens nothing.
 pub(super) async fn unpark(front: &Arc<Front>, ticket: Ticket, assertion: &str) -> Option<Response> {
-    let text = front.broker.parked(ticket).await.ok().flatten()?;
+    let text = front.store.parked(ticket).await.ok().flatten()?;
     let parked: Parked = serde_json::from_str(&text).ok()?;
     if parked.assertion != assertion {
         return None;
@@ -142,11 +144,11 @@ pub(super) async fn unpark(front: &Arc<Front>, ticket: Ticket, assertion: &str) 
     held(front, parked.spec).await
 }
 
-/// The answer that makes Pushpin hold the stream. None when the broker does not answer.
+/// The answer that makes Pushpin hold the stream. None when the store does not answer.
 async fn held(front: &Arc<Front>, spec: Spec) -> Option<Response> {
     match spec {
         Spec::Call { call, session, last } => {
-            Some(match front.broker.resume(call, &session, last, None).await.ok()? {
+            Some(match front.store.resume(call, &session, last, None).await.ok()? {
                 Resume::Held { events, channel } => {
                     let channel = CallChannel { call, number: channel };
                     hold::instruct(Hold::stream(channel.to_string()), stream::replay(call, last, &events))
@@ -189,7 +191,7 @@ async fn resume(front: &Arc<Front>, caller: &Caller, spec: Spec) -> Response {
     if answer::via(front, caller.road, 0) == Via::Backend || !front.can_hold() {
         return by_itself(front, caller, spec).await;
     }
-    match front.broker.resume(*call, session, *last, None).await {
+    match front.store.resume(*call, session, *last, None).await {
         Ok(Resume::Replay { events }) => replayed(front, *call, *last, &events),
         Ok(Resume::Held { .. } | Resume::Joined) => open(front, caller, spec).await,
         Ok(Resume::Unknown) => refuse(front, unknown_event()),
@@ -216,7 +218,7 @@ async fn by_itself(front: &Arc<Front>, caller: &Caller, spec: Spec) -> Response 
         Spec::Call { call, session, last } => {
             let mut waiting = Waiting::register(front, call, counted);
             let at = Some((front.config.node.as_str(), waiting.request));
-            let reply = front.broker.resume(call, &session, last, at).await;
+            let reply = front.store.resume(call, &session, last, at).await;
             if matches!(reply, Ok(Resume::Joined)) {
                 return stream::resumed(front, waiting, last);
             }
@@ -248,14 +250,10 @@ async fn by_itself(front: &Arc<Front>, caller: &Caller, spec: Spec) -> Response 
 
 type Followed = (Option<mpsc::Receiver<Cast>>, broadcast::Following);
 
-async fn follow(
-    front: &Front,
-    channels: Vec<String>,
-    subscription: Subscription,
-) -> broker::Result<Followed> {
-    let broker = front.broker.as_ref();
-    let messages = if channels.is_empty() { None } else { Some(broker.follow(&channels).await?) };
-    Ok((messages, subscription.follow(broker).await?))
+async fn follow(front: &Front, channels: Vec<String>, subscription: Subscription) -> store::Result<Followed> {
+    let store = front.store.as_ref();
+    let messages = if channels.is_empty() { None } else { Some(store.follow(&channels).await?) };
+    Ok((messages, subscription.follow(store).await?))
 }
 
 /// A stream of what is cast.

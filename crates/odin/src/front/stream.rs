@@ -16,10 +16,9 @@ use super::cache::Names;
 use super::waiting::{AGAIN, Look, Waiting, given_up};
 use super::{Counters, Front, hold, refuse_in, retry};
 use crate::call::{HANG_UP, Message, Read};
+use crate::events::event;
 use crate::id::CallId;
-use crate::job::Era;
-use crate::protocol::{Refusal, Request, Revision, sse};
-use crate::worker::event;
+use crate::protocol::{Era, Refusal, Request, Revision, sse};
 
 /// Milliseconds that a client is to wait before it takes a broken stream up again.
 const RETRY: u32 = 500;
@@ -40,7 +39,7 @@ pub(super) async fn answer(
     loop {
         waiting.hint_until(look).await;
         look = Instant::now() + AGAIN;
-        let seen = match front.broker.read(waiting.call, &front.config.node, waiting.request, 0).await {
+        let seen = match front.store.read(waiting.call, &front.config.node, waiting.request, 0).await {
             Ok(Read::Cancelled) => {
                 waiting.settle();
                 return if era == Era::Modern {
@@ -92,7 +91,7 @@ pub(super) async fn joined(
     loop {
         waiting.hint_until(look).await;
         look = Instant::now() + AGAIN;
-        let read = front.broker.read(waiting.call, &front.config.node, waiting.request, ANSWER_ALONE).await;
+        let read = front.store.read(waiting.call, &front.config.node, waiting.request, ANSWER_ALONE).await;
         let seen = match read {
             Ok(Read::Cancelled) => {
                 waiting.settle();
@@ -241,7 +240,7 @@ impl Streaming {
             // Seldom: hints are seldom lost, and there may be many streams.
             self.waiting.hint_until(Instant::now() + 2 * AGAIN).await;
             let (front, waiting) = (&self.front, &self.waiting);
-            let read = front.broker.read(waiting.call, &front.config.node, waiting.request, self.taken).await;
+            let read = front.store.read(waiting.call, &front.config.node, waiting.request, self.taken).await;
             let seen = match read {
                 Ok(Read::Cancelled) => {
                     self.end();

@@ -10,11 +10,16 @@ use serde_json::value::RawValue;
 
 use super::answer::{self, Context};
 use super::{Front, policy, refuse};
-use crate::broker::Result;
-use crate::call::Message;
+use crate::call::{
+    Message,
+    task::{TaskView, unix_millis},
+};
 use crate::id::CallId;
-use crate::protocol::{Refusal, Request, code};
-use crate::tasks::{TaskView, declared, missing_extension, unix_millis};
+use crate::protocol::{
+    Refusal, Request, code,
+    tasks::{declared, missing_extension},
+};
+use crate::store::Result;
 
 /// Bytes of the answers in one `tasks/update`.
 const ANSWERS: usize = 1024 * 1024;
@@ -77,14 +82,14 @@ async fn ask(
     // Made up, expired, another's: all the same.
     let task: CallId = name.parse().map_err(|_| unknown())?;
     let (principal, at) = (context.caller.principal.key(), unix_millis());
-    let broker = &front.broker;
+    let store = &front.store;
     let reply = match method {
-        Method::Get => return Ok(known(broker.task(task, &principal, at).await)?.detailed()),
+        Method::Get => return Ok(known(store.task(task, &principal, at).await)?.detailed()),
         Method::Update => {
             let next = CallId::random();
-            known(broker.answer_task(task, &principal, &answers, next, at).await)?
+            known(store.answer_task(task, &principal, &answers, next, at).await)?
         }
-        Method::Cancel => known(broker.cancel_task(task, &principal, at).await)?,
+        Method::Cancel => known(store.cancel_task(task, &principal, at).await)?,
     };
     if reply.changed {
         tell(front, &reply.view);

@@ -8,17 +8,17 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::Front;
-use crate::broker::{Broker, NodeNudge};
 use crate::call::Withdraw;
 use crate::id::CallId;
 use crate::protocol::Refusal;
+use crate::store::{NodeNudge, Store};
 
-/// How long to wait before the broker is asked again without a hint.
+/// How long to wait before the store is asked again without a hint.
 pub(super) const AGAIN: Duration = Duration::from_millis(250);
 /// How long a record may be missing before its call is given up: its worker registers it again after the
-/// broker lost its memory.
+/// store lost its memory.
 const MISSING: Duration = Duration::from_secs(3);
-/// How long the broker may be silent before a request is given up.
+/// How long the store may be silent before a request is given up.
 const SILENT: Duration = Duration::from_secs(4);
 
 /// Requests of this node that wait.
@@ -49,7 +49,7 @@ pub(super) struct Waiting {
     notify: Arc<Notify>,
     settled: bool,
     begun: Instant,
-    /// When the broker last answered.
+    /// When the store last answered.
     heard: Instant,
     /// Since when the record has been missing.
     missing: Option<Instant>,
@@ -116,7 +116,7 @@ impl Waiting {
         match look {
             Look::Running => None,
             Look::Queued if now < self.begun + self.front.config.limits.queue_patience => None,
-            // Not before it is certain that the call never begins. If it has begun, or the broker does not
+            // Not before it is certain that the call never begins. If it has begun, or the store does not
             // answer, the next look tells.
             Look::Queued => match self.withdraw().await {
                 Ok(Withdraw::Withdrawn) => {
@@ -148,8 +148,8 @@ impl Waiting {
         }
     }
 
-    async fn withdraw(&self) -> crate::broker::Result<Withdraw> {
-        self.front.broker.withdraw(self.call, &self.front.config.node, self.request).await
+    async fn withdraw(&self) -> crate::store::Result<Withdraw> {
+        self.front.store.withdraw(self.call, &self.front.config.node, self.request).await
     }
 
     /// The call needs this request no more.
@@ -176,7 +176,7 @@ impl Drop for Waiting {
         }
         let (front, call, request) = (self.front.clone(), self.call, self.request);
         tokio::spawn(async move {
-            if let Err(error) = front.broker.abandon(call, &front.config.node, request).await {
+            if let Err(error) = front.store.abandon(call, &front.config.node, request).await {
                 // The worker finds out by itself when this node's silence or the lease tells.
                 tracing::warn!(%error, %call, "a client that is gone can't be reported");
             }
@@ -193,7 +193,7 @@ pub(super) enum Look {
     Running,
     /// There is no record.
     Missing,
-    /// The broker does not answer.
+    /// The store does not answer.
     Silent,
 }
 
@@ -223,7 +223,7 @@ pub(super) fn given_up() -> Refusal {
     )
 }
 
-/// The broker did not answer in the middle of a call.
+/// The store did not answer in the middle of a call.
 fn unknown() -> Refusal {
     Refusal::unavailable(
         "The server's memory does not answer, so what became of the call is unknown. Check whether it took \
@@ -232,7 +232,7 @@ fn unknown() -> Refusal {
     )
 }
 
-/// The broker does not answer, and nothing was begun.
+/// The store does not answer, and nothing was begun.
 pub(super) fn silent() -> Refusal {
     Refusal::unavailable(
         "The server's memory does not answer; the call was not begun. Try again in a few seconds.",
@@ -240,24 +240,24 @@ pub(super) fn silent() -> Refusal {
     )
 }
 
-/// Asks the broker regularly whether it is there, for the node's readiness; notes when it last answered.
-pub(super) async fn ping(broker: Arc<dyn Broker>, every: Duration, answered: Arc<Mutex<Option<Instant>>>) {
+/// Asks the store regularly whether it is there, for the node's readiness; notes when it last answered.
+pub(super) async fn ping(store: Arc<dyn Store>, every: Duration, answered: Arc<Mutex<Option<Instant>>>) {
     loop {
-        match tokio::time::timeout(every, broker.ping()).await {
+        match tokio::time::timeout(every, store.ping()).await {
             Ok(Ok(())) => {
                 *answered.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
             }
-            Ok(Err(error)) => tracing::warn!(%error, "the broker does not answer"),
-            Err(_) => tracing::warn!("the broker takes too long to answer"),
+            Ok(Err(error)) => tracing::warn!(%error, "the store does not answer"),
+            Err(_) => tracing::warn!("the store takes too long to answer"),
         }
         tokio::time::sleep(every).await;
     }
 }
 
-/// Wakes the requests that the broker points to.
-pub(super) async fn heed(broker: Arc<dyn Broker>, node: String, waiters: Arc<Waiters>) {
+/// Wakes the requests that the store points to.
+pub(super) async fn heed(store: Arc<dyn Store>, node: String, waiters: Arc<Waiters>) {
     loop {
-        let mut nudges = match broker.node_nudges(&node).await {
+        let mut nudges = match store.node_nudges(&node).await {
             Ok(nudges) => nudges,
             Err(_) => {
                 tokio::time::sleep(Duration::from_millis(200)).await;

@@ -10,14 +10,14 @@ use identity::policy::Policy;
 use rmcp::ServerHandler;
 use tokio_util::sync::CancellationToken;
 
+use super::process;
 use super::{BackendSettings, CommonSettings, WorkerSettings, bind, redis, secrets, site, worker};
 use crate::admin::{self, AdminToken};
-use crate::broker::{Broker, Fact, MemoryBroker};
 use crate::call::Timing;
 use crate::front::{Access, Front, FrontConfig, FrontLimits, Handover};
-use crate::node;
 use crate::protocol::origin::HostRules;
 use crate::serve;
+use crate::store::{Fact, MemoryStore, Store};
 
 /// How long requests, and the running calls of an embedded worker, may take to end when the process is asked to
 /// stop; and how long connections may take after that. Together they are below what supervisors allow.
@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const CONNECTIONS: Duration = Duration::from_secs(1);
 
 /// Runs a backend until the process is asked to stop. With a handler it is the whole server: that is run in
-/// the same process as a worker with these settings, and the broker is its memory.
+/// the same process as a worker with these settings, and the store is its memory.
 ///
 /// # Errors
 /// What keeps it from running, for people.
@@ -37,24 +37,25 @@ pub async fn backend<H: ServerHandler>(
 ) -> Result<(), String> {
     let admin_token = admin_token(settings)?;
     let (config, facts) = front_config(listen, common, settings, handler.is_some())?;
-    let (broker, differs): (Arc<dyn Broker>, _) = match &handler {
+    let (store, differs): (Arc<dyn Store>, _) = match &handler {
         Some(_) => {
-            (Arc::new(MemoryBroker::new(Timing::default(), common.limits())), std::future::pending().boxed())
+            (Arc::new(MemoryStore::new(Timing::default(), common.limits())), std::future::pending().boxed())
         }
         None => {
-            let broker = redis(common)?;
-            let differs = site::join(broker.clone(), facts).await?.boxed();
-            (broker, differs)
+            let store = redis(common)?;
+            let differs = site::join(store.clone(), facts).await?.boxed();
+            (store, differs)
         }
     };
-    let pushpins = node::pushpins(&common.pushpins).map_err(|error| format!("ASGARD_PUSHPINS: {error}"))?;
-    let pushpins = node::publisher(pushpins);
+    let pushpins =
+        process::pushpins(&common.pushpins).map_err(|error| format!("ASGARD_PUSHPINS: {error}"))?;
+    let pushpins = process::publisher(pushpins);
     let publisher = pushpins.as_ref().map(|(publisher, _)| publisher.clone());
-    let front = Front::start(config, broker.clone(), publisher);
+    let front = Front::start(config, store.clone(), publisher);
     let worker = match handler {
         Some((handler, settings)) => {
             let broadcaster = front.broadcaster().clone();
-            Some(worker::embedded(common, settings, broker, broadcaster, handler, pushpins).await?)
+            Some(worker::embedded(common, settings, store, broadcaster, handler, pushpins).await?)
         }
         None => {
             // Events that nobody reads would fill their queue, and then hold the links up.
@@ -75,8 +76,8 @@ pub async fn backend<H: ServerHandler>(
     };
     let serving = serve::serve(listener, front.router(), stop.clone(), most);
     let stopping = async {
-        let ended = node::stopped_or(differs).await;
-        node::exit_within(most + CONNECTIONS);
+        let ended = process::stopped_or(differs).await;
+        process::exit_within(most + CONNECTIONS);
         stop.cancel();
         let worker = async {
             if let Some(worker) = worker {
@@ -141,7 +142,7 @@ fn front_config(
         ("ASGARD_GRIP_ISS", settings.grip_iss.escape_default().to_string()),
     ]);
     let config = FrontConfig {
-        node: node::unique_name(settings.node.as_deref().unwrap_or("backend")),
+        node: process::unique_name(settings.node.as_deref().unwrap_or("backend")),
         server: common.server.clone(),
         access,
         handover: settings.handover,

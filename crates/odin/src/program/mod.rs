@@ -13,11 +13,12 @@
 //! ```
 //!
 //! Where `ASGARD_REDIS_URL` names a Redis, the program is a worker of a site: backends (`mcp-backend`) hand it
-//! the calls. Without one it is the whole server, with the memory of its process as the broker. The handler
+//! the calls. Without one it is the whole server, with the memory of its process as the store. The handler
 //! is the same in both. `--help` shows all settings; each is also a variable of the environment. Secrets are
 //! variables alone, or files that they name: `ASGARD_SESSION_KEY` or `ASGARD_SESSION_KEY_FILE`, and so on.
 
 mod backend;
+pub mod process;
 mod secrets;
 mod settings;
 mod site;
@@ -36,9 +37,9 @@ pub use backend::backend;
 pub use settings::{BackendSettings, CommonSettings, WorkerSettings};
 pub use worker::worker;
 
-use crate::broker::RedisBroker;
 use crate::call::Timing;
-use crate::node;
+use crate::serve::{self, NoDelay};
+use crate::store::RedisStore;
 
 /// A server of its own, or a worker of a site: see the [module](self).
 #[derive(Debug, Parser)]
@@ -126,15 +127,15 @@ pub fn ended(result: Result<(), String>) -> ExitCode {
 }
 
 /// The Redis of a site.
-fn redis(common: &CommonSettings) -> Result<Arc<RedisBroker>, String> {
+fn redis(common: &CommonSettings) -> Result<Arc<RedisStore>, String> {
     let url = common.redis()?.ok_or("ASGARD_REDIS_URL is missing: the Redis of the site")?;
-    let broker = RedisBroker::connect(&url, Timing::default(), common.limits());
-    Ok(Arc::new(broker.map_err(|error| format!("ASGARD_REDIS_URL: {error}"))?))
+    let store = RedisStore::connect(&url, Timing::default(), common.limits());
+    Ok(Arc::new(store.map_err(|error| format!("ASGARD_REDIS_URL: {error}"))?))
 }
 
-async fn bind(address: &str) -> Result<node::NoDelay, String> {
+async fn bind(address: &str) -> Result<NoDelay, String> {
     let taken = |error| format!("can't listen on {address}: {error}. Is another process there?");
-    let listener = node::listen(address).await.map_err(taken)?;
+    let listener = serve::listen(address).await.map_err(taken)?;
     tracing::info!(address = %listener.local_addr().map_err(taken)?, "listening");
     Ok(listener)
 }

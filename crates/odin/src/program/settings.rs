@@ -6,8 +6,8 @@ use clap::builder::{RangedI64ValueParser, RangedU64ValueParser, TypedValueParser
 use redis::IntoConnectionInfo;
 
 use super::secrets::{REDIS_URL, secret};
-use crate::broker::BrokerLimits;
 use crate::front::{FrontLimits, Handover};
+use crate::store::StoreLimits;
 
 /// What all programs of a site share.
 #[derive(Debug, Clone, clap::Args)]
@@ -53,11 +53,11 @@ impl CommonSettings {
         Ok(Some(url.clone()))
     }
 
-    pub(super) fn limits(&self) -> BrokerLimits {
-        BrokerLimits {
+    pub(super) fn limits(&self) -> StoreLimits {
+        StoreLimits {
             calls_of_principal: self.calls_of_principal,
             calls_of_organisation: self.calls_of_organisation,
-            ..BrokerLimits::default()
+            ..StoreLimits::default()
         }
     }
 }

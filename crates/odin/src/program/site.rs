@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::CommonSettings;
-use crate::broker::{Fact, RedisBroker, SITE_LIFE};
 use crate::call::Timing;
+use crate::store::{Fact, RedisStore, SITE_LIFE};
 
 /// How often the facts are stored again: two failures in a row do no harm.
 const RENEW: Duration = Duration::from_secs(SITE_LIFE.as_secs() / 3);
@@ -46,10 +46,10 @@ fn timing(timing: &Timing) -> String {
 /// # Errors
 /// What differs, and what to do.
 pub(super) async fn join(
-    broker: Arc<RedisBroker>,
+    store: Arc<RedisStore>,
     facts: Vec<Fact>,
 ) -> Result<impl Future<Output = String>, String> {
-    let joined = match broker.join_site(&facts).await {
+    let joined = match store.join_site(&facts).await {
         Ok(None) => true,
         Ok(Some(difference)) => return Err(difference.to_string()),
         Err(error) => {
@@ -57,13 +57,13 @@ pub(super) async fn join(
             false
         }
     };
-    Ok(keep(broker, facts, joined))
+    Ok(keep(store, facts, joined))
 }
 
-async fn keep(broker: Arc<RedisBroker>, facts: Vec<Fact>, mut joined: bool) -> String {
+async fn keep(store: Arc<RedisStore>, facts: Vec<Fact>, mut joined: bool) -> String {
     loop {
         tokio::time::sleep(if joined { RENEW } else { RETRY }).await;
-        match broker.join_site(&facts).await {
+        match store.join_site(&facts).await {
             Ok(None) => joined = true,
             Ok(Some(difference)) if !joined => return difference.to_string(),
             // It was here first, and others differ from it since Redis lost its memory: this one goes on.

@@ -7,12 +7,13 @@ use futures::future::join;
 use rmcp::ServerHandler;
 use tokio_util::sync::CancellationToken;
 
+use super::process;
 use super::{CommonSettings, WorkerSettings, bind, redis, secrets, site};
 use crate::broadcast::Broadcaster;
-use crate::broker::Broker;
-use crate::node;
+use crate::health;
 use crate::runner::{RmcpRunner, StateKeys};
 use crate::serve;
+use crate::store::Store;
 use crate::worker::{Shares, Worker, WorkerConfig};
 
 /// How long running calls may take to end when the worker is asked to stop.
@@ -31,27 +32,28 @@ pub async fn worker<H: ServerHandler>(
     settings: &WorkerSettings,
     handler: H,
 ) -> Result<(), String> {
-    let (broker, broadcast, state) =
+    let (store, broadcast, state) =
         (redis(common)?, secrets::broadcast_key(false)?, secrets::state_keys(false)?);
     let mut facts = site::common(common, broadcast.fingerprints());
     facts.push((secrets::STATE_KEY, state.fingerprints()));
-    let differs = site::join(broker.clone(), facts).await?;
-    let pushpins = node::pushpins(&common.pushpins).map_err(|error| format!("ASGARD_PUSHPINS: {error}"))?;
-    let pushpins = node::publisher(pushpins);
+    let differs = site::join(store.clone(), facts).await?;
+    let pushpins =
+        process::pushpins(&common.pushpins).map_err(|error| format!("ASGARD_PUSHPINS: {error}"))?;
+    let pushpins = process::publisher(pushpins);
     let publisher = pushpins.as_ref().map(|(publisher, _)| publisher.clone());
-    let broadcaster = Broadcaster::new(&common.server, broadcast.key, broker.clone(), publisher);
+    let broadcaster = Broadcaster::new(&common.server, broadcast.key, store.clone(), publisher);
     let runner = runner(handler, broadcaster, state.key).await?;
     // The leases' own connection; the address was checked above.
-    let (of, fallback) = (common.clone(), broker.clone());
-    let beats = move || -> Arc<dyn Broker> { redis(&of).unwrap_or(fallback) };
-    let worker = Worker::start(config(common, settings), broker, Box::new(beats), runner, pushpins)
+    let (of, fallback) = (common.clone(), store.clone());
+    let beats = move || -> Arc<dyn Store> { redis(&of).unwrap_or(fallback) };
+    let worker = Worker::start(config(common, settings), store, Box::new(beats), runner, pushpins)
         .map_err(|error| format!("the worker can't start: {error}"))?;
     let (ready, stop) = (worker.clone(), CancellationToken::new());
-    let health = node::health_routes(move || ready.ready());
+    let health = health::health_routes(move || ready.ready());
     let serving = serve::serve(bind(listen).await?, health, stop.clone(), CONNECTIONS);
     let stopping = async {
-        let ended = node::stopped_or(differs).await;
-        node::exit_within(PATIENCE + CONNECTIONS * 2);
+        let ended = process::stopped_or(differs).await;
+        process::exit_within(PATIENCE + CONNECTIONS * 2);
         worker.shut_down(PATIENCE).await;
         stop.cancel();
         ended
@@ -63,19 +65,19 @@ pub async fn worker<H: ServerHandler>(
 pub(super) async fn embedded<H: ServerHandler>(
     common: &CommonSettings,
     settings: &WorkerSettings,
-    broker: Arc<dyn Broker>,
+    store: Arc<dyn Store>,
     broadcaster: Broadcaster,
     handler: H,
     pushpins: Option<crate::worker::Pushpins>,
 ) -> Result<Worker, String> {
     let runner = runner(handler, broadcaster, secrets::state_keys(true)?.key).await?;
-    let beats = broker.clone();
-    Worker::start(config(common, settings), broker, Box::new(move || beats), runner, pushpins)
+    let beats = store.clone();
+    Worker::start(config(common, settings), store, Box::new(move || beats), runner, pushpins)
         .map_err(|error| format!("the embedded worker can't start: {error}"))
 }
 
 fn config(common: &CommonSettings, settings: &WorkerSettings) -> WorkerConfig {
-    let name = node::unique_name(settings.name.as_deref().unwrap_or("worker"));
+    let name = process::unique_name(settings.name.as_deref().unwrap_or("worker"));
     let WorkerSettings { concurrency, task_concurrency, .. } = *settings;
     tracing::info!(worker = name, concurrency, task_concurrency, "taking calls");
     let shares = Shares { organisation: settings.organisation_share, principal: settings.principal_share };

@@ -70,6 +70,7 @@
 //! the full parse in the worker read the same. The scan itself takes the few members that it needs and
 //! passes over the rest; message and id are borrowed from the body ([`serde_json::value::RawValue`]).
 
+mod era;
 mod headers;
 mod incoming;
 mod message;
@@ -82,7 +83,9 @@ pub mod session;
 mod skim;
 pub mod sse;
 mod structure;
+pub mod tasks;
 
+pub use era::Era;
 pub use headers::{LAST_EVENT_ID, METHOD, NAME, PARAM_PREFIX, PROTOCOL_VERSION, SESSION_ID, decode_value};
 pub use incoming::{Incoming, accepts_events, classify, names_modern_revision, read_posted};
 pub use message::{Body, Id, LOG_LEVELS, Message, Meta, Notification, Params, Reply, Request, read_body};
@@ -92,6 +95,9 @@ pub(crate) use params::{decimal, header_map};
 pub use refusal::{Refusal, accepted, answer_status, code, empty_result, error_status, json_response};
 pub use revision::{NotificationRoute, Revision, Route};
 pub use skim::Skim;
+
+/// Key in `_meta` of a notification: the stream that it came on (2026-07-28, subscriptions).
+pub(crate) const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
 
 /// Bounds for what a client sends.
 #[derive(Debug, Clone)]

@@ -1,7 +1,7 @@
 //! `null` for "not there": what many serializers write for a member that has no value.
 //!
 //! MCP's schema has its optional members absent, not `null`; clients send both. [`without_nulls`] takes such members
-//! out of a body before anything reads it, so that front end, broker and worker all see the one form.
+//! out of a body before anything reads it, so that front end, store and worker all see the one form.
 
 use std::borrow::Cow;
 use std::fmt;

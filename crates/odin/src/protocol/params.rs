@@ -57,7 +57,7 @@ impl ParamRules {
     }
 }
 
-/// The `Mcp-Param-*` lines of a `tools/call`, for [`Job::headers`](crate::job::Job::headers). Bytes that are no
+/// The `Mcp-Param-*` lines of a `tools/call`, for [`Job::headers`](crate::call::Job::headers). Bytes that are no
 /// text come out as characters that [`ParamRules::check`] refuses.
 pub fn param_headers(headers: &HeaderMap, message: &Message<'_>) -> Vec<(String, String)> {
     if !matches!(message, Message::Request(request) if request.method == "tools/call") {

@@ -23,15 +23,13 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Closed, Emission, Inbound, Outbox,
     envelope::{self, Envelope},
     log::LogFilter,
 };
 use crate::broadcast::{Audience, Broadcaster, Notice};
-use crate::job::{Era, Job};
-
-/// The key under which MCP ties a notification to a `subscriptions/listen` request.
-pub(crate) const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
+use crate::call::Job;
+use crate::protocol::{Era, SUBSCRIPTION_ID};
+use crate::worker::{Closed, Emission, Inbound, Outbox};
 
 /// What the handler's side and the runner's side of a job share.
 pub(super) struct Link {

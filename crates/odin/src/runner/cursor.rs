@@ -10,7 +10,7 @@ use rmcp::model::{ClientRequest, ErrorData, ServerResult};
 use sha2::Sha256;
 
 use super::state::StateKeys;
-use crate::job::Job;
+use crate::call::Job;
 
 /// Bytes of a signature.
 const TAG: usize = 16;

@@ -30,7 +30,6 @@ use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    Closed, Emission, Inbound, Once, Outbox, Rerun, Runner,
     channel::{JobTransport, Link},
     cursor,
     envelope::{self, Envelope},
@@ -43,12 +42,13 @@ use super::{
     tools::Tools,
     unknown,
 };
-use crate::tasks::{TaskTool, TaskView};
-use crate::{
-    broadcast::{Audience, Broadcaster},
-    job::{Era, Job},
-    protocol::header_map,
+use crate::broadcast::{Audience, Broadcaster};
+use crate::call::{
+    Job, Rerun,
+    task::{TaskTool, TaskView},
 };
+use crate::protocol::{Era, header_map};
+use crate::worker::{Closed, Emission, Inbound, Once, Outbox, Runner};
 
 /// How long a handler may clean up after its request was cancelled, before it is dropped.
 pub const CANCEL_GRACE: Duration = Duration::from_secs(1);

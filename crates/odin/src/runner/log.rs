@@ -4,7 +4,8 @@
 
 use rmcp::model::{LoggingLevel, LoggingMessageNotificationParam, RequestMetaObject};
 
-use crate::job::{Era, Job};
+use crate::call::Job;
+use crate::protocol::Era;
 
 /// Which log messages a client gets.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -7,7 +7,7 @@ use rmcp::model::{self, ErrorCode, ErrorData};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use crate::job::Era;
+use crate::protocol::Era;
 
 /// In which eras does a method exist?
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -1,20 +1,10 @@
-//! Runs one message of a client to its end.
-//!
-//! What runs it is a [`Runner`]: an rmcp `ServerHandler` today; the broker and the worker above know
-//! nothing of it but this trait.
-
-use std::sync::Arc;
-use std::time::Duration;
-
-use futures::future::BoxFuture;
-use serde_json::value::RawValue;
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
+//! Runs messages of clients with an rmcp `ServerHandler`: all that knows rmcp is here.
 
 mod arguments;
 mod channel;
 mod cursor;
 mod envelope;
+mod extract;
 mod handler;
 mod listen;
 mod log;
@@ -22,124 +12,13 @@ mod methods;
 mod peer;
 mod result;
 mod state;
+mod task_tool;
 mod tools;
 mod unknown;
 
-use crate::job::Job;
-use crate::tasks::{TaskTool, TaskView};
-
 pub(crate) use arguments::InputSchema;
-pub(crate) use channel::SUBSCRIPTION_ID;
+pub use extract::{Ask, Asked, InTask, later};
 pub use handler::{CANCEL_GRACE, RmcpRunner};
 pub use peer::{CallContext, ResponseStream};
 pub use state::{STATE_LIFETIME, StateKeyError, StateKeys};
-
-/// What a running call sends out before its answer.
-#[derive(Debug)]
-pub enum Emission {
-    /// A JSON-RPC notification for the client.
-    Notification(Box<RawValue>),
-    /// A JSON-RPC request for the client (session era only). The client's answer comes back as
-    /// [`Inbound::Response`] under the same id.
-    Request {
-        /// `{call}:{n}`, also the id within `message`: unique among all calls, and names the call
-        /// that the answer belongs to.
-        id: String,
-        /// The whole request.
-        message: Box<RawValue>,
-    },
-    /// Nothing for the client, but the end of its connection: it resumes the stream when it wants more
-    /// (revision 2025-11-25 only).
-    HangUp,
-}
-
-/// What the client sends to a call while it runs.
-#[derive(Debug)]
-pub enum Inbound {
-    /// The client's JSON-RPC response or error to one of this call's own requests.
-    Response(Box<RawValue>),
-    /// `notifications/cancelled` for this call's request, or `notifications/progress` about one of
-    /// this call's own requests.
-    Notification(Box<RawValue>),
-}
-
-/// Nobody takes this call's events any more (fenced, cancelled, or the bounds of a buffer are reached).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the call takes no more events")]
-pub struct Closed;
-
-/// Where a running call sends its events.
-pub trait Outbox: Send + Sync + 'static {
-    /// Takes one event; the order of the calls is the order for the client. Neither blocks nor awaits:
-    /// it is called from within the handler's own send.
-    ///
-    /// # Errors
-    /// [`Closed`] ends the work: the runner drops it as if it had been aborted.
-    fn emit(&self, message: Emission) -> Result<(), Closed>;
-}
-
-/// May a message be run again after its worker was lost?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rerun {
-    /// Running it twice does no harm: a tool annotated read-only or idempotent, and every message that
-    /// is not `tools/call`.
-    Safe,
-    /// It may have changed something: never run it twice.
-    Unsafe,
-}
-
-/// Something that is good for one run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Once {
-    /// Names it among all.
-    pub name: String,
-    /// How long it would be taken if it were not used up.
-    pub live: Duration,
-}
-
-/// Runs messages of clients.
-pub trait Runner: Send + Sync + 'static {
-    /// May `tools/call` of this tool be run again after its worker was lost? Decided from the tool's
-    /// annotations; an unknown tool is [`Rerun::Unsafe`]. (Every other message may.)
-    fn rerun(&self, tool: &str) -> Rerun;
-
-    /// What running this message uses up, if anything: the caller sees that it is used once
-    /// ([`crate::broker::Broker::use_once`]), and refuses the message otherwise. By default nothing.
-    fn uses_up(&self, job: &Job) -> Option<Once> {
-        let _ = job;
-        None
-    }
-
-    /// Does this tool run as a task? By default none does.
-    fn task_tool(&self, tool: &str) -> TaskTool {
-        let _ = tool;
-        TaskTool::default()
-    }
-
-    /// A task of this server has changed: whoever listens for it is to be told. By default nobody is.
-    fn task_changed(&self, task: &TaskView) {
-        let _ = task;
-    }
-
-    /// The server's `Implementation` as JSON text, for results that no handler writes.
-    fn server_info(&self) -> Option<String> {
-        None
-    }
-
-    /// Runs one message to its end.
-    ///
-    /// Returns the JSON-RPC answer of a request, under the client's own id; always one, also when the
-    /// handler panics (error -32603). `None` for a notification, and for a request that was cancelled:
-    /// by `notifications/cancelled` in `inbox`, by `abort`, or by [`Closed`] from `outbox`.
-    ///
-    /// `abort` drops the work at its next await point, whatever the handler does; a handler that
-    /// computes without awaiting can't be interrupted. A closed `inbox` means only that nothing more
-    /// comes in.
-    fn run<'a>(
-        &'a self,
-        job: Job,
-        outbox: Arc<dyn Outbox>,
-        inbox: mpsc::Receiver<Inbound>,
-        abort: CancellationToken,
-    ) -> BoxFuture<'a, Option<Box<RawValue>>>;
-}
+pub use task_tool::TASK_META;

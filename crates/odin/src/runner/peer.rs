@@ -10,9 +10,10 @@ use rmcp::model::{
     RequestMetaObject,
 };
 
-use super::Closed;
 use super::channel::Link;
-use crate::job::{Era, Job};
+use crate::call::Job;
+use crate::protocol::Era;
+use crate::worker::Closed;
 
 /// The call that a handler works for; handlers get it by `Extension<CallContext>`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,8 +6,8 @@ use rmcp::model::{
 };
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::{channel::SUBSCRIPTION_ID, envelope};
-use crate::job::Era;
+use super::envelope;
+use crate::protocol::{Era, SUBSCRIPTION_ID};
 
 const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
 

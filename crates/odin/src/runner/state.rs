@@ -14,7 +14,7 @@ use hmac::{Hmac, Mac};
 use serde_json::{Value, value::RawValue};
 use sha2::{Digest, Sha256};
 
-use crate::job::Job;
+use crate::call::Job;
 
 /// Begins every sealed state; the number goes up when the format changes.
 const VERSION: &str = "s1.";

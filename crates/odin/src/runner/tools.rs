@@ -5,10 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rmcp::{ServerHandler, model::Tool};
 
-use super::Rerun;
 use super::arguments::{InputSchema, plain};
+use crate::call::{Rerun, task::TaskTool};
 use crate::protocol::ParamRules;
-use crate::tasks::TaskTool;
 
 /// Tools that are remembered, at most.
 const MAX_TOOLS: usize = 10_000;

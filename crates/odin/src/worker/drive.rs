@@ -10,22 +10,22 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use super::encode::{self, Stream};
 use super::outbox::JobOutbox;
 use super::slots::Slot;
 use super::task::{Role, Stored};
-use crate::broker::Beat;
 use crate::call::{
     Action, Delivery, Exit, Fence, Gone, Input, Message, Parties, SendOutcome, Snapshot, State, Via,
 };
+use crate::events::{self, Stream};
 use crate::id::{CallChannel, CallId};
-use crate::job::Era;
-use crate::runner::Inbound;
+use crate::protocol::Era;
+use crate::store::Beat;
+use crate::worker::Inbound;
 
-/// How long to wait before a command is tried again that the broker did not answer, or a write that was not
+/// How long to wait before a command is tried again that the store did not answer, or a write that was not
 /// made.
 const AGAIN: Duration = Duration::from_millis(50);
-/// In place of the number of a Pushpin: the backend that streams by itself, reached through the broker.
+/// In place of the number of a Pushpin: the backend that streams by itself, reached through the store.
 const BACKEND: usize = usize::MAX;
 /// Messages from the client that wait for the tool.
 const INBOX: usize = 64;
@@ -95,7 +95,7 @@ struct Driver {
     /// Number of the last message of the client that went to the tool.
     received: u64,
     abort: CancellationToken,
-    /// The record is missing from a broker that lost its memory.
+    /// The record is missing from a store that lost its memory.
     missing: bool,
     role: Arc<Role>,
 }
@@ -200,7 +200,7 @@ fn too_large(answer: &str, most: usize) -> Message {
     let bytes = answer.len();
     let why =
         format!("The result has {bytes} bytes; the limit is {most}. Ask for less, or for a part of it.");
-    encode::in_place_of(answer, &why)
+    events::in_place_of(answer, &why)
 }
 
 impl Driver {
@@ -225,7 +225,7 @@ impl Driver {
                     }
                 }
                 Action::DropWork => {
-                    let reply = self.shared.broker.drop_work(self.start.call, self.fence()).await;
+                    let reply = self.shared.store.drop_work(self.start.call, self.fence()).await;
                     match reply {
                         Ok(reply) => {
                             if let Some(reply) = self.or_restored(reply).await {
@@ -240,7 +240,7 @@ impl Driver {
                 }
                 Action::Published if self.role.has_ended() => self.delivery.published(Ok(())),
                 Action::Published => {
-                    let reply = self.shared.broker.published(self.start.call, self.fence()).await;
+                    let reply = self.shared.store.published(self.start.call, self.fence()).await;
                     match reply {
                         Ok(reply) => {
                             if let Some(reply) = self.or_restored(reply).await {
@@ -272,12 +272,12 @@ impl Driver {
         self.shared.fence(self.start.snapshot.epoch)
     }
 
-    async fn command(&self, action: &Action) -> crate::broker::Result<Result<State, Gone>> {
-        let (broker, call, fence) = (&self.shared.broker, self.start.call, self.fence());
+    async fn command(&self, action: &Action) -> crate::store::Result<Result<State, Gone>> {
+        let (store, call, fence) = (&self.shared.store, self.start.call, self.fence());
         match action {
-            Action::Emit { first, events } => broker.emit(call, fence, *first, events).await,
-            Action::Gate { channel } => broker.gate(call, fence, *channel).await,
-            Action::Lost { channel } => broker.lost(call, fence, *channel).await,
+            Action::Emit { first, events } => store.emit(call, fence, *first, events).await,
+            Action::Gate { channel } => store.gate(call, fence, *channel).await,
+            Action::Lost { channel } => store.lost(call, fence, *channel).await,
             _ => Ok(Err(Gone::Missing)),
         }
     }
@@ -293,7 +293,7 @@ impl Driver {
         }
     }
 
-    /// The reply; or nothing when the record was missing because the broker lost its memory, and this worker
+    /// The reply; or nothing when the record was missing because the store lost its memory, and this worker
     /// has just registered the call again: then the action is simply due again. Only a worker whose lease is
     /// fresh may do that: any other may have lost the call already.
     async fn or_restored<T>(&mut self, reply: Result<T, Gone>) -> Option<Result<T, Gone>> {
@@ -302,7 +302,7 @@ impl Driver {
         }
         let shared = &self.shared;
         // Not the last beat's: that one may be older than the loss.
-        let Ok(beaten) = shared.broker.beat(&shared.config.name, &[]).await else {
+        let Ok(beaten) = shared.store.beat(&shared.config.name, &[]).await else {
             self.pause().await;
             return None;
         };
@@ -312,9 +312,9 @@ impl Driver {
         }
         let (run, state, out, log) = self.delivery.remembered();
         let snapshot = Snapshot { run, state, out, log, ..self.start.snapshot.clone() };
-        match shared.broker.restore(self.start.call, &shared.config.name, snapshot).await {
+        match shared.store.restore(self.start.call, &shared.config.name, snapshot).await {
             Ok(view) => {
-                tracing::warn!(call = %self.start.call, "registered again after the broker lost its memory");
+                tracing::warn!(call = %self.start.call, "registered again after the store lost its memory");
                 self.start.generation = beaten.generation;
                 // The new record counts from the beginning.
                 self.received = 0;
@@ -349,7 +349,7 @@ impl Driver {
         let Some(stream) = &self.start.snapshot.order.stream else { return SendOutcome::NotSent };
         for item in items {
             if let crate::call::Send::Event(_, message) | crate::call::Send::Final(_, message) = item
-                && self.shared.broker.cast(stream, message.clone()).await.is_err()
+                && self.shared.store.cast(stream, message.clone()).await.is_err()
             {
                 return SendOutcome::NotSent;
             }
@@ -369,7 +369,7 @@ impl Driver {
             self.seen.store(false, Ordering::Release);
         }
         match input {
-            // The usual end of a quick call: its backend took the answer. Unless the broker lost its memory.
+            // The usual end of a quick call: its backend took the answer. Unless the store lost its memory.
             Input::Seen(Err(Gone::Missing)) if self.shared.state().generation != self.start.generation => {
                 self.missing = true;
             }
@@ -405,7 +405,7 @@ impl Driver {
         let (call, epoch) = (self.start.call, self.start.snapshot.epoch);
         let subscribed = !self.shared.links_replayed() || self.delivery.sees_subscription();
         let beat = Beat { call, epoch, subscribed };
-        if let Ok(beaten) = self.shared.broker.beat(&self.shared.config.name, &[beat]).await
+        if let Ok(beaten) = self.shared.store.beat(&self.shared.config.name, &[beat]).await
             && let Some(view) = beaten.views.into_iter().next()
         {
             if view == Err(Gone::Missing) && beaten.generation != self.start.generation {
@@ -416,7 +416,7 @@ impl Driver {
         }
         if self.start.snapshot.order.era == Era::Session
             && let Some(inbox) = &self.inbox
-            && let Ok(waiting) = self.shared.broker.inbox(call, self.fence(), self.received).await
+            && let Ok(waiting) = self.shared.store.inbox(call, self.fence(), self.received).await
         {
             self.received = waiting.last;
             for message in waiting.messages {

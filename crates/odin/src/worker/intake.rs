@@ -1,4 +1,4 @@
-//! Where calls come from: the queue, lost workers, and what the broker has to say about running ones.
+//! Where calls come from: the queue, lost workers, and what the store has to say about running ones.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,15 +7,13 @@ use futures::future::BoxFuture;
 use rand::RngExt;
 
 use super::drive::{self, Start};
-use super::encode::Stream;
 use super::slots::{FreeSlot, Slots};
 use super::{Shared, task};
-use crate::broker::{self, Arrived, Claimed, Entry, Taken, WorkerNudge};
-use crate::call::{Claim, Delivery, DeliveryLimits, Send};
-use crate::runner::Rerun;
-use crate::tasks;
+use crate::call::{Claim, Delivery, DeliveryLimits, Rerun, Send, task::queue as task_queue};
+use crate::events::Stream;
+use crate::store::{self, Arrived, Claimed, Entry, Taken, WorkerNudge};
 
-/// How long to wait after the broker did not answer.
+/// How long to wait after the store did not answer.
 const PAUSE: Duration = Duration::from_millis(200);
 /// How often to look for calls of lost workers.
 const CLAIM_EVERY: Duration = Duration::from_millis(250);
@@ -39,7 +37,7 @@ impl Lane {
         let config = &shared.config;
         let mut all = vec![Self { queue: config.server.clone(), slots: shared.slots.clone() }];
         if config.task_concurrency > 0 {
-            all.push(Self { queue: tasks::queue(&config.server), slots: shared.task_slots.clone() });
+            all.push(Self { queue: task_queue(&config.server), slots: shared.task_slots.clone() });
         }
         all
     }
@@ -78,11 +76,11 @@ struct Reader<'a> {
     waits: Option<(Waits<'a>, Instant)>,
 }
 
-type Waits<'a> = BoxFuture<'a, broker::Result<Option<Arrived>>>;
+type Waits<'a> = BoxFuture<'a, store::Result<Option<Arrived>>>;
 
 impl<'a> Reader<'a> {
     /// None: the worker ends. May be dropped at any await.
-    async fn step(&mut self, worker: &'a str) -> Option<broker::Result<()>> {
+    async fn step(&mut self, worker: &'a str) -> Option<store::Result<()>> {
         let (shared, lane) = (self.shared, self.lane);
         if self.slot.is_none() {
             self.slot = lane.slots.free_now();
@@ -96,7 +94,7 @@ impl<'a> Reader<'a> {
                 line = arrival(&mut self.waits) => {
                     self.waits = None;
                     if let Ok(Some(line)) = line {
-                        return Some(shared.broker.pass_on(&lane.queue, &line).await);
+                        return Some(shared.store.pass_on(&lane.queue, &line).await);
                     }
                 }
             }
@@ -105,7 +103,7 @@ impl<'a> Reader<'a> {
         if self.looks {
             let room = lane.slots.room((lane.slots.count() + 1).min(MOST));
             self.looked = Instant::now();
-            let lines = match shared.broker.next(&lane.queue, worker, &room).await {
+            let lines = match shared.store.next(&lane.queue, worker, &room).await {
                 Ok(lines) => lines,
                 Err(error) => return Some(Err(error)),
             };
@@ -118,7 +116,7 @@ impl<'a> Reader<'a> {
             return Some(Ok(()));
         }
         let (_, since) =
-            self.waits.get_or_insert_with(|| (shared.broker.arrival(&lane.queue, worker), Instant::now()));
+            self.waits.get_or_insert_with(|| (shared.store.arrival(&lane.queue, worker), Instant::now()));
         let since = *since;
         tokio::select! {
             line = arrival(&mut self.waits) => {
@@ -133,7 +131,7 @@ impl<'a> Reader<'a> {
                     Ok(Some(line)) => {
                         // Others may wait behind it that this worker may take.
                         self.looks = line.passed == 0;
-                        return Some(shared.broker.pass_on(&lane.queue, &line).await);
+                        return Some(shared.store.pass_on(&lane.queue, &line).await);
                     }
                     Ok(None) => self.looks = true,
                     Err(error) => {
@@ -151,7 +149,7 @@ impl<'a> Reader<'a> {
 }
 
 /// The line that is waited for; never, when none is.
-async fn arrival(waits: &mut Option<(Waits<'_>, Instant)>) -> broker::Result<Option<Arrived>> {
+async fn arrival(waits: &mut Option<(Waits<'_>, Instant)>) -> store::Result<Option<Arrived>> {
     match waits {
         Some((wait, _)) => wait.await,
         None => std::future::pending().await,
@@ -194,7 +192,7 @@ fn spawn_take(shared: &Arc<Shared>, lane: &Lane, entry: Entry, free: Option<Free
 async fn take_one(shared: &Shared, lane: &Lane, entry: &Entry, rerun: Rerun) -> Option<Taken> {
     let attempt = format!("{:016x}", rand::random::<u64>());
     loop {
-        match shared.broker.take(&lane.queue, &shared.config.name, entry, &attempt, rerun).await {
+        match shared.store.take(&lane.queue, &shared.config.name, entry, &attempt, rerun).await {
             Ok(taken) => return taken,
             Err(error) => tracing::warn!(%error, call = %entry.call, "a call can't be taken"),
         }
@@ -216,13 +214,13 @@ pub(super) async fn claim(shared: Arc<Shared>, lane: Lane) {
             () = shared.stop.cancelled() => return,
             () = tokio::time::sleep(CLAIM_EVERY + Duration::from_millis(jitter)) => {}
         }
-        // Asked before each round: a worker that has just lost the broker must not be the first to ask it
+        // Asked before each round: a worker that has just lost the store must not be the first to ask it
         // when it is back.
         if !shared.is_settled(&shared.state()) {
             continue;
         }
         let _busy = shared.busy.clone();
-        let claim = shared.broker.claim(&lane.queue, &config.name, MOST, shared.late());
+        let claim = shared.store.claim(&lane.queue, &config.name, MOST, shared.late());
         if let Ok(claimed) = claim.await {
             for claimed in claimed {
                 tracing::warn!(call = %claimed.call, "taking over the call of a lost worker");
@@ -254,7 +252,7 @@ fn spawn_claimed(shared: &Arc<Shared>, claimed: Claimed) {
     });
 }
 
-/// Looks again at the calls that the broker points to.
+/// Looks again at the calls that the store points to.
 pub(super) async fn heed(shared: Arc<Shared>) {
     let ended = shared.ended.clone();
     tokio::select! {
@@ -265,7 +263,7 @@ pub(super) async fn heed(shared: Arc<Shared>) {
 
 async fn heed_for_ever(shared: Arc<Shared>) {
     loop {
-        let mut nudges = match shared.broker.worker_nudges(&shared.config.name).await {
+        let mut nudges = match shared.store.worker_nudges(&shared.config.name).await {
             Ok(nudges) => nudges,
             Err(_) => {
                 tokio::time::sleep(PAUSE).await;

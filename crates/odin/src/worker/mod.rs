@@ -5,9 +5,9 @@
 
 mod beat;
 mod drive;
-mod encode;
 mod intake;
 mod outbox;
+mod runner;
 mod slots;
 mod streams;
 mod task;
@@ -24,22 +24,21 @@ use grip::{Event, Publisher};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::broker::Broker;
 use crate::call::{Fence, Timing};
+use crate::health::{self, Degraded};
 use crate::id::CallId;
-use crate::node::{self, Degraded};
-use crate::runner::Runner;
+use crate::store::Store;
 use slots::Slots;
 
-pub(crate) use encode::{event, is_carried, not_carried};
 pub use outbox::EventLimits;
+pub use runner::{Closed, Emission, Inbound, Once, Outbox, Runner};
 pub use slots::Shares;
 pub use task::TaskTimes;
 
 /// What a worker is called and how much it takes on.
 #[derive(Debug, Clone)]
 pub struct WorkerConfig {
-    /// Name, unique among all workers that ever shared this broker: a restarted worker needs a new one.
+    /// Name, unique among all workers that ever shared this store: a restarted worker needs a new one.
     pub name: String,
     /// Named server that it serves.
     pub server: String,
@@ -83,8 +82,8 @@ const LATE: Duration = Duration::from_millis(500);
 /// A publisher and what it reports.
 pub type Pushpins = (Publisher, mpsc::Receiver<Event>);
 
-/// Makes a broker for the thread that keeps the leases, inside that thread's own runtime.
-pub type MakeBroker = Box<dyn FnOnce() -> Arc<dyn Broker> + Send>;
+/// Makes a store for the thread that keeps the leases, inside that thread's own runtime.
+pub type MakeStore = Box<dyn FnOnce() -> Arc<dyn Store> + Send>;
 
 /// A running worker. It ends when the last clone is dropped: then its calls are left to other workers, as if it
 /// had been killed. [`Worker::shut_down`] is the orderly end.
@@ -97,7 +96,7 @@ pub struct Worker {
 
 pub(crate) struct Shared {
     config: WorkerConfig,
-    broker: Arc<dyn Broker>,
+    store: Arc<dyn Store>,
     runner: Arc<dyn Runner>,
     publisher: Option<Publisher>,
     slots: Arc<Slots>,
@@ -118,11 +117,11 @@ pub(crate) struct Shared {
 struct State {
     jobs: HashMap<CallId, drive::Handle>,
     streams: streams::Streams,
-    /// Name of the broker's memory, as last seen.
+    /// Name of the store's memory, as last seen.
     generation: String,
-    /// The time of the broker's clock at the last beat, and when that was known; both in milliseconds.
+    /// The time of the store's clock at the last beat, and when that was known; both in milliseconds.
     clock: (u64, u64),
-    /// Since when this worker and the broker have been in touch without a gap, and the broker has had this
+    /// Since when this worker and the store have been in touch without a gap, and the store has had this
     /// memory; in milliseconds since the start.
     settled: u64,
 }
@@ -136,14 +135,14 @@ impl State {
 
 impl Worker {
     /// Starts a worker in the current runtime. `publisher` is `None` where no Pushpin is used: all calls then
-    /// stream through their backend. `beat_broker` is called once, in the thread that keeps the leases.
+    /// stream through their backend. `beat_store` is called once, in the thread that keeps the leases.
     ///
     /// # Errors
     /// When that thread can't be started.
     pub fn start(
         config: WorkerConfig,
-        broker: Arc<dyn Broker>,
-        beat_broker: MakeBroker,
+        store: Arc<dyn Store>,
+        beat_store: MakeStore,
         runner: Arc<dyn Runner>,
         pushpins: Option<Pushpins>,
     ) -> std::io::Result<Self> {
@@ -153,7 +152,7 @@ impl Worker {
             slots: Slots::new(config.concurrency, config.shares),
             task_slots: Slots::new(config.task_concurrency, config.shares),
             config,
-            broker,
+            store,
             runner,
             publisher,
             state: Mutex::default(),
@@ -164,7 +163,7 @@ impl Worker {
             busy: Arc::default(),
         });
         let alive = Arc::new(shared.ended.clone().drop_guard());
-        beat::start(shared.clone(), beat_broker)?;
+        beat::start(shared.clone(), beat_store)?;
         if let Some(events) = events {
             let (shared, ended) = (shared.clone(), shared.ended.clone());
             tokio::spawn(async move {
@@ -194,7 +193,7 @@ impl Worker {
         shared.ended.cancel();
     }
 
-    /// Whether it can do useful work: its lease is fresh, so the broker answers. What it can't do beside that
+    /// Whether it can do useful work: its lease is fresh, so the store answers. What it can't do beside that
     /// is in the list.
     ///
     /// # Errors
@@ -205,10 +204,10 @@ impl Worker {
             return Err("it is stopping".into());
         }
         if shared.fresh_until().is_none_or(|until| until < Instant::now()) {
-            return Err("the broker does not answer: is Redis running?".into());
+            return Err("the store does not answer: is Redis running?".into());
         }
         let meaning = "what is to go to streams that it holds waits; quick calls work";
-        Ok(node::lost_pushpins(shared.publisher.as_ref(), meaning))
+        Ok(health::lost_pushpins(shared.publisher.as_ref(), meaning))
     }
 }
 
@@ -236,7 +235,7 @@ impl Shared {
         now.saturating_sub(self.beaten.load(Ordering::Acquire)) > millis(every * beat::GAP)
     }
 
-    /// Whether a lease that has run out means that its owner is gone. After the broker was out of reach, or
+    /// Whether a lease that has run out means that its owner is gone. After the store was out of reach, or
     /// lost its memory, the owners have one lease to renew theirs or to register again.
     fn is_settled(&self, state: &State) -> bool {
         let now = self.now();
@@ -244,13 +243,13 @@ impl Shared {
         !self.is_out_of_touch(now) && state.settled > 0 && now >= state.settled + lease
     }
 
-    /// When a command that is sent now is late, in milliseconds of the broker's clock.
+    /// When a command that is sent now is late, in milliseconds of the store's clock.
     fn late(&self) -> u64 {
-        let (broker, known) = self.state().clock;
-        broker + self.now().saturating_sub(known) + millis(LATE)
+        let (store, known) = self.state().clock;
+        store + self.now().saturating_sub(known) + millis(LATE)
     }
 
-    /// What this worker shows the broker for a call that it took in that epoch.
+    /// What this worker shows the store for a call that it took in that epoch.
     fn fence(&self, epoch: u32) -> Fence<'_> {
         Fence { worker: &self.config.name, epoch }
     }

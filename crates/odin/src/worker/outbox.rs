@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::mpsc;
 
-use super::encode::is_carried;
 use crate::call::{HANG_UP, Input};
-use crate::runner::{Closed, Emission, Outbox};
+use crate::events::is_carried;
+use crate::worker::{Closed, Emission, Outbox};
 
 /// Bounds of what one call may send before its answer.
 ///

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use crate::broker::Room;
 use crate::call::Parties;
+use crate::store::Room;
 
 /// The part of a worker's slots that one organisation, and one principal, may have at once. What an organisation
 /// does then leaves room for the others, whether or not any of them is there: a slot that a long call has can't be

@@ -8,10 +8,10 @@ use grip::Event;
 use tokio::sync::mpsc;
 
 use super::Shared;
-use super::encode::Stream;
 use crate::call::{Input, Link, Send};
+use crate::events::Stream;
 use crate::id::{CallChannel, CallId};
-use crate::job::Era;
+use crate::protocol::Era;
 
 /// After this time, in milliseconds, a subscription that no call of this worker answers for is looked into;
 /// then again after twice the time, and so on up to a minute.
@@ -121,7 +121,7 @@ pub(super) async fn end_strays(shared: Arc<Shared>) {
             .collect()
         };
         for (channel, pushpin) in due {
-            if let Ok(Some(stray)) = shared.broker.stray(channel).await {
+            if let Ok(Some(stray)) = shared.store.stray(channel).await {
                 let mut sends = Vec::new();
                 if let Some(farewell) = stray.farewell {
                     sends.extend((1..=stray.hi).map(Send::Burn));

@@ -13,20 +13,21 @@ use tokio_util::sync::CancellationToken;
 
 use super::slots::Slots;
 use super::{Shared, WorkerConfig};
-use crate::broker::{Begun, Claimed};
-use crate::call::{Gone, Message, Reach, Snapshot, State};
-use crate::id::CallId;
-use crate::job::{Era, Job};
-use crate::protocol::code;
-use crate::runner::{Closed, Emission, Inbound, Outbox};
-use crate::tasks::{
-    Asked, NewTask, Status, Support, TaskContext, TaskView, UNDECLARED, clip, declared, end_of, error_of,
-    message_of, required, unix_millis,
+use crate::call::{
+    Gone, Job, Message, Reach, Snapshot, State, TaskContext,
+    task::{Asked, NewTask, Status, Support, TaskView, clip, end_of, error_of, message_of, unix_millis},
 };
+use crate::id::CallId;
+use crate::protocol::{
+    Era, code,
+    tasks::{UNDECLARED, declared, required},
+};
+use crate::store::{Begun, Claimed};
+use crate::worker::{Closed, Emission, Inbound, Outbox};
 
-/// How long to wait before a command is tried again that the broker did not answer.
+/// How long to wait before a command is tried again that the store did not answer.
 const AGAIN: Duration = Duration::from_millis(100);
-/// How long the broker may be silent before a call is refused that needs to know what was used.
+/// How long the store may be silent before a call is refused that needs to know what was used.
 const SILENT: Duration = Duration::from_secs(3);
 /// How often a running task's note for people is renewed, at most.
 const NOTE_EVERY: Duration = Duration::from_secs(1);
@@ -74,7 +75,7 @@ pub(super) struct Role {
 
 /// What became of an answer that was to be stored.
 pub(super) enum Stored {
-    /// As the broker's FINISH says it.
+    /// As the store's FINISH says it.
     Reply(Result<State, Gone>),
     /// Another answer was stored in its place.
     Other(Message, Result<State, Gone>),
@@ -171,7 +172,7 @@ impl Role {
         let call = self.call.to_string();
         let begun = Instant::now();
         loop {
-            match shared.broker.use_once(&once.name, &call, once.live).await {
+            match shared.store.use_once(&once.name, &call, once.live).await {
                 Ok(by) if by == call => return Ok(()),
                 Ok(_) => {
                     tracing::info!(%call, "a requestState was used before");
@@ -199,12 +200,12 @@ impl Role {
     }
 
     /// Stores the end of the call: as its answer, as the birth of a task, or as the end of a task's round.
-    pub(super) async fn store(&self, shared: &Shared, out: &Message) -> crate::broker::Result<Stored> {
+    pub(super) async fn store(&self, shared: &Shared, out: &Message) -> crate::store::Result<Stored> {
         let (call, fence) = (self.call, shared.fence(self.epoch));
         if let Some(task) = self.task {
             let end = end_of(out, self.round.get().copied().unwrap_or(1));
             let next = CallId::random();
-            let ended = shared.broker.end_run(task, call, fence, &end, next, unix_millis()).await?;
+            let ended = shared.store.end_run(task, call, fence, &end, next, unix_millis()).await?;
             return Ok(Stored::Reply(ended.map(|view| {
                 self.ended.store(true, Ordering::Release);
                 view.iter().for_each(|view| tell(shared, view));
@@ -212,9 +213,9 @@ impl Role {
             })));
         }
         let Some(task) = self.birth.get() else {
-            return Ok(Stored::Reply(shared.broker.finish(call, fence, out).await?));
+            return Ok(Stored::Reply(shared.store.finish(call, fence, out).await?));
         };
-        Ok(match shared.broker.begin_task(call, fence, task, out).await? {
+        Ok(match shared.store.begin_task(call, fence, task, out).await? {
             Ok(Begun::Created(state)) => Stored::Reply(Ok(state)),
             Ok(Begun::Nobody(state)) => Stored::Not(state),
             Ok(Begun::Full) => {
@@ -222,7 +223,7 @@ impl Role {
                     Ok(job) => refusal(&job, code::INTERNAL_ERROR, TOO_MANY),
                     Err(_) => wrap(&task.lost),
                 };
-                let reply = shared.broker.finish(call, fence, &full).await?;
+                let reply = shared.store.finish(call, fence, &full).await?;
                 Stored::Other(full, reply)
             }
             Err(gone) => Stored::Reply(Err(gone)),
@@ -295,7 +296,7 @@ impl Role {
         let work = loop {
             let asked = tokio::select! {
                 () = abort.cancelled() => return None,
-                work = shared.broker.task_work(task, self.call) => work,
+                work = shared.store.task_work(task, self.call) => work,
             };
             match asked {
                 Ok(Some(work)) => break work,
@@ -340,7 +341,7 @@ pub(super) async fn end_lost(shared: &Shared, claimed: &Claimed) {
     let Some(task) = claimed.snapshot.order.task else { return };
     for _ in 0..30 {
         let fence = shared.fence(claimed.snapshot.epoch);
-        match shared.broker.end_run(task, claimed.call, fence, &end, next, unix_millis()).await {
+        match shared.store.end_run(task, claimed.call, fence, &end, next, unix_millis()).await {
             Ok(Ok(view)) => return view.iter().for_each(|view| tell(shared, view)),
             Ok(Err(_)) => return,
             Err(_) => tokio::time::sleep(AGAIN).await,
@@ -472,7 +473,7 @@ async fn pass_on(
         let note = said.borrow_and_update().clone();
         if let Some(note) = note
             && let Ok(Some(view)) =
-                shared.broker.note_task(task, run, shared.fence(epoch), &note, unix_millis()).await
+                shared.store.note_task(task, run, shared.fence(epoch), &note, unix_millis()).await
         {
             tell(shared, &view);
         }

@@ -1,5 +1,10 @@
 //! Who gets a worker's slots.
 
+use crate::call::{Enqueue, Job, Order, Rerun, Timing, Via};
+use crate::id::CallId;
+use crate::protocol::Era;
+use crate::store::{MemoryStore, Queue, Room, StoreLimits};
+use crate::worker::{Inbound, Outbox, Runner};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -12,11 +17,6 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{Shares, Worker, WorkerConfig};
-use crate::broker::{Broker, BrokerLimits, MemoryBroker, Room};
-use crate::call::{Enqueue, Order, Timing, Via};
-use crate::id::CallId;
-use crate::job::{Era, Job};
-use crate::runner::{Inbound, Outbox, Rerun, Runner};
 
 /// Runs every call until it is let go, and notes who runs.
 struct Runs {
@@ -130,29 +130,29 @@ fn order(organisation: &str, subject: &str, call: CallId) -> Order {
 }
 
 struct Site {
-    broker: Arc<MemoryBroker>,
+    store: Arc<MemoryStore>,
     runs: Arc<Runs>,
 }
 
 impl Site {
     fn new() -> Self {
         let timing = Timing { lease: Duration::from_millis(300), ..Timing::default() };
-        let broker = Arc::new(MemoryBroker::new(timing, BrokerLimits::default()));
-        Self { broker, runs: Runs::new() }
+        let store = Arc::new(MemoryStore::new(timing, StoreLimits::default()));
+        Self { store, runs: Runs::new() }
     }
 
     fn work(&self, concurrency: usize, shares: Shares) -> Worker {
         let timing = Timing { lease: Duration::from_millis(300), ..Timing::default() };
         let config =
             WorkerConfig { concurrency, shares, timing, task_concurrency: 0, ..WorkerConfig::new("s") };
-        let (broker, beats) = (self.broker.clone(), self.broker.clone());
-        Worker::start(config, broker, Box::new(move || beats), self.runs.clone(), None).unwrap()
+        let (store, beats) = (self.store.clone(), self.store.clone());
+        Worker::start(config, store, Box::new(move || beats), self.runs.clone(), None).unwrap()
     }
 
     async fn call(&self, organisation: &str, subject: &str) -> CallId {
         let call = CallId::random();
         let order = order(organisation, subject, call);
-        assert_eq!(self.broker.enqueue(call, order).await, Ok(Enqueue::Accepted));
+        assert_eq!(self.store.enqueue(call, order).await, Ok(Enqueue::Accepted));
         call
     }
 
@@ -165,7 +165,7 @@ impl Site {
     }
 
     fn is_done(&self, call: CallId) -> bool {
-        self.broker.peek(call).is_none_or(|record| record.out.is_some())
+        self.store.peek(call).is_none_or(|record| record.out.is_some())
     }
 }
 
@@ -198,10 +198,10 @@ async fn long_calls_of_one_organisation_leave_room_for_the_others() {
 async fn calls_of_a_lost_worker_count_as_well() {
     let site = Site::new();
     let mut calls = site.calls(10, "org-1", "long").await;
-    let lines = site.broker.next("s", "lost", &Room::of(10)).await.unwrap();
+    let lines = site.store.next("s", "lost", &Room::of(10)).await.unwrap();
     assert_eq!(lines.len(), 10);
     for line in &lines {
-        site.broker.take("s", "lost", line, "t", Rerun::Safe).await.unwrap().unwrap();
+        site.store.take("s", "lost", line, "t", Rerun::Safe).await.unwrap().unwrap();
     }
     // A worker takes them over, while others come by the queue.
     let _worker = site.work(8, Shares::default());
@@ -209,7 +209,7 @@ async fn calls_of_a_lost_worker_count_as_well() {
     calls.extend(site.calls(10, "org-1", "long").await);
     let quick = site.call("org-2", "quick").await;
     site.runs.until("the quick call is answered", |_| site.is_done(quick)).await;
-    let all = |site: &Site| lines.iter().all(|line| site.broker.peek(line.call).unwrap().epoch > 1);
+    let all = |site: &Site| lines.iter().all(|line| site.store.peek(line.call).unwrap().epoch > 1);
     site.runs.until("all are taken over", |_| all(&site)).await;
     assert_eq!(site.runs.count("org-1/long"), 4);
     site.runs.done.send_replace(true);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use odin::broadcast::{Audience, Broadcaster, Notice};
-use odin::tasks::TaskTool;
+use odin::call::task::TaskTool;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ListToolsResult, PaginatedRequestParams,
     ResourceUpdatedNotificationParam, ServerCapabilities, ServerConfig, SubscribeRequestParams, Tool,

@@ -13,13 +13,13 @@ use http::{HeaderMap, HeaderValue, Method, Uri};
 use identity::{Assertion, AssertionKeys, Principal, Road};
 use odin::admin::{self, AdminToken};
 use odin::broadcast::{BroadcastKey, Broadcaster};
-use odin::broker::{Broker, BrokerLimits, MemoryBroker, RedisBroker};
 use odin::call::Timing;
 use odin::front::{Access, Front, FrontConfig, FrontLimits, Handover};
-use odin::node;
-use odin::protocol::origin::HostRules;
-use odin::protocol::session::SessionKeys;
+use odin::program::process;
+use odin::protocol::{origin::HostRules, session::SessionKeys};
 use odin::runner::RmcpRunner;
+use odin::serve;
+use odin::store::{MemoryStore, RedisStore, Store, StoreLimits};
 use odin::worker::{Worker, WorkerConfig};
 use tokio::sync::watch;
 
@@ -93,14 +93,14 @@ impl Site {
         let edge_address = address(&gateway).to_string();
         let pushpin = Pushpin::start(std::slice::from_ref(&edge_address), &edge_address).await.unwrap();
         let gate = Arc::new(Gate { open: watch::Sender::new(true), waiting: AtomicUsize::new(0) });
-        let broker = || broker(&redis);
-        let publisher = || node::publisher(vec![pushpin.endpoint()]);
+        let store = || store(&redis);
+        let publisher = || process::publisher(vec![pushpin.endpoint()]);
         let key = BroadcastKey::random();
         for backend in backends {
             let publisher = publisher().map(|(publisher, _)| publisher);
             let access = Access::Gateway(Box::new(AssertionKeys::parse(KEYS).unwrap()));
             let config = config(access, Handover::Envoy, Some((ISSUER.into(), KEY.to_vec())), key.clone());
-            let front = Front::start(config, broker(), publisher.clone());
+            let front = Front::start(config, store(), publisher.clone());
             serve(backend, front.router());
             let publisher = publisher.unwrap();
             wait("the links stand", async || publisher.all_settled() && front.ready().is_ok()).await;
@@ -108,8 +108,8 @@ impl Site {
         }
         let pushpins = publisher();
         let links = pushpins.as_ref().map(|(publisher, _)| publisher.clone());
-        let broadcaster = Broadcaster::new("s", key.clone(), broker(), links);
-        let worker = worker(broker(), pushpins, broadcaster.clone());
+        let broadcaster = Broadcaster::new("s", key.clone(), store(), links);
+        let worker = worker(store(), pushpins, broadcaster.clone());
         let edge = Edge {
             http: reqwest::Client::builder()
                 .no_proxy()
@@ -131,19 +131,19 @@ impl Site {
 
     /// A broadcaster of a process that has only just started: its link to Pushpin does not stand yet.
     pub fn newcomer(&self) -> Broadcaster {
-        let (publisher, _) = node::publisher(vec![self.pushpin.as_ref().unwrap().endpoint()]).unwrap();
-        Broadcaster::new("s", self.key.clone(), broker(self.redis.as_ref().unwrap()), Some(publisher))
+        let (publisher, _) = process::publisher(vec![self.pushpin.as_ref().unwrap().endpoint()]).unwrap();
+        Broadcaster::new("s", self.key.clone(), store(self.redis.as_ref().unwrap()), Some(publisher))
     }
 
     /// One process: no gateway, no Pushpin, no Redis.
     pub async fn embedded() -> Self {
-        let limits = BrokerLimits::default();
-        let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new(Timing::default(), limits));
+        let limits = StoreLimits::default();
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Timing::default(), limits));
         let key = BroadcastKey::random();
         let config = config(Access::Open(HostRules::default()), Handover::None, None, key.clone());
-        let front = Front::start(config, broker.clone(), None);
+        let front = Front::start(config, store.clone(), None);
         let broadcaster = front.broadcaster().clone();
-        let worker = worker(broker, None, broadcaster.clone());
+        let worker = worker(store, None, broadcaster.clone());
         let listener = listener().await;
         let gateway = address(&listener);
         serve(listener, front.router());
@@ -183,9 +183,9 @@ impl Site {
     }
 }
 
-fn broker(redis: &RedisServer) -> Arc<dyn Broker> {
-    let limits = BrokerLimits::default();
-    Arc::new(RedisBroker::connect(&redis.url(), Timing::default(), limits).unwrap())
+fn store(redis: &RedisServer) -> Arc<dyn Store> {
+    let limits = StoreLimits::default();
+    Arc::new(RedisStore::connect(&redis.url(), Timing::default(), limits).unwrap())
 }
 
 pub fn organisation(name: &str) -> serde_json::Value {
@@ -203,15 +203,15 @@ pub async fn wait(what: &str, mut so: impl AsyncFnMut() -> bool) {
     panic!("{what}: not within half a minute");
 }
 
-async fn listener() -> node::NoDelay {
-    node::listen("127.0.0.1:0").await.unwrap()
+async fn listener() -> serve::NoDelay {
+    serve::listen("127.0.0.1:0").await.unwrap()
 }
 
-fn address(listener: &node::NoDelay) -> SocketAddr {
+fn address(listener: &serve::NoDelay) -> SocketAddr {
     listener.local_addr().unwrap()
 }
 
-fn serve(listener: node::NoDelay, app: Router) {
+fn serve(listener: serve::NoDelay, app: Router) {
     tokio::spawn(async move { axum::serve(listener, app).await });
 }
 
@@ -229,7 +229,7 @@ fn config(
     broadcast: BroadcastKey,
 ) -> FrontConfig {
     FrontConfig {
-        node: node::unique_name("front"),
+        node: process::unique_name("front"),
         server: "s".into(),
         access,
         handover,
@@ -244,14 +244,14 @@ fn config(
 }
 
 fn worker(
-    broker: Arc<dyn Broker>,
+    store: Arc<dyn Store>,
     pushpins: Option<odin::worker::Pushpins>,
     broadcaster: Broadcaster,
 ) -> Worker {
     let runner = Arc::new(RmcpRunner::new(Arc::new(Server)).with_broadcaster(broadcaster));
-    let config = WorkerConfig { name: node::unique_name("worker"), ..WorkerConfig::new("s") };
-    let beats = broker.clone();
-    Worker::start(config, broker, Box::new(move || beats), runner, pushpins).unwrap()
+    let config = WorkerConfig { name: process::unique_name("worker"), ..WorkerConfig::new("s") };
+    let beats = store.clone();
+    Worker::start(config, store, Box::new(move || beats), runner, pushpins).unwrap()
 }
 
 /// The gateway's state.

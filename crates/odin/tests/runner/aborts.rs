@@ -5,10 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use odin::{
-    job::Era,
-    runner::{CANCEL_GRACE, Inbound},
-};
+use odin::protocol::Era;
+use odin::runner::CANCEL_GRACE;
+use odin::worker::Inbound;
 use serde_json::json;
 
 use super::support::{CALL, Recorder, Running, modern, raw, run, runner, session, text_job, tool};
@@ -52,7 +51,7 @@ async fn dropping_the_run_drops_the_work() {
     let (_inbox, received) = tokio::sync::mpsc::channel(1);
     let job = modern(json!(1), "tools/call", tool("deaf", json!({})));
     let run =
-        odin::runner::Runner::run(&*runner, job, Arc::new(Recorder::default()), received, Default::default());
+        odin::worker::Runner::run(&*runner, job, Arc::new(Recorder::default()), received, Default::default());
     assert!(tokio::time::timeout(Duration::from_millis(50), run).await.is_err());
     assert_eq!(counts.ended.load(Ordering::SeqCst), 1);
 }
@@ -115,7 +114,7 @@ async fn a_closed_inbox_ends_nothing() {
     drop(inbox);
     let outbox = Arc::new(Recorder::default());
     let job = session(json!(1), "tools/call", tool("floods", json!({ "count": 3 })));
-    let answer = odin::runner::Runner::run(&*runner, job, outbox.clone(), received, Default::default()).await;
+    let answer = odin::worker::Runner::run(&*runner, job, outbox.clone(), received, Default::default()).await;
     assert!(answer.is_some());
     assert_eq!(outbox.all().len(), 3);
 }

@@ -1,6 +1,6 @@
 //! What a client gets back: its own id, and the form of its era.
 
-use odin::job::Era;
+use odin::protocol::Era;
 use serde_json::{Value, json};
 
 use super::support::{MODERN, Running, SESSION, modern, modern_meta, run, runner, session, text_job, tool};

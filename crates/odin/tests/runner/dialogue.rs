@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use odin::runner::Inbound;
+use odin::worker::Inbound;
 use serde_json::{Value, json};
 
 use super::support::{CALL, Running, modern, raw, run, runner, session, tool};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use odin::job::Era;
+use odin::protocol::Era;
 use serde_json::json;
 
 use super::support::{Running, modern, modern_meta, run, runner, session, text_job, tool};

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use odin::runner::{Rerun, RmcpRunner, Runner};
+use odin::call::Rerun;
+use odin::runner::RmcpRunner;
+use odin::worker::Runner;
 use serde_json::json;
 
 use super::{

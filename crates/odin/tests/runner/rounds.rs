@@ -3,10 +3,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use odin::{
-    job::Job,
-    runner::{RmcpRunner, Runner, StateKeys},
-};
+use odin::call::Job;
+use odin::runner::{RmcpRunner, StateKeys};
+use odin::worker::Runner;
 use serde_json::{Value, json};
 
 use super::{

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use odin::runner::Runner;
+use odin::worker::Runner;
 use serde_json::json;
 use tokio::sync::mpsc;
 

@@ -10,10 +10,10 @@ use std::{
 };
 
 use identity::Principal;
-use odin::{
-    job::{Era, Job},
-    runner::{Closed, Emission, Inbound, Outbox, RmcpRunner, Runner},
-};
+use odin::call::Job;
+use odin::protocol::Era;
+use odin::runner::RmcpRunner;
+use odin::worker::{Closed, Emission, Inbound, Outbox, Runner};
 use serde_json::{Value, json, value::RawValue};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;

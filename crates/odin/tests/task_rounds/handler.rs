@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use odin::tasks::{TaskContext, TaskTool, later};
+use odin::call::{TaskContext, task::TaskTool};
+use odin::later;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ElicitRequest,
     ElicitRequestParams, ElicitationSchema, InputRequest, InputRequiredResult, ListToolsResult,

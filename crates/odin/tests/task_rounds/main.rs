@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use odin::broker::{Broker, BrokerLimits, MemoryBroker, RedisBroker};
 use odin::call::Timing;
+use odin::store::{MemoryStore, RedisStore, Store, StoreLimits};
 use serde_json::{Value, json};
 
 use redis_server::RedisServer;
@@ -21,14 +21,14 @@ use site::{Site, Stream, THOR, Who};
 
 const OVER: [&str; 3] = ["completed", "failed", "cancelled"];
 
-/// The tests run over both homes of the broker.
-async fn sites(limits: BrokerLimits) -> Vec<(Site, Option<RedisServer>)> {
-    let memory: Arc<dyn Broker> = Arc::new(MemoryBroker::new(Timing::default(), limits));
+/// The tests run over both homes of the store.
+async fn sites(limits: StoreLimits) -> Vec<(Site, Option<RedisServer>)> {
+    let memory: Arc<dyn Store> = Arc::new(MemoryStore::new(Timing::default(), limits));
     let one = Site::start(memory.clone()).await;
     one.worker(memory);
     let server = tokio::task::spawn_blocking(RedisServer::start).await.unwrap();
-    let redis: Arc<dyn Broker> =
-        Arc::new(RedisBroker::connect(&server.url(), Timing::default(), limits).unwrap());
+    let redis: Arc<dyn Store> =
+        Arc::new(RedisStore::connect(&server.url(), Timing::default(), limits).unwrap());
     let other = Site::start(redis.clone()).await;
     other.worker(redis);
     vec![(one, None), (other, Some(server))]
@@ -40,7 +40,7 @@ fn text(task: &Value) -> &str {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_has_its_handle_its_progress_and_its_result() {
-    for (site, _redis) in sites(BrokerLimits::default()).await {
+    for (site, _redis) in sites(StoreLimits::default()).await {
         let answer = site.call(THOR, "slow", json!({ "steps": 40 }), true).await;
         let handle = answer.result();
         assert_eq!(answer.status, 200);
@@ -76,7 +76,7 @@ async fn a_task_has_its_handle_its_progress_and_its_result() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_does_not_declare_tasks_gets_none() {
-    for (site, _redis) in sites(BrokerLimits::default()).await {
+    for (site, _redis) in sites(StoreLimits::default()).await {
         let plain = site.call(THOR, "slow", json!({ "steps": 1 }), false).await;
         assert_eq!(plain.result()["resultType"], "complete");
         assert_eq!(plain.result()["content"][0]["text"], "did 1 in round 0");
@@ -107,7 +107,7 @@ async fn a_client_that_does_not_declare_tasks_gets_none() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn failures_are_failed_only_for_the_protocol() {
-    for (site, _redis) in sites(BrokerLimits::default()).await {
+    for (site, _redis) in sites(StoreLimits::default()).await {
         let id = site.begin("fails", json!({})).await;
         let failed = site.until(&id, &OVER).await;
         assert_eq!((&failed["status"], &failed["statusMessage"]), (&json!("failed"), &json!("it failed")));
@@ -124,7 +124,7 @@ async fn failures_are_failed_only_for_the_protocol() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_asks_until_it_knows_all() {
-    for (site, _redis) in sites(BrokerLimits::default()).await {
+    for (site, _redis) in sites(StoreLimits::default()).await {
         let id = site.begin("asks", json!({})).await;
         let asks = site.until(&id, &["input_required", "failed"]).await;
         let keys = |task: &Value| -> Vec<String> {
@@ -166,7 +166,7 @@ async fn a_task_asks_until_it_knows_all() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tool_may_ask_before_it_becomes_a_task_and_may_save_its_state_on_the_way() {
-    for (site, _redis) in sites(BrokerLimits::default()).await {
+    for (site, _redis) in sites(StoreLimits::default()).await {
         let first = site.call(THOR, "ask-first", json!({}), true).await;
         assert_eq!(first.result()["resultType"], "input_required");
         assert!(first.result().get("taskId").is_none());
@@ -187,7 +187,7 @@ async fn a_tool_may_ask_before_it_becomes_a_task_and_may_save_its_state_on_the_w
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cancelling_stops_the_work() {
-    for (site, _redis) in sites(BrokerLimits::default()).await {
+    for (site, _redis) in sites(StoreLimits::default()).await {
         let id = site.begin("slow", json!({ "steps": 10_000 })).await;
         while site.counts.starts.load(Ordering::SeqCst) == 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -217,7 +217,7 @@ async fn cancelling_stops_the_work() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn somebody_elses_task_is_no_task() {
-    for (site, _redis) in sites(BrokerLimits::default()).await {
+    for (site, _redis) in sites(StoreLimits::default()).await {
         let id = site.begin("asks", json!({})).await;
         site.until(&id, &["input_required"]).await;
         let made_up = format!("00{}", "7".repeat(32));
@@ -251,7 +251,7 @@ async fn somebody_elses_task_is_no_task() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_is_gone_after_its_time_and_so_is_its_work() {
-    for (site, _redis) in sites(BrokerLimits::default()).await {
+    for (site, _redis) in sites(StoreLimits::default()).await {
         let begun = Instant::now();
         let answer = site.call(THOR, "brief", json!({ "steps": 1_000 }), true).await;
         assert_eq!(answer.result()["ttlMs"], 1500);
@@ -275,7 +275,7 @@ async fn a_task_is_gone_after_its_time_and_so_is_its_work() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_principal_has_a_bounded_number_of_tasks() {
-    let limits = BrokerLimits { tasks: 4, tasks_open: 2, ..BrokerLimits::default() };
+    let limits = StoreLimits { tasks: 4, tasks_open: 2, ..StoreLimits::default() };
     for (site, _redis) in sites(limits).await {
         let mut open = Vec::new();
         for _ in 0..2 {
@@ -300,7 +300,7 @@ async fn one_principal_has_a_bounded_number_of_tasks() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_listens_is_told_of_each_change() {
-    for (site, _redis) in sites(BrokerLimits::default()).await {
+    for (site, _redis) in sites(StoreLimits::default()).await {
         let id = site.begin("asks", json!({})).await;
         let foreign = {
             let answer = site.call(Who("loki", "org-1"), "asks", json!({}), true).await;
@@ -350,9 +350,9 @@ async fn who_listens_is_told_of_each_change() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_outlives_its_worker() {
     let server = tokio::task::spawn_blocking(RedisServer::start).await.unwrap();
-    let limits = BrokerLimits::default();
-    let redis = RedisBroker::connect(&server.url(), Timing::default(), limits).unwrap();
-    let redis: Arc<dyn Broker> = Arc::new(redis);
+    let limits = StoreLimits::default();
+    let redis = RedisStore::connect(&server.url(), Timing::default(), limits).unwrap();
+    let redis: Arc<dyn Store> = Arc::new(redis);
     let site = Site::start(redis.clone()).await;
     let url = server.url();
     let start = |site: &Site| std::thread::scope(|scope| scope.spawn(|| site.mortal(&url)).join().unwrap());

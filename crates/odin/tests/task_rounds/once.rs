@@ -5,8 +5,8 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use odin::broker::{Broker, BrokerLimits, MemoryBroker, RedisBroker};
 use odin::call::Timing;
+use odin::store::{MemoryStore, RedisStore, Store, StoreLimits};
 use serde_json::{Value, json};
 
 use super::redis_server::RedisServer;
@@ -43,7 +43,7 @@ fn is_used(answer: &Answer) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_is_used_once_by_a_tool_that_may_not_run_twice() {
-    for (site, _redis) in sites(BrokerLimits::default()).await {
+    for (site, _redis) in sites(StoreLimits::default()).await {
         let state = ask(&site, "asks").await;
         let second = bring(&site, "asks", &state).await;
         assert_eq!(second.result()["resultType"], "input_required");
@@ -70,7 +70,7 @@ async fn a_state_is_used_once_by_a_tool_that_may_not_run_twice() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_many_at_once_one_runs() {
-    for (site, _redis) in sites(BrokerLimits::default()).await {
+    for (site, _redis) in sites(StoreLimits::default()).await {
         let state = ask(&site, "asks").await;
         let before = starts(&site);
         let all = futures::future::join_all((0..20).map(|_| bring(&site, "asks", &state))).await;
@@ -81,7 +81,7 @@ async fn of_many_at_once_one_runs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tool_that_does_no_harm_may_run_again() {
-    for (site, _redis) in sites(BrokerLimits::default()).await {
+    for (site, _redis) in sites(StoreLimits::default()).await {
         let state = ask(&site, "asks-safely").await;
         for _ in 0..3 {
             let answer = bring(&site, "asks-safely", &state).await;
@@ -92,7 +92,7 @@ async fn a_tool_that_does_no_harm_may_run_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repetition_under_the_same_key_gets_the_same_answer() {
-    for (site, _redis) in sites(BrokerLimits::default()).await {
+    for (site, _redis) in sites(StoreLimits::default()).await {
         let state = ask(&site, "asks").await;
         let before = starts(&site);
         let first = site.send_keyed(THOR, "tools/call", again("asks", &state), "k").await;
@@ -109,7 +109,7 @@ async fn a_repetition_under_the_same_key_gets_the_same_answer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_task_that_a_call_becomes_goes_on_with_its_state() {
-    for (site, _redis) in sites(BrokerLimits::default()).await {
+    for (site, _redis) in sites(StoreLimits::default()).await {
         let state = ask(&site, "ask-first").await;
         let born = site.send(THOR, "tools/call", again("ask-first", &state), true).await;
         let id = born.result()["taskId"].as_str().unwrap_or_else(|| panic!("{born:?}"));
@@ -122,10 +122,10 @@ async fn the_task_that_a_call_becomes_goes_on_with_its_state() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_never_began_uses_nothing_up() {
     // The state comes from another site with the same keys, as this one has no worker yet.
-    let limits = BrokerLimits { queue: 1, ..BrokerLimits::default() };
-    let (other, _redis) = sites(BrokerLimits::default()).await.remove(0);
-    let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new(Timing::default(), limits));
-    let mut site = Site::start(broker.clone()).await;
+    let limits = StoreLimits { queue: 1, ..StoreLimits::default() };
+    let (other, _redis) = sites(StoreLimits::default()).await.remove(0);
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Timing::default(), limits));
+    let mut site = Site::start(store.clone()).await;
     site.states = other.states.clone();
     let state = ask(&other, "asks").await;
     let site = Arc::new(site);
@@ -150,7 +150,7 @@ async fn what_never_began_uses_nothing_up() {
         }
     };
     assert_eq!((refused.status, refused.code()), (503, -32603), "{refused:?}");
-    site.worker(broker);
+    site.worker(store);
     waiting.await.unwrap().result();
     let answer = bring(&site, "asks", &state).await;
     assert_eq!(answer.result()["resultType"], "input_required");
@@ -160,9 +160,9 @@ async fn what_never_began_uses_nothing_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_its_memory_the_server_runs_nothing() {
     let server = tokio::task::spawn_blocking(RedisServer::start).await.unwrap();
-    let limits = BrokerLimits::default();
-    let redis: Arc<dyn Broker> =
-        Arc::new(RedisBroker::connect(&server.url(), Timing::default(), limits).unwrap());
+    let limits = StoreLimits::default();
+    let redis: Arc<dyn Store> =
+        Arc::new(RedisStore::connect(&server.url(), Timing::default(), limits).unwrap());
     let site = Site::start(redis.clone()).await;
     site.worker(redis);
     let state = ask(&site, "asks").await;

@@ -1,4 +1,4 @@
-//! A small site in one process: fronts and workers over one broker, and a client.
+//! A small site in one process: fronts and workers over one store, and a client.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,11 +8,11 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use identity::{Assertion, AssertionKeys, Principal, Road};
 use odin::broadcast::{BroadcastKey, Broadcaster};
-use odin::broker::{Broker, BrokerLimits, RedisBroker};
 use odin::call::Timing;
 use odin::front::{Access, Front, FrontConfig, FrontLimits, Handover};
 use odin::protocol::session::SessionKeys;
 use odin::runner::{RmcpRunner, StateKeys};
+use odin::store::{RedisStore, Store, StoreLimits};
 use odin::worker::{Worker, WorkerConfig};
 use serde_json::{Value, json};
 
@@ -71,7 +71,7 @@ impl Answer {
 
 impl Site {
     /// A site with two fronts and no worker.
-    pub(crate) async fn start(broker: Arc<dyn Broker>) -> Self {
+    pub(crate) async fn start(store: Arc<dyn Store>) -> Self {
         let (key, mut fronts) = (BroadcastKey::random(), Vec::new());
         for number in 0..2 {
             let sessions = SessionKeys::parse(&BASE64_URL_SAFE_NO_PAD.encode([7; 32])).unwrap();
@@ -88,7 +88,7 @@ impl Site {
                 limits: FrontLimits::default(),
                 lease: Timing::default().lease,
             };
-            let router = Front::start(config, broker.clone(), None).router();
+            let router = Front::start(config, store.clone(), None).router();
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             fronts.push(format!("http://{}", listener.local_addr().unwrap()));
             tokio::spawn(async move { axum::serve(listener, router).await });
@@ -98,15 +98,15 @@ impl Site {
         Self { key, states, counts, fronts, http, next: AtomicU64::new(1), workers }
     }
 
-    /// Starts a worker over a broker.
-    pub(crate) fn worker(&self, broker: Arc<dyn Broker>) {
-        let broadcaster = Broadcaster::new("default", self.key.clone(), broker.clone(), None);
+    /// Starts a worker over a store.
+    pub(crate) fn worker(&self, store: Arc<dyn Store>) {
+        let broadcaster = Broadcaster::new("default", self.key.clone(), store.clone(), None);
         let runner = RmcpRunner::new(Arc::new(Handler { counts: self.counts.clone() }));
         let runner = runner.with_broadcaster(broadcaster).with_state_keys(self.states.clone());
         let runner = Arc::new(runner);
-        let beats = broker.clone();
+        let beats = store.clone();
         let config = WorkerConfig::new("default");
-        let worker = Worker::start(config, broker, Box::new(move || beats), runner, None).unwrap();
+        let worker = Worker::start(config, store, Box::new(move || beats), runner, None).unwrap();
         self.workers.lock().unwrap().push(worker);
     }
 
@@ -129,12 +129,12 @@ impl Site {
             }
         });
         let connect =
-            move || Arc::new(RedisBroker::connect(&url, Timing::default(), BrokerLimits::default()).unwrap());
+            move || Arc::new(RedisStore::connect(&url, Timing::default(), StoreLimits::default()).unwrap());
         let counts = self.counts.clone();
         let worker = runtime.block_on(async move {
             let runner = Arc::new(RmcpRunner::new(Arc::new(Handler { counts })));
-            let (broker, config) = (connect(), WorkerConfig::new("default"));
-            Worker::start(config, broker, Box::new(move || connect()), runner, None).unwrap()
+            let (store, config) = (connect(), WorkerConfig::new("default"));
+            Worker::start(config, store, Box::new(move || connect()), runner, None).unwrap()
         });
         Mortal(Some(runtime), worker)
     }

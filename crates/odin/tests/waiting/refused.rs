@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
+use crate::site::{Site, Stream};
 use identity::Road;
 use odin::front::FrontLimits;
 use odin::protocol::Limits;
 use serde_json::{Value, json};
-
-use crate::site::{Site, Stream};
 
 const REVISION: &str = "2025-11-25";
 const PATH: &str = "/api/v1/mcp/org-1";

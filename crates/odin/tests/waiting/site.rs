@@ -7,12 +7,12 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use identity::{Assertion, AssertionKeys, Principal, Road};
 use odin::broadcast::BroadcastKey;
-use odin::broker::{Broker, BrokerLimits, MemoryBroker};
 use odin::call::Timing;
 use odin::front::{Access, Front, FrontConfig, FrontLimits, Handover};
-use odin::node;
+use odin::program::process;
 use odin::protocol::session::SessionKeys;
 use odin::runner::RmcpRunner;
+use odin::store::{MemoryStore, Store, StoreLimits};
 use odin::worker::{Worker, WorkerConfig};
 use rmcp::handler::server::wrapper::Parameters;
 use rmcp::model::{ServerCapabilities, ServerConfig};
@@ -53,7 +53,7 @@ impl ServerHandler for Notes {
 
 pub struct Site {
     pub backend: Arc<Front>,
-    broker: Arc<dyn Broker>,
+    store: Arc<dyn Store>,
     front: String,
     http: reqwest::Client,
     journal: Journal,
@@ -68,10 +68,10 @@ impl Site {
 
     /// The same with other bounds.
     pub async fn with_limits(limits: FrontLimits) -> Self {
-        let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new(Timing::default(), BrokerLimits::default()));
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Timing::default(), StoreLimits::default()));
         let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let nowhere = format!("tcp://{nowhere}");
-        let (publisher, _) = node::publisher(node::pushpins(&nowhere).unwrap()).unwrap();
+        let (publisher, _) = process::publisher(process::pushpins(&nowhere).unwrap()).unwrap();
         let config = FrontConfig {
             node: "front".into(),
             server: "default".into(),
@@ -87,7 +87,7 @@ impl Site {
             limits,
             lease: Timing::default().lease,
         };
-        let backend = Front::start(config, broker.clone(), Some(publisher));
+        let backend = Front::start(config, store.clone(), Some(publisher));
         let router = backend.router();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let front = format!("http://{}", listener.local_addr().unwrap());
@@ -98,13 +98,13 @@ impl Site {
             .timeout(Duration::from_secs(20))
             .build()
             .unwrap();
-        Self { backend, broker, front, http, journal: Journal::default() }
+        Self { backend, store, front, http, journal: Journal::default() }
     }
 
     pub fn worker(&self) -> Worker {
         let runner = Arc::new(RmcpRunner::new(Arc::new(Notes { journal: self.journal.clone() })));
-        let (broker, beats) = (self.broker.clone(), self.broker.clone());
-        Worker::start(WorkerConfig::new("default"), broker, Box::new(move || beats), runner, None).unwrap()
+        let (store, beats) = (self.store.clone(), self.store.clone());
+        Worker::start(WorkerConfig::new("default"), store, Box::new(move || beats), runner, None).unwrap()
     }
 
     /// Ends a worker; it takes nothing more.

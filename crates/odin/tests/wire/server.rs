@@ -1,6 +1,7 @@
 //! A server with something of each kind.
 
-use odin::{Ask, Asked};
+use odin::Ask;
+use odin::Asked;
 use rmcp::handler::server::router::tool::ToolRouter;
 use rmcp::handler::server::wrapper::Parameters;
 use rmcp::model::{

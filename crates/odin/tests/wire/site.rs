@@ -1,4 +1,4 @@
-//! A whole server in one process, spoken to over HTTP: front end, memory broker, worker.
+//! A whole server in one process, spoken to over HTTP: front end, memory store, worker.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,12 +6,11 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use odin::broadcast::BroadcastKey;
-use odin::broker::{Broker, BrokerLimits, MemoryBroker};
 use odin::call::Timing;
 use odin::front::{Access, Front, FrontConfig, FrontLimits, Handover};
-use odin::protocol::origin::HostRules;
-use odin::protocol::session::SessionKeys;
+use odin::protocol::{origin::HostRules, session::SessionKeys};
 use odin::runner::RmcpRunner;
+use odin::store::{MemoryStore, Store, StoreLimits};
 use odin::worker::{Worker, WorkerConfig};
 use rmcp::ServerHandler;
 use serde_json::{Value, json};
@@ -33,7 +32,7 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) async fn start<H: ServerHandler>(handler: H, policy: Value) -> Self {
-        let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new(Timing::default(), BrokerLimits::default()));
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Timing::default(), StoreLimits::default()));
         let config = FrontConfig {
             node: "front".into(),
             server: "default".into(),
@@ -47,15 +46,15 @@ impl Site {
             limits: FrontLimits::default(),
             lease: Timing::default().lease,
         };
-        let router = Front::start(config, broker.clone(), None).router();
+        let router = Front::start(config, store.clone(), None).router();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let front = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router).await });
         let runner = Arc::new(RmcpRunner::new(Arc::new(handler)));
         runner.learn().await.unwrap();
-        let beats = broker.clone();
+        let beats = store.clone();
         let worker =
-            Worker::start(WorkerConfig::new("default"), broker, Box::new(move || beats), runner, None);
+            Worker::start(WorkerConfig::new("default"), store, Box::new(move || beats), runner, None);
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap();
         Self { front, http, _worker: worker.unwrap() }
     }

@@ -1,7 +1,7 @@
 //! The client of the simulation, which notices when something is lost, doubled or out of order.
 
 use odin::call::Send;
-use odin::job::Era;
+use odin::protocol::Era;
 
 /// Where a client is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

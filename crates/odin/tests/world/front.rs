@@ -1,9 +1,9 @@
 //! The backends of the simulation, and how clients come to them, come back and go away.
 
-use odin::broker::Broker;
 use odin::call::{Enqueue, HANG_UP, Join, Offer, Read, Run, Send, Via, Withdraw};
 use odin::id::CallId;
-use odin::job::Era;
+use odin::protocol::Era;
+use odin::store::{Calls, Queue};
 use rand::RngExt;
 
 use super::{Client, Front, Get, Phase, SESSION, Stage, World, done};
@@ -43,10 +43,10 @@ impl World {
         }
     }
 
-    /// The broker hears that the request before this one is gone; maybe long after this one joined its call.
+    /// The store hears that the request before this one is gone; maybe long after this one joined its call.
     fn abandon(&mut self, number: usize) {
         let Some((node, request)) = self.calls[number].left.take() else { return };
-        done(self.broker.abandon(self.calls[number].id, &node, request));
+        done(self.store.abandon(self.calls[number].id, &node, request));
         self.say(format!("call {number}: request {request} is gone"));
     }
 
@@ -64,13 +64,13 @@ impl World {
             let fate = self.rng.random_range(0..3);
             self.say(format!("FAULT call {number}: ENQ is not answered, fate {fate}"));
             if fate == 0 {
-                done(self.broker.enqueue(id, self.order(number)));
+                done(self.store.enqueue(id, self.order(number)));
             }
             self.calls[number].front = Front::Unanswered(fate == 1);
             self.calls[number].excused = true;
             return;
         }
-        let reply = done(self.broker.enqueue(id, self.order(number)));
+        let reply = done(self.store.enqueue(id, self.order(number)));
         self.say(format!("call {number}: enqueue → {reply:?}"));
         match reply {
             Enqueue::Accepted => {
@@ -117,8 +117,7 @@ impl World {
     fn join(&mut self, number: usize, id: CallId) {
         let (node, request) = self.place(number);
         let name = format!("key {}", self.calls[number].key);
-        let Some(reply) = self.ask("JOIN", async |broker| broker.join(id, &name, &node, request).await)
-        else {
+        let Some(reply) = self.ask("JOIN", async |store| store.join(id, &name, &node, request).await) else {
             return;
         };
         self.say(format!("call {number}: join → {reply:?}"));
@@ -135,7 +134,7 @@ impl World {
     fn settle_unanswered(&mut self, number: usize, coming: bool) {
         let (id, order) = (self.calls[number].id, self.order(number));
         if coming && self.rng.random() {
-            done(self.broker.enqueue(id, order));
+            done(self.store.enqueue(id, order));
             self.calls[number].front = Front::Unanswered(false);
             self.say(format!("call {number}: its ENQ comes late"));
             return;
@@ -147,11 +146,7 @@ impl World {
             }
             Some(Withdraw::Missing) => {
                 if coming {
-                    assert_eq!(
-                        done(self.broker.enqueue(id, order)),
-                        Enqueue::Cancelled,
-                        "it comes after all"
-                    );
+                    assert_eq!(done(self.store.enqueue(id, order)), Enqueue::Cancelled, "it comes after all");
                 }
                 self.refuse(number);
             }
@@ -162,7 +157,7 @@ impl World {
     /// The client is told that its call will not run, if that is so.
     fn withdraw(&mut self, number: usize) -> Option<Withdraw> {
         let (id, (node, request)) = (self.calls[number].id, self.place(number));
-        let reply = self.ask("WITHDRAW", async |broker| broker.withdraw(id, &node, request).await);
+        let reply = self.ask("WITHDRAW", async |store| store.withdraw(id, &node, request).await);
         self.say(format!("call {number}: withdraw → {reply:?}"));
         if reply == Some(Withdraw::Withdrawn) {
             self.calls[number].promised = true;
@@ -198,7 +193,7 @@ impl World {
         }
     }
 
-    /// Its worker registers the call again, if the broker lost its memory and not the call.
+    /// Its worker registers the call again, if the store lost its memory and not the call.
     fn missing(&mut self, number: usize) {
         let now = self.time();
         if now > *self.calls[number].missing.get_or_insert(now) + MISSING {
@@ -213,9 +208,8 @@ impl World {
         let (id, (node, request)) = (self.calls[number].id, self.place(number));
         let ticket = self.calls[number].ticket;
         let may_hold = self.backend_link && self.rng.random();
-        let offer = async |broker: &odin::broker::MemoryBroker| {
-            broker.offer(id, &node, request, ticket, may_hold).await
-        };
+        let offer =
+            async |store: &odin::store::MemoryStore| store.offer(id, &node, request, ticket, may_hold).await;
         let Some(reply) = self.ask("OFFER", offer) else { return };
         self.say(format!("call {number}: offer → {reply:?}"));
         let call = &mut self.calls[number];
@@ -242,7 +236,7 @@ impl World {
     fn read(&mut self, number: usize) {
         let (id, (node, request)) = (self.calls[number].id, self.place(number));
         let from = self.calls[number].passed;
-        let Some(read) = self.ask("READ", async |broker| broker.read(id, &node, request, from).await) else {
+        let Some(read) = self.ask("READ", async |store| store.read(id, &node, request, from).await) else {
             return;
         };
         self.say(format!("call {number}: read after {from} → {read:?}"));
@@ -263,7 +257,7 @@ impl World {
                     call.client.phase = Phase::Streaming;
                 }
                 call.client.cut();
-                done(self.broker.abandon(id, &node, request));
+                done(self.store.abandon(id, &node, request));
                 return;
             }
             if call.client.phase == Phase::Direct {
@@ -283,7 +277,7 @@ impl World {
     /// A request that repeats another waits for the answer alone.
     fn read_answer(&mut self, number: usize) {
         let (id, (node, request)) = (self.calls[number].id, self.place(number));
-        let Some(read) = self.ask("READ", async |broker| broker.read(id, &node, request, u32::MAX).await)
+        let Some(read) = self.ask("READ", async |store| store.read(id, &node, request, u32::MAX).await)
         else {
             return;
         };
@@ -306,7 +300,7 @@ impl World {
         self.nodes[node] = name;
         for call in self.calls.iter_mut().filter(|call| call.node == node && call.front != Front::Over) {
             call.excused = true;
-            // A stream that stands already is Pushpin's. Its call is watched by nobody now: if the broker loses it
+            // A stream that stands already is Pushpin's. Its call is watched by nobody now: if the store loses it
             // as well, its client finds out by its own patience.
             call.unwatched = call.stream && call.front == Front::Watched;
             if call.stream && !call.unwatched {
@@ -331,7 +325,7 @@ impl World {
             hold.attached = false;
         }
         if waits {
-            done(self.broker.abandon(call.id, &node, request));
+            done(self.store.abandon(call.id, &node, request));
             call.front = Front::Over;
         }
         self.say(format!("FAULT call {number}: the client disconnects"));
@@ -370,10 +364,10 @@ impl World {
             return;
         }
         let (id, key) = (call.id, call.key.to_string());
-        let begun = self.broker.peek(id).is_some_and(|record| record.run != Run::Queued);
+        let begun = self.store.peek(id).is_some_and(|record| record.run != Run::Queued);
         // One that has not begun never will; also one that is still on its way.
         let promised = !begun && call.bodies == 0 && !call.forgotten;
-        self.ask("CANCEL", async |broker| broker.cancel(SESSION, &key).await);
+        self.ask("CANCEL", async |store| store.cancel(SESSION, &key).await);
         let call = &mut self.calls[number];
         call.promised |= promised;
         call.cancelled = true;

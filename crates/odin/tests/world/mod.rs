@@ -10,11 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::FutureExt;
-use odin::broker::{BrokerLimits, MemoryBroker};
-use odin::call::{Order, Retry, Send, Timing, Via};
+use odin::call::{Order, Rerun, Retry, Send, Timing, Via};
 use odin::id::{CallChannel, CallId, Ticket};
-use odin::job::Era;
-use odin::runner::Rerun;
+use odin::protocol::Era;
+use odin::store::{MemoryStore, StoreLimits};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
@@ -32,8 +31,8 @@ pub struct Faults {
     pub disconnect: bool,
     pub link: bool,
     pub pushpin: bool,
-    pub broker: bool,
-    /// A command of the broker is carried out, and its reply is lost.
+    pub store: bool,
+    /// A command of the store is carried out, and its reply is lost.
     pub reply: bool,
     /// A client cancels, or loses its connection and sends its request again under the same key.
     pub client: bool,
@@ -50,7 +49,7 @@ impl Faults {
             disconnect: true,
             link: true,
             pushpin: true,
-            broker: true,
+            store: true,
             reply: true,
             client: true,
         }
@@ -90,13 +89,13 @@ pub struct Call {
     pub unwatched: bool,
     /// Since when the backend knows that it is queued.
     pub queued: Option<u64>,
-    /// The request before this one, of whose end the broker has not heard yet.
+    /// The request before this one, of whose end the store has not heard yet.
     pub left: Option<(String, u64)>,
     /// Since when its record is missing.
     pub missing: Option<u64>,
     /// Names it among all calls.
     pub key: u8,
-    /// The broker lost its memory.
+    /// The store lost its memory.
     pub forgotten: bool,
     pub gets: Vec<Get>,
     /// What the backend offers; one for the whole wait.
@@ -152,7 +151,7 @@ pub const SESSION: &str = "session";
 pub struct World {
     pub rng: SmallRng,
     pub now: Arc<AtomicU64>,
-    pub broker: MemoryBroker,
+    pub store: MemoryStore,
     pub calls: Vec<Call>,
     pub workers: Vec<Worker>,
     pub pushpin: Pushpin,
@@ -165,9 +164,9 @@ pub struct World {
     runtime: tokio::runtime::Runtime,
 }
 
-/// Runs a command of the in-memory broker, which never waits.
-pub fn done<T>(future: impl Future<Output = odin::broker::Result<T>>) -> T {
-    future.now_or_never().expect("the memory broker does not wait").expect("nor does it fail")
+/// Runs a command of the in-memory store, which never waits.
+pub fn done<T>(future: impl Future<Output = odin::store::Result<T>>) -> T {
+    future.now_or_never().expect("the memory store does not wait").expect("nor does it fail")
 }
 
 impl World {
@@ -175,9 +174,9 @@ impl World {
         let mut rng = SmallRng::seed_from_u64(seed);
         let now = Arc::new(AtomicU64::new(1_000));
         let clock = now.clone();
-        let broker = MemoryBroker::with_clock(
+        let store = MemoryStore::with_clock(
             Timing::default(),
-            BrokerLimits::default(),
+            StoreLimits::default(),
             Arc::new(move || clock.load(Ordering::Relaxed)),
         );
         let count = rng.random_range(1..=3);
@@ -224,7 +223,7 @@ impl World {
         let mut world = Self {
             rng,
             now,
-            broker,
+            store,
             calls,
             workers: vec![Worker::new("w1-0"), Worker::new("w2-0")],
             pushpin: Pushpin::default(),
@@ -239,13 +238,13 @@ impl World {
         world
     }
 
-    /// Gives the broker a command. None: it was carried out, and nobody hears of it.
+    /// Gives the store a command. None: it was carried out, and nobody hears of it.
     pub fn ask<T>(
         &mut self,
         what: &str,
-        command: impl AsyncFnOnce(&MemoryBroker) -> odin::broker::Result<T>,
+        command: impl AsyncFnOnce(&MemoryStore) -> odin::store::Result<T>,
     ) -> Option<T> {
-        let reply = done(command(&self.broker));
+        let reply = done(command(&self.store));
         if self.faults.reply && self.left > 0 && self.rng.random_range(0..60) == 0 {
             self.left -= 1;
             self.say(format!("FAULT the reply to {what} is lost"));
@@ -292,7 +291,7 @@ impl World {
                     call.era,
                     call.front,
                     call.client,
-                    self.broker.peek(call.id)
+                    self.store.peek(call.id)
                 )
             })
             .collect();
@@ -307,7 +306,7 @@ impl World {
         let clients = self.calls.iter().all(|call| call.client.phase.is_final() && call.front == Front::Over);
         let work = self.workers.iter().all(|worker| worker.jobs.is_empty() && worker.wire.is_empty());
         let records =
-            self.calls.iter().all(|call| self.broker.peek(call.id).is_none_or(|record| record.closed));
+            self.calls.iter().all(|call| self.store.peek(call.id).is_none_or(|record| record.closed));
         clients && work && records && self.pushpin.holds.is_empty()
     }
 
@@ -451,9 +450,9 @@ impl World {
                 self.calls.iter_mut().for_each(|call| call.excused = true);
             }
             7 if faults.pushpin => self.pushpin_restart(),
-            8 if faults.broker => {
-                self.say("FAULT the broker forgets everything".into());
-                self.broker.forget();
+            8 if faults.store => {
+                self.say("FAULT the store forgets everything".into());
+                self.store.forget();
                 for call in &mut self.calls {
                     call.excused = true;
                     call.forgotten = true;

@@ -1,10 +1,10 @@
 //! Pushpin in the simulation: the hold requests that come through it, and the streams that it holds.
 
-use std::collections::BTreeMap;
-
-use odin::broker::Broker;
 use odin::call::{HANG_UP, Message, Resume, Send};
 use odin::id::CallChannel;
+use odin::store::Calls;
+use std::collections::BTreeMap;
+
 use rand::RngExt;
 
 use super::{Get, Hold, Phase, SESSION, Stage, World};
@@ -23,7 +23,7 @@ impl World {
             Stage::Asked if resuming => {
                 let last = call.client.last;
                 let resume =
-                    async |broker: &odin::broker::MemoryBroker| broker.resume(id, SESSION, last, None).await;
+                    async |store: &odin::store::MemoryStore| store.resume(id, SESSION, last, None).await;
                 // Not answered: the client asks again.
                 let Some(reply) = self.ask("RESUME", resume) else { return };
                 let call = &mut self.calls[number];
@@ -57,8 +57,8 @@ impl World {
             }
             Stage::Asked => {
                 let ticket = call.ticket;
-                // Not answered: the backend's connection to the broker sends it again.
-                let Some(reply) = self.ask("HOLD", async |broker| broker.hold(ticket, "proof").await) else {
+                // Not answered: the backend's connection to the store sends it again.
+                let Some(reply) = self.ask("HOLD", async |store| store.hold(ticket, "proof").await) else {
                     return;
                 };
                 let call = &mut self.calls[number];

@@ -1,15 +1,14 @@
 //! The workers of the simulation: the real `Delivery`, driven step by step.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-
-use odin::broker::{Beat, Broker, Entry, MemoryBroker, Room};
 use odin::call::{
-    Action, Claim, Delivery, DeliveryLimits, Fence, Gone, HANG_UP, Input, Link, Message, Send, SendOutcome,
-    Snapshot, Timing,
+    Action, Claim, Delivery, DeliveryLimits, Fence, Gone, HANG_UP, Input, Link, Message, Rerun, Send,
+    SendOutcome, Snapshot, Timing,
 };
 use odin::id::{CallChannel, CallId};
-use odin::job::Era;
-use odin::runner::Rerun;
+use odin::protocol::Era;
+use odin::store::{Beat, Entry, MemoryStore, Queue, Room, Runs};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
 use rand::RngExt;
 
 use super::{SERVER, World, done};
@@ -90,7 +89,7 @@ impl World {
             return;
         }
         let name = self.workers[worker].name.clone();
-        let next = async |broker: &MemoryBroker| broker.next(SERVER, &name, &Room::of(2)).await;
+        let next = async |store: &MemoryStore| store.next(SERVER, &name, &Room::of(2)).await;
         let Some(entries) = self.ask("NEXT", next) else { return };
         // A worker may die, or be paused, between reading a line and taking it.
         if !entries.is_empty() && self.rng.random_range(0..20) == 0 {
@@ -117,8 +116,7 @@ impl World {
         let name = self.workers[worker].name.clone();
         for (entry, attempt) in std::mem::take(&mut self.workers[worker].taking) {
             let rerun = if entry.tool.as_deref() == Some("Safe") { Rerun::Safe } else { Rerun::Unsafe };
-            let take =
-                async |broker: &MemoryBroker| broker.take(SERVER, &name, &entry, &attempt, rerun).await;
+            let take = async |store: &MemoryStore| store.take(SERVER, &name, &entry, &attempt, rerun).await;
             let Some(taken) = self.ask("TAKE", take) else {
                 self.workers[worker].taking.push((entry, attempt));
                 continue;
@@ -162,7 +160,7 @@ impl World {
         }
         let name = self.workers[worker].name.clone();
         let by = self.time();
-        let claim = async |broker: &MemoryBroker| broker.claim(SERVER, &name, 4, by).await;
+        let claim = async |store: &MemoryStore| store.claim(SERVER, &name, 4, by).await;
         for claimed in self.ask("CLAIM", claim).unwrap_or_default() {
             let number = self.calls.iter().position(|call| call.id == claimed.call).unwrap();
             self.say(format!("worker {worker} claims call {number}: {:?}", claimed.claim));
@@ -175,7 +173,7 @@ impl World {
             {
                 self.workers[worker].wire.push_back((channel, Send::Close));
             }
-            let generation = done(self.broker.beat(&name, &[])).generation;
+            let generation = done(self.store.beat(&name, &[])).generation;
             let delivery = Delivery::claimed(&claimed.snapshot, DeliveryLimits::default());
             self.start(worker, claimed.call, delivery, claimed.snapshot, generation, ended);
         }
@@ -249,7 +247,7 @@ impl World {
             })
             .collect();
         let name = state.name.clone();
-        let Some(beaten) = self.ask("BEAT", async |broker| broker.beat(&name, &beats).await) else { return };
+        let Some(beaten) = self.ask("BEAT", async |store| store.beat(&name, &beats).await) else { return };
         for (call, view) in calls.into_iter().zip(beaten.views) {
             let Some(view) = self.or_restored(worker, call, view) else { continue };
             if let Some(job) = self.workers[worker].jobs.get_mut(&call) {
@@ -259,7 +257,7 @@ impl World {
         self.workers[worker].beat = self.time();
     }
 
-    /// When the broker lost its memory, a worker that was on duty until then registers its call again. None: that
+    /// When the store lost its memory, a worker that was on duty until then registers its call again. None: that
     /// was not answered, and is to be tried again.
     fn or_restored<T: From<odin::call::State>>(
         &mut self,
@@ -273,14 +271,14 @@ impl World {
         let now = self.time();
         let name = self.workers[worker].name.clone();
         let fresh = now < self.workers[worker].beat + Timing::default().lease.as_millis() as u64;
-        let generation = done(self.broker.beat(&name, &[])).generation;
+        let generation = done(self.store.beat(&name, &[])).generation;
         let job = self.workers[worker].jobs.get_mut(&call).unwrap();
         if generation == job.generation || !fresh || job.delivery.is_over() {
             return Some(view);
         }
         let (run, state, out, log) = job.delivery.remembered();
         let snapshot = Snapshot { run, state, out, log, ..job.snapshot.clone() };
-        let restore = async |broker: &MemoryBroker| broker.restore(call, &name, snapshot).await;
+        let restore = async |store: &MemoryStore| store.restore(call, &name, snapshot).await;
         let reply = self.ask("RESTORE", restore)?;
         self.workers[worker].jobs.get_mut(&call).unwrap().generation = generation;
         self.say(format!("worker {worker} restores {call}: {reply:?}"));
@@ -336,26 +334,24 @@ impl World {
         let fence = Fence { worker: &name, epoch };
         let reply = match &action {
             Action::Emit { first, events } => {
-                self.ask("EMIT", async |broker| broker.emit(call, fence, *first, events).await)
+                self.ask("EMIT", async |store| store.emit(call, fence, *first, events).await)
             }
-            Action::Finish { out } => {
-                self.ask("FINISH", async |broker| broker.finish(call, fence, out).await)
-            }
+            Action::Finish { out } => self.ask("FINISH", async |store| store.finish(call, fence, out).await),
             Action::Gate { channel } => {
-                self.ask("GATE", async |broker| broker.gate(call, fence, *channel).await)
+                self.ask("GATE", async |store| store.gate(call, fence, *channel).await)
             }
             Action::Lost { channel } => {
-                self.ask("LOST", async |broker| broker.lost(call, fence, *channel).await)
+                self.ask("LOST", async |store| store.lost(call, fence, *channel).await)
             }
             Action::DropWork => {
-                let reply = self.ask("DROP", async |broker| broker.drop_work(call, fence).await);
+                let reply = self.ask("DROP", async |store| store.drop_work(call, fence).await);
                 let Some(reply) = reply else { return false };
                 let Ok(reply) = self.or_seen(worker, call, reply) else { return true };
                 self.workers[worker].jobs.get_mut(&call).unwrap().delivery.dropped(reply);
                 return true;
             }
             Action::Published => {
-                let reply = self.ask("PUBLISHED", async |broker| broker.published(call, fence).await);
+                let reply = self.ask("PUBLISHED", async |store| store.published(call, fence).await);
                 let Some(reply) = reply else { return false };
                 let Ok(reply) = self.or_seen(worker, call, reply) else { return true };
                 self.workers[worker].jobs.get_mut(&call).unwrap().delivery.published(reply);
@@ -417,7 +413,7 @@ impl World {
             if self.calls[number].stream {
                 continue;
             }
-            let Some(Some(stray)) = self.ask("STRAY", async |broker| broker.stray(channel).await) else {
+            let Some(Some(stray)) = self.ask("STRAY", async |store| store.stray(channel).await) else {
                 continue;
             };
             self.say(format!("worker {worker}: channel {} of call {number} is stray", channel.number));

@@ -1,4 +1,4 @@
-//! A front end and a worker in this process, over either broker.
+//! A front end and a worker in this process, over either store.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,13 +8,13 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use conformance::Fixture;
 use odin::broadcast::BroadcastKey;
-use odin::broker::{Broker, BrokerLimits, MemoryBroker, RedisBroker};
 use odin::call::Timing;
 use odin::front::{Access, Front, FrontConfig, FrontLimits, Handover};
-use odin::node;
-use odin::protocol::origin::HostRules;
-use odin::protocol::session::SessionKeys;
+use odin::program::process;
+use odin::protocol::{origin::HostRules, session::SessionKeys};
 use odin::runner::RmcpRunner;
+use odin::serve;
+use odin::store::{MemoryStore, RedisStore, Store, StoreLimits};
 use odin::worker::{Worker, WorkerConfig};
 use tokio::task::JoinHandle;
 
@@ -41,7 +41,7 @@ pub(crate) fn panics() -> usize {
     PANICS.load(Ordering::SeqCst)
 }
 
-/// A running server. Ends with the value, but for what its broker still runs.
+/// A running server. Ends with the value, but for what its store still runs.
 pub(crate) struct Server {
     /// Where it listens.
     pub(crate) address: std::net::SocketAddr,
@@ -53,23 +53,23 @@ pub(crate) struct Server {
 impl Server {
     /// One over the memory of this process.
     pub(crate) async fn in_memory() -> Self {
-        let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new(Timing::default(), BrokerLimits::default()));
-        Self::over(broker.clone(), broker).await
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Timing::default(), StoreLimits::default()));
+        Self::over(store.clone(), store).await
     }
 
     /// One over a Redis.
     pub(crate) async fn over_redis(url: &str) -> Self {
-        let connect = || RedisBroker::connect(url, Timing::default(), BrokerLimits::default()).unwrap();
+        let connect = || RedisStore::connect(url, Timing::default(), StoreLimits::default()).unwrap();
         Self::over(Arc::new(connect()), Arc::new(connect())).await
     }
 
-    async fn over(broker: Arc<dyn Broker>, beats: Arc<dyn Broker>) -> Self {
+    async fn over(store: Arc<dyn Store>, beats: Arc<dyn Store>) -> Self {
         let runner = Arc::new(RmcpRunner::new(Arc::new(Fixture::new().unwrap())));
-        let config = WorkerConfig { name: node::unique_name("edges"), ..WorkerConfig::new("default") };
-        let worker = Worker::start(config, broker.clone(), Box::new(move || beats), runner, None).unwrap();
+        let config = WorkerConfig { name: process::unique_name("edges"), ..WorkerConfig::new("default") };
+        let worker = Worker::start(config, store.clone(), Box::new(move || beats), runner, None).unwrap();
         let key = BASE64_URL_SAFE_NO_PAD.encode([7; 32]);
         let config = FrontConfig {
-            node: node::unique_name("edges"),
+            node: process::unique_name("edges"),
             server: "default".into(),
             access: Access::Open(HostRules::default()),
             handover: Handover::None,
@@ -85,12 +85,12 @@ impl Server {
             },
             lease: Timing::default().lease,
         };
-        let front = Front::start(config, broker, None);
+        let front = Front::start(config, store, None);
         e2e::stack::wait("front end and worker are ready", Duration::from_secs(20), async || {
             (front.ready().is_ok() && worker.ready().is_ok()).then_some(())
         })
         .await;
-        let listener = node::listen("127.0.0.1:0").await.unwrap();
+        let listener = serve::listen("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let serving = tokio::spawn(async move { axum::serve(listener, front.router()).await.unwrap() });
         Self { address, worker, serving }

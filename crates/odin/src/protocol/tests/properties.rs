@@ -7,11 +7,12 @@ use serde_json::Value;
 
 use super::sse::read;
 use crate::id::CallId;
-use crate::protocol::origin::HostRules;
-use crate::protocol::session::{SessionInfo, SessionKeys};
-use crate::protocol::sse::{Event, EventId};
 use crate::protocol::{
-    Body, Incoming, Limits, Message, Refusal, Revision, answer_status, classify, decode_value, read_body,
+    Body, Incoming, Limits, Message, Refusal, Revision, answer_status, classify, decode_value,
+    origin::HostRules,
+    read_body,
+    session::{SessionInfo, SessionKeys},
+    sse::{Event, EventId},
 };
 
 const HEADERS: [&str; 12] = [

@@ -1,7 +1,9 @@
 use serde_json::{Value, json};
 
-use crate::protocol::session::{KeyError, SessionInfo, SessionKeys, Unknown};
-use crate::protocol::{Body, Limits, Message, Refusal, Revision, read_body};
+use crate::protocol::{
+    Body, Limits, Message, Refusal, Revision, read_body,
+    session::{KeyError, SessionInfo, SessionKeys, Unknown},
+};
 
 const KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 const OTHER: &str = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE";
