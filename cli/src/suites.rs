@@ -108,7 +108,7 @@ pub const SUITES: &[Suite] = &[
         name: "unit",
         shows: "each crate's own tests, the simulation of the call protocol, and whatever may come in malformed",
         command: cargo_test!(
-            "--lib", "--bins", "--test", "runner", "--test", "simulation", "--test", "waiting", "--test", "task_rounds", "--test", "wire", "--test", "toolbox",
+            "--lib", "--bins", "--test", "layers", "--test", "runner", "--test", "simulation", "--test", "waiting", "--test", "task_rounds", "--test", "wire", "--test", "toolbox",
             "--test", "edges", "--test", "shutdown", "--test", "program"
         ),
         needs: &[Need::Programs, REDIS],

@@ -73,6 +73,7 @@
 mod era;
 mod headers;
 mod incoming;
+pub mod jsonrpc;
 mod message;
 mod nulls;
 pub mod origin;

@@ -14,10 +14,10 @@ use std::sync::Arc;
 
 use boon::{Compiler, Draft, SchemaIndex, Schemas, UrlLoader};
 use rmcp::model::JsonObject;
+use schema::{Applied, applied, members_of};
 use serde_json::{Number, Value};
 
 pub(super) use schema::plain;
-use schema::{Applied, applied, members_of};
 
 /// What a schema is called within its compiler.
 const NAME: &str = "tool:///input";

@@ -3,17 +3,18 @@
 use async_trait::async_trait;
 
 use super::super::{Begun, Result, TaskReply, Tasks};
-#[cfg(test)]
-use super::lines::{OpenCalls, Queue};
 use super::{Kept, Memory, MemoryStore};
-#[cfg(test)]
-use crate::call::Order;
 use crate::call::{
     Fence, Gone, Message, Reach, Record, Run,
     task::{Answered, NewTask, TaskEnd, TaskRecord, TaskView, TaskWork},
 };
 use crate::id::CallId;
 use crate::store::WorkerNudge;
+
+#[cfg(test)]
+use super::lines::{OpenCalls, Queue};
+#[cfg(test)]
+use crate::call::Order;
 
 impl Memory {
     fn task(&mut self, task: CallId, now: u64) -> Option<&mut TaskRecord> {

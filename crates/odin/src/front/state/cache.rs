@@ -15,10 +15,9 @@ use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use sha2::{Digest, Sha256};
 
-use super::retry::under_id;
 use crate::broadcast::changes;
 use crate::call::Message;
-use crate::protocol::{Request, Revision};
+use crate::protocol::{Request, Revision, jsonrpc};
 use crate::store::Store;
 
 /// Results that are kept, of all organisations together.
@@ -45,7 +44,7 @@ type Name = [u8; 32];
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Forgets what has changed, as long as the node lives.
-pub(super) async fn heed(store: Arc<dyn Store>, server: String, cache: Arc<Cache>) {
+pub(crate) async fn heed(store: Arc<dyn Store>, server: String, cache: Arc<Cache>) {
     let topics = [changes(&server)];
     loop {
         match store.follow(&topics).await {
@@ -62,7 +61,7 @@ pub(super) async fn heed(store: Arc<dyn Store>, server: String, cache: Arc<Cache
 }
 
 /// The results that this node keeps.
-pub(super) struct Cache {
+pub(crate) struct Cache {
     results: Mutex<LruCache<Name, Kept>>,
 }
 
@@ -73,7 +72,7 @@ struct Kept {
 }
 
 /// The names that a request's result has: for its organisation, and for its principal alone.
-pub(super) struct Names {
+pub(crate) struct Names {
     public: Name,
     private: Name,
 }
@@ -87,7 +86,7 @@ impl Default for Cache {
 
 impl Cache {
     /// The names of a request whose result may be kept at all.
-    pub(super) fn names(
+    pub(crate) fn names(
         server: &str,
         principal: &Principal,
         revision: Revision,
@@ -124,7 +123,7 @@ impl Cache {
     }
 
     /// The kept answer, under the request's id and with what is left of its time.
-    pub(super) fn get(&self, names: &Names, request: &Request<'_>) -> Option<Message> {
+    pub(crate) fn get(&self, names: &Names, request: &Request<'_>) -> Option<Message> {
         let now = Instant::now();
         let (out, left) = {
             let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
@@ -135,11 +134,11 @@ impl Cache {
             kept?
         };
         let out = with_ttl(&out, left)?;
-        Some(under_id(&out, request.id.as_json()))
+        Some(jsonrpc::with_id(&out, request.id.as_json()).into())
     }
 
     /// Keeps an answer, if it says that it may be kept.
-    pub(super) fn put(&self, names: &Names, method: &str, out: &Message) {
+    pub(crate) fn put(&self, names: &Names, method: &str, out: &Message) {
         let Some((public, ttl)) = caching(out).filter(|(_, ttl)| !ttl.is_zero()) else { return };
         let kept =
             Kept { method: method.to_owned(), out: out.clone(), until: Instant::now() + ttl.min(LONGEST) };
@@ -148,7 +147,7 @@ impl Cache {
     }
 
     /// Forgets the results of methods that begin with `prefix`: what they list has changed.
-    pub(super) fn forget(&self, prefix: &str) {
+    pub(crate) fn forget(&self, prefix: &str) {
         let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
         let stale: Vec<Name> = results
             .iter()

@@ -11,28 +11,34 @@ use axum::response::Response;
 use http::{HeaderMap, StatusCode};
 use serde_json::value::RawValue;
 
-use super::access::Caller;
-use super::answer::{self, Context, Outcome};
-use super::session::{self, INITIALIZED, LOG_LEVEL, Session};
-use super::{Front, ending, into_axum, listen, policy, refuse, standing, unix_seconds};
 use crate::broadcast::Standing;
 use crate::call::Via;
+use crate::front::{
+    calls::{Context, Outcome, outcome, policy, refusals::stopping, say, say_refusal, submit, via},
+    http::{Caller, into_axum, unix_seconds},
+    methods::{
+        listen, session,
+        session::{INITIALIZED, LOG_LEVEL, Session},
+    },
+    state::Front,
+    streams::long_lived,
+};
 use crate::protocol::{self, Body, Message, Refusal, Request, Revision, Route, code, session::SessionInfo};
 
 /// GET on `…/sse`: begins a session. The first event says where to post.
-pub(super) async fn open(front: &Arc<Front>, caller: Caller, path: &str, headers: &HeaderMap) -> Response {
+pub(crate) async fn open(front: &Arc<Front>, caller: Caller, path: &str, headers: &HeaderMap) -> Response {
     if let Err(refusal) = protocol::accepts_events(headers) {
-        return refuse(front, refusal);
+        return front.refuse(refusal);
     }
     // The workers will send to Pushpin: a stream that this backend held instead would get no answer.
-    if answer::via(front, caller.road, 0) == Via::Pushpin && !front.can_hold() {
+    if via(front, caller.road, 0) == Via::Pushpin && !front.can_hold() {
         let refusal = match front.links_stand() {
             false => {
                 "The link to Pushpin, which holds the streams of HTTP+SSE, is down. Try again in a few seconds."
             }
             true => "Pushpin, which holds the streams of HTTP+SSE, takes no more in this second. Try again.",
         };
-        return refuse(front, Refusal::unavailable(refusal, 2));
+        return front.refuse(Refusal::unavailable(refusal, 2));
     }
     let empty = || RawValue::from_string("{}".into()).unwrap_or_default();
     let info = SessionInfo {
@@ -45,17 +51,18 @@ pub(super) async fn open(front: &Arc<Front>, caller: Caller, path: &str, headers
     let id = front.config.sessions.mint(&caller.principal.key(), &info);
     let base = path.strip_suffix("/sse").unwrap_or(path);
     let content = format!("event: endpoint\ndata: {base}/{id}/messages\n\n");
-    let channels = vec![standing::session_channel(&info.key())];
+    let channels = vec![long_lived::session_channel(&info.key())];
     let key = info.key();
     // The client has had no chance yet to name a level.
     let subscription = front.broadcaster.session_subscription(&caller.principal, &key, None);
     let stream = Box::new(Standing::new(&caller.principal, Some(&key)));
-    standing::open(front, &caller, standing::Spec::Channels { stream, channels, subscription, content }).await
+    long_lived::open(front, &caller, long_lived::Spec::Channels { stream, channels, subscription, content })
+        .await
 }
 
 /// POST on `…/{session}/messages`. The answer is 202, and what is to be said, refusals of requests included, the stream
 /// says: the clients of this transport read no answer to a POST, and take an HTTP error for the end of the session.
-pub(super) async fn post(
+pub(crate) async fn post(
     front: &Arc<Front>,
     caller: Caller,
     id: &str,
@@ -66,13 +73,13 @@ pub(super) async fn post(
     if let Err(refusal) = &read
         && !refusal.has_id()
     {
-        return refuse(front, refusal.clone());
+        return front.refuse(refusal.clone());
     }
     let session = match open_with_stream(front, &caller, id).await {
         Ok(session) => session,
-        Err(refusal) => return refuse(front, refusal),
+        Err(refusal) => return front.refuse(refusal),
     };
-    let channel = standing::session_channel(&session.info.key());
+    let channel = long_lived::session_channel(&session.info.key());
     let messages = match read {
         Ok(Body::One(message)) => vec![Ok(message)],
         Ok(Body::Batch(messages)) => messages,
@@ -99,22 +106,22 @@ pub(super) async fn post(
             Ok(Message::Reply(reply)) => session::take_reply(front, &session, reply).await,
         };
         if let Err(refusal) = taken {
-            response = refuse(front, refusal);
+            response = front.refuse(refusal);
         }
     }
     response
 }
 
 /// Refuses a request that could not be read but for its id.
-pub(super) async fn refuse_unread(
+pub(crate) async fn refuse_unread(
     front: &Arc<Front>,
     caller: &Caller,
     id: &str,
     refusal: Refusal,
 ) -> Response {
     match open_with_stream(front, caller, id).await {
-        Ok(session) => on_stream(front, &standing::session_channel(&session.info.key()), refusal).await,
-        Err(refusal) => refuse(front, refusal),
+        Ok(session) => on_stream(front, &long_lived::session_channel(&session.info.key()), refusal).await,
+        Err(refusal) => front.refuse(refusal),
     }
 }
 
@@ -136,7 +143,7 @@ async fn open_with_stream(front: &Front, caller: &Caller, id: &str) -> Result<Se
 /// Refuses a request on the stream.
 async fn on_stream(front: &Front, channel: &str, refusal: Refusal) -> Response {
     front.counters.refused(&refusal);
-    standing::say_refusal(front, channel, refusal).await;
+    say_refusal(front, channel, refusal).await;
     into_axum(protocol::accepted())
 }
 
@@ -152,7 +159,7 @@ async fn take(
         let info = SessionInfo::new(session.info.random, revision, request, session.info.issued_at)?;
         session.remember(front, INITIALIZED, info.initialize_params().get()).await?;
         let context = Context { revision, session: None, ..context.clone() };
-        return answer::submit(front, &context, request.raw, Some(request)).await;
+        return submit(front, &context, request.raw, Some(request)).await;
     }
     match Route::of(context.revision, &request.method) {
         Route::Ping => {}
@@ -166,7 +173,7 @@ async fn take(
             // The same answer as that to a ping: an empty result.
             let ping = format!(r#"{{"jsonrpc":"2.0","id":{},"method":"ping"}}"#, request.id.as_json());
             let ping = RawValue::from_string(ping).map_err(|_| Refusal::invalid("The id can't be read."))?;
-            return answer::submit(front, context, &ping, Some(request)).await;
+            return submit(front, context, &ping, Some(request)).await;
         }
         route @ (Route::Subscribe | Route::Unsubscribe) => {
             // The answer goes to the stream unseen. A subscription to what does not exist never has news.
@@ -179,12 +186,12 @@ async fn take(
             let context = Context { stream: None, ..context.clone() };
             let outcome = tokio::select! {
                 biased;
-                outcome = answer::outcome(front, &context, request) => outcome,
-                () = front.ended.cancelled() => Outcome::Refused(ending::stopping()),
+                outcome = outcome(front, &context, request) => outcome,
+                () = front.ended.cancelled() => Outcome::Refused(stopping()),
             };
             return match outcome {
                 Outcome::Answer(out) => {
-                    standing::say(front, &standing::session_channel(&session.info.key()), out).await;
+                    say(front, &long_lived::session_channel(&session.info.key()), out).await;
                     Ok(())
                 }
                 Outcome::Cancelled => Ok(()),
@@ -193,5 +200,5 @@ async fn take(
         }
         _ => {}
     }
-    answer::submit(front, context, request.raw, Some(request)).await
+    submit(front, context, request.raw, Some(request)).await
 }

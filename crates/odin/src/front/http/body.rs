@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Front, FrontLimits};
+use crate::front::config::FrontLimits;
 use crate::protocol::{Refusal, Skim, code};
 
 /// How many times the largest body is read on for a request's id. What is even longer is refused without one.
@@ -27,7 +27,7 @@ const SKIMMED: usize = 16;
 const SKIMS: usize = 64;
 
 /// What is read and held now.
-pub(super) struct Bodies {
+pub(crate) struct Bodies {
     state: Mutex<State>,
     skims: Semaphore,
 }
@@ -59,7 +59,7 @@ impl Bodies {
 }
 
 /// A body that was read. It counts until it is dropped.
-pub(super) struct Held {
+pub(crate) struct Held {
     bytes: Bytes,
     _counted: Counted,
 }
@@ -75,26 +75,26 @@ impl Deref for Held {
 /// Reads the body of a caller's request. One that can't be kept is read on all the same, for the sake of the request's id,
 /// which the refusal then has; and because an answer before its end cuts the connection of a client that still
 /// sends: it never reads why.
-pub(super) async fn read(
-    front: &Front,
+pub(crate) async fn read(
+    bodies: &Arc<Bodies>,
+    limits: &FrontLimits,
     principal: &Principal,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Held, Refusal> {
-    let limits = &front.config.limits;
     if body.is_end_stream() {
-        let mut counted = Counted::begin(&front.bodies, principal, limits)?;
+        let mut counted = Counted::begin(bodies, principal, limits)?;
         counted.is_read();
         return Ok(Held { bytes: Bytes::new(), _counted: counted });
     }
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     let mut arriving = Arriving::new(body, limits);
-    match arriving.keep(&front.bodies, principal, announced).await {
+    match arriving.keep(bodies, principal, announced).await {
         Ok(counted) => Ok(Held { bytes: arriving.kept(), _counted: counted }),
         // What came too slowly, or broke off, has no more to come.
         Err(refusal) if arriving.is_over => Err(refusal),
         Err(refusal) => {
-            let id = arriving.skim(&front.bodies, announced).await;
+            let id = arriving.skim(bodies, announced).await;
             Err(id.iter().fold(refusal, |refusal, id| refusal.for_raw_id(id)))
         }
     }

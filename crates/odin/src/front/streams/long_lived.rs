@@ -16,24 +16,22 @@ use identity::Road;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::access::Caller;
-use super::answer::{self, count};
-use super::session::Session;
-use super::waiting::Waiting;
-use super::{Counters, Front, hold, listen, refuse, stream};
 use crate::broadcast::{self, Kept, NotOpened, Standing, Subscription};
 use crate::call::{HANG_UP, Message, Resume, Via};
-use crate::id::{CallChannel, CallId, Ticket};
-use crate::protocol::{
-    Refusal, code,
-    sse::{self, EventId},
+use crate::front::{
+    calls::{Waiting, count, via},
+    http::{Caller, event_stream},
+    state::{Counters, Front},
+    streams::{hold, own},
 };
+use crate::id::{CallChannel, CallId, Ticket};
+use crate::protocol::{Refusal, code, sse};
 use crate::store::{self, Cast};
 
 /// What a stream is to be.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
-pub(super) enum Spec {
+pub(crate) enum Spec {
     /// The rest of a call's stream.
     Call {
         call: CallId,
@@ -64,78 +62,31 @@ struct Parked {
 }
 
 /// The channel of a session's own stream.
-pub(super) fn session_channel(key: &str) -> String {
+pub(crate) fn session_channel(key: &str) -> String {
     format!("s-{key}")
 }
 
-/// GET in a session: its own stream, or one that is taken up again.
-pub(super) async fn get(
-    front: &Arc<Front>,
-    caller: Caller,
-    session: &Session,
-    last_event_id: Option<&str>,
-) -> Response {
-    let own = CallId::from_bits(session.info.random);
-    match last_event_id.map(str::parse::<EventId>) {
-        Some(Ok(EventId { call, number })) if call != own => {
-            resume(front, &caller, Spec::Call { call, session: session.info.key(), last: number }).await
-        }
-        Some(Err(_)) => refuse(front, unknown_event()),
-        None | Some(Ok(_)) => {
-            // A session may have several: the newest of them gets what there is to say.
-            let mut content = stream::prime(session.info.revision, own).unwrap_or_default();
-            if last_event_id.is_some() {
-                // What changed meanwhile was told to nobody: broadcasts have no event ids.
-                for method in listen::changeable(front, &session.context(caller.clone(), 0)).await {
-                    content.push_str(&broadcast::event(method));
-                }
-            }
-            let stream = Box::new(Standing::new(&caller.principal, Some(&session.info.key())));
-            let (channels, subscription) = (Vec::new(), session.subscription(front, &caller));
-            open(front, &caller, Spec::Channels { stream, channels, subscription, content }).await
-        }
-    }
-}
-
-/// Ends the streams of a session.
-pub(super) async fn end(front: &Front, session: &str) {
-    // A failure leaves a stream that its client has given up.
-    let _ = front.broadcaster.end_session(session).await;
-}
-
-/// Sends a message to a standing stream, whoever holds it.
-pub(super) async fn say(front: &Front, channel: &str, message: Message) {
-    // A stream that the store can't reach now ends with its connection.
-    let _ = front.broadcaster.say(channel, message).await;
-}
-
-/// Refuses a request whose answer goes to a standing stream, as the session eras do.
-pub(super) async fn say_refusal(front: &Front, channel: &str, refusal: Refusal) {
-    let body = refusal.in_session().body();
-    say(front, channel, String::from_utf8_lossy(&body).into_owned().into()).await;
-}
-
 /// Opens a stream in the way that the caller's road has.
-pub(super) async fn open(front: &Arc<Front>, caller: &Caller, spec: Spec) -> Response {
-    if answer::via(front, caller.road, 0) == Via::Backend || !front.can_hold() {
+pub(crate) async fn open(front: &Arc<Front>, caller: &Caller, spec: Spec) -> Response {
+    if via(front, caller.road, 0) == Via::Backend || !front.can_hold() {
         return by_itself(front, caller, spec).await;
     }
     front.holds.count();
     Counters::count(&front.counters.held);
     if caller.road == Road::Hermod {
-        return held(front, spec).await.unwrap_or_else(|| refuse(front, silent()));
+        return held(front, spec).await.unwrap_or_else(|| front.refuse(silent()));
     }
     let parked = Parked { assertion: caller.assertion.clone(), spec };
     let ticket = Ticket::random();
-    let Ok(text) = serde_json::to_string(&parked) else { return refuse(front, silent()) };
+    let Ok(text) = serde_json::to_string(&parked) else { return front.refuse(silent()) };
     match front.store.park(ticket, &text).await {
         Ok(()) => hold::handover_response(front.config.handover, ticket),
-        Err(_) => refuse(front, silent()),
+        Err(_) => front.refuse(silent()),
     }
 }
 
 /// The answer to the hold request of a parked stream; none when the ticket opens nothing.
-pub(super) async fn unpark(front: &Arc<Front>, ticket: Ticket, assertion: &str) -> Option<Response> {
+pub(crate) async fn unpark(front: &Arc<Front>, ticket: Ticket, assertion: &str) -> Option<Response> {
     let text = front.store.parked(ticket).await.ok().flatten()?;
     let parked: Parked = serde_json::from_str(&text).ok()?;
     if parked.assertion != assertion {
@@ -151,16 +102,16 @@ async fn held(front: &Arc<Front>, spec: Spec) -> Option<Response> {
             Some(match front.store.resume(call, &session, last, None).await.ok()? {
                 Resume::Held { events, channel } => {
                     let channel = CallChannel { call, number: channel };
-                    hold::instruct(Hold::stream(channel.to_string()), stream::replay(call, last, &events))
+                    hold::instruct(Hold::stream(channel.to_string()), own::replay(call, last, &events))
                 }
                 Resume::Replay { events } => replayed(front, call, last, &events),
-                Resume::Unknown | Resume::Joined => refuse(front, unknown_event()),
+                Resume::Unknown | Resume::Joined => front.refuse(unknown_event()),
             })
         }
         Spec::Channels { stream, channels, subscription, content } => {
             let stream = match register(front, stream.named(false)).await {
                 Ok(stream) => stream,
-                Err(refusal) => return Some(refuse(front, refusal)),
+                Err(refusal) => return Some(front.refuse(refusal)),
             };
             tokio::spawn(front.broadcaster.clone().settle(stream.clone()));
             let subscription = subscription.of(&stream);
@@ -186,16 +137,16 @@ async fn register(front: &Front, stream: Standing) -> Result<Standing, Refusal> 
 }
 
 /// Takes a call's stream up again. What is missing is replayed at once if the call has ended.
-async fn resume(front: &Arc<Front>, caller: &Caller, spec: Spec) -> Response {
-    let Spec::Call { call, session, last } = &spec else { return refuse(front, silent()) };
-    if answer::via(front, caller.road, 0) == Via::Backend || !front.can_hold() {
+pub(crate) async fn resume(front: &Arc<Front>, caller: &Caller, spec: Spec) -> Response {
+    let Spec::Call { call, session, last } = &spec else { return front.refuse(silent()) };
+    if via(front, caller.road, 0) == Via::Backend || !front.can_hold() {
         return by_itself(front, caller, spec).await;
     }
     match front.store.resume(*call, session, *last, None).await {
         Ok(Resume::Replay { events }) => replayed(front, *call, *last, &events),
         Ok(Resume::Held { .. } | Resume::Joined) => open(front, caller, spec).await,
-        Ok(Resume::Unknown) => refuse(front, unknown_event()),
-        Err(_) => refuse(front, silent()),
+        Ok(Resume::Unknown) => front.refuse(unknown_event()),
+        Err(_) => front.refuse(silent()),
     }
 }
 
@@ -203,16 +154,16 @@ async fn resume(front: &Arc<Front>, caller: &Caller, spec: Spec) -> Response {
 /// for a broken one and come back for ever.
 fn replayed(front: &Front, call: CallId, last: u32, events: &[Message]) -> Response {
     if events.is_empty() {
-        return refuse(front, nothing_left());
+        return front.refuse(nothing_left());
     }
-    stream::events(stream::replay(call, last, events))
+    event_stream(own::replay(call, last, events))
 }
 
 /// Streams from this process.
 async fn by_itself(front: &Arc<Front>, caller: &Caller, spec: Spec) -> Response {
     let counted = match count(front, &caller.principal) {
         Ok(counted) => counted,
-        Err(refusal) => return refuse(front, refusal),
+        Err(refusal) => return front.refuse(refusal),
     };
     match spec {
         Spec::Call { call, session, last } => {
@@ -220,13 +171,13 @@ async fn by_itself(front: &Arc<Front>, caller: &Caller, spec: Spec) -> Response 
             let at = Some((front.config.node.as_str(), waiting.request));
             let reply = front.store.resume(call, &session, last, at).await;
             if matches!(reply, Ok(Resume::Joined)) {
-                return stream::resumed(front, waiting, last);
+                return own::resumed(front, waiting, last);
             }
             waiting.settle();
             match reply {
                 Ok(Resume::Replay { events }) => replayed(front, call, last, &events),
-                Ok(_) => refuse(front, unknown_event()),
-                Err(_) => refuse(front, silent()),
+                Ok(_) => front.refuse(unknown_event()),
+                Err(_) => front.refuse(silent()),
             }
         }
         Spec::Channels { stream, channels, subscription, content } => {
@@ -235,11 +186,11 @@ async fn by_itself(front: &Arc<Front>, caller: &Caller, spec: Spec) -> Response 
             let stream = stream.named(true);
             // It follows before it is entered: from then on it misses nothing.
             let Ok((messages, notices)) = follow(front, channels, subscription.of(&stream)).await else {
-                return refuse(front, silent());
+                return front.refuse(silent());
             };
             let kept = match register(front, stream).await {
                 Ok(stream) => front.broadcaster.keep(stream),
-                Err(refusal) => return refuse(front, refusal),
+                Err(refusal) => return front.refuse(refusal),
             };
             Counters::count(&front.counters.streamed);
             let first = Some(content);
@@ -293,12 +244,12 @@ impl Following {
             let chunk = following.next().await?;
             Some((Ok::<_, Infallible>(chunk), following))
         });
-        stream::events(Body::from_stream(chunks))
+        event_stream(Body::from_stream(chunks))
     }
 }
 
 /// No event of this session's: made up, forgotten, another's.
-fn unknown_event() -> Refusal {
+pub(crate) fn unknown_event() -> Refusal {
     Refusal::invalid(
         "Last-Event-ID names no event that can be resumed from. Ask again, or open a stream without it.",
     )

@@ -6,13 +6,16 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures::future::join_all;
 
-use super::answer::{self, Context, Outcome};
-use super::session::{self, Session};
-use super::{Front, into_axum, refuse};
+use crate::front::{
+    calls::{Context, Outcome},
+    http::{into_axum, no_answer},
+    methods::{session, session::Session},
+    state::Front,
+};
 use crate::protocol::{self, Message, Refusal};
 
 /// Serves all messages at once. With nothing among them that wants an answer it is 202.
-pub(super) async fn serve(
+pub(crate) async fn serve(
     front: &Arc<Front>,
     context: Context,
     session: &Session,
@@ -26,14 +29,14 @@ pub(super) async fn serve(
         return into_axum(protocol::accepted());
     }
     if answers.is_empty() {
-        return answer::no_answer();
+        return no_answer();
     }
     array(&answers)
 }
 
 /// Refuses all requests of a batch, each under its id, with the same refusal. None when there is no request in it, or
 /// the refusal is of the HTTP exchange.
-pub(super) fn refuse_all(
+pub(crate) fn refuse_all(
     front: &Front,
     messages: &[Result<Message<'_>, Refusal>],
     refusal: &Refusal,
@@ -87,14 +90,14 @@ async fn serve_one(
         Ok(Message::Notification(notification)) => {
             if let Err(refusal) = session::take_notification(front, context, session, notification).await {
                 tracing::warn!(%refusal, "a notification of a batch is lost");
-                drop(refuse(front, refusal));
+                drop(front.refuse(refusal));
             }
             None
         }
         Ok(Message::Reply(reply)) => {
             if let Err(refusal) = session::take_reply(front, session, reply).await {
                 tracing::warn!(%refusal, "an answer in a batch is lost");
-                drop(refuse(front, refusal));
+                drop(front.refuse(refusal));
             }
             None
         }

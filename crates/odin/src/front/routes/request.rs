@@ -8,10 +8,13 @@ use http::{Method, StatusCode};
 use identity::path::{self, EndpointKind, PathError};
 use serde_json::value::RawValue;
 
-use super::answer::{self, Context};
-use super::ending::{self, Ending};
-use super::session::{self, Session};
-use super::{Front, body, http_sse, into_axum, listen, refuse, refuse_in, retry, standing, tasks};
+use super::ending::Ending;
+use crate::front::{
+    calls::{Context, notify, refusals::stopping, retry},
+    http::{into_axum, read as read_body},
+    methods::{call, http_sse, listen, posted, session, session::Session, tasks},
+    state::Front,
+};
 use crate::protocol::{self, Era, Incoming, Message, NotificationRoute, Refusal, Revision, Route, code};
 
 /// What is known of a request, once it has been read: how it is to be refused when the backend stops.
@@ -23,7 +26,7 @@ enum Asked {
 }
 
 /// Everything that is no health check and no hold.
-pub(super) async fn serve(State(front): State<Arc<Front>>, request: HttpRequest) -> Response {
+pub(crate) async fn serve(State(front): State<Arc<Front>>, request: HttpRequest) -> Response {
     let asked = OnceLock::new();
     let stopped = async {
         front.ended.cancelled().await;
@@ -37,8 +40,8 @@ pub(super) async fn serve(State(front): State<Arc<Front>>, request: HttpRequest)
         () = stopped => None,
     };
     response.unwrap_or_else(|| match asked.get() {
-        Some(Asked::Request(revision, id)) => refuse_in(&front, *revision, ending::stopping().for_raw_id(id)),
-        _ => refuse(&front, ending::stopping()),
+        Some(Asked::Request(revision, id)) => front.refuse_in(*revision, stopping().for_raw_id(id)),
+        _ => front.refuse(stopping()),
     })
 }
 
@@ -47,26 +50,27 @@ async fn respond(front: &Arc<Front>, request: HttpRequest, asked: &OnceLock<Aske
     let path = parts.uri.path();
     let endpoint = match path::parse(path) {
         Ok(endpoint) => endpoint,
-        Err(error) => return refuse(front, not_found(error, path)),
+        Err(error) => return front.refuse(not_found(error, path)),
     };
     let caller = match front.config.access.judge(&parts.method, path, &endpoint, &parts.headers) {
         Ok(caller) => caller,
-        Err(refusal) => return refuse(front, refusal),
+        Err(refusal) => return front.refuse(refusal),
     };
     let of_session = parts.method == Method::POST
         && (endpoint.kind != EndpointKind::Streamable || !protocol::names_modern_revision(&parts.headers));
-    let body = match body::read(front, &caller.principal, &parts.headers, body).await {
-        Ok(body) => body,
-        Err(refusal) => {
-            return match &endpoint.kind {
-                EndpointKind::Messages { session } if refusal.has_id() => {
-                    http_sse::refuse_unread(front, &caller, session, refusal).await
-                }
-                _ if of_session => refuse_in(front, Revision::LATEST_SESSION, refusal),
-                _ => refuse(front, refusal),
-            };
-        }
-    };
+    let body =
+        match read_body(&front.bodies, &front.config.limits, &caller.principal, &parts.headers, body).await {
+            Ok(body) => body,
+            Err(refusal) => {
+                return match &endpoint.kind {
+                    EndpointKind::Messages { session } if refusal.has_id() => {
+                        http_sse::refuse_unread(front, &caller, session, refusal).await
+                    }
+                    _ if of_session => front.refuse_in(Revision::LATEST_SESSION, refusal),
+                    _ => front.refuse(refusal),
+                };
+            }
+        };
     let size = body.len();
     let body = protocol::without_nulls(&body);
     match (&endpoint.kind, &parts.method) {
@@ -79,18 +83,18 @@ async fn respond(front: &Arc<Front>, request: HttpRequest, asked: &OnceLock<Aske
             let _ = asked.set(Asked::ForStream);
             return http_sse::post(front, caller, session, &parts.headers, &body).await;
         }
-        (EndpointKind::Sse, _) => return refuse(front, Refusal::method_not_allowed("GET")),
-        (EndpointKind::Messages { .. }, _) => return refuse(front, Refusal::method_not_allowed("POST")),
+        (EndpointKind::Sse, _) => return front.refuse(Refusal::method_not_allowed("GET")),
+        (EndpointKind::Messages { .. }, _) => return front.refuse(Refusal::method_not_allowed("POST")),
     }
     let key = match retry::key(&parts.headers) {
         Ok(key) => key,
-        Err(refusal) => return refuse(front, refusal),
+        Err(refusal) => return front.refuse(refusal),
     };
     let limits = &front.config.limits.request;
     let incoming = match protocol::classify(&parts.method, &parts.headers, &body, limits) {
         Ok(incoming) => incoming,
-        Err(refusal) if of_session => return refuse_in(front, Revision::LATEST_SESSION, refusal),
-        Err(refusal) => return refuse(front, refusal),
+        Err(refusal) if of_session => return front.refuse_in(Revision::LATEST_SESSION, refusal),
+        Err(refusal) => return front.refuse(refusal),
     };
     if let Some((revision, id)) = incoming.request() {
         let _ = asked.set(Asked::Request(revision, id.raw().to_owned()));
@@ -117,22 +121,22 @@ async fn respond(front: &Arc<Front>, request: HttpRequest, asked: &OnceLock<Aske
         Incoming::Session { session: id, body: messages, .. } => {
             let session = match Session::open(front, &caller, id).await {
                 Ok(session) => session,
-                Err(refusal) => return session::not_opened(front, messages, refusal),
+                Err(refusal) => return posted::not_opened(front, messages, refusal),
             };
             if let Err(refusal) = incoming.check_session(session.info.revision) {
-                return refuse(front, refusal);
+                return front.refuse(refusal);
             }
-            session::messages(front, caller, &session, messages, key, size).await
+            posted::messages(front, caller, &session, messages, key, size).await
         }
         Incoming::Listen { session: id, last_event_id, .. } => {
             match Session::open(front, &caller, id).await {
-                Ok(session) => standing::get(front, caller, &session, *last_event_id).await,
-                Err(refusal) => refuse(front, refusal),
+                Ok(session) => session::get(front, caller, &session, *last_event_id).await,
+                Err(refusal) => front.refuse(refusal),
             }
         }
         Incoming::End { session: id, .. } => match Session::open(front, &caller, id).await {
             Ok(session) => session::end(front, &session).await,
-            Err(refusal) => refuse(front, refusal),
+            Err(refusal) => front.refuse(refusal),
         },
     };
     ending.apply(front, response)
@@ -169,20 +173,19 @@ async fn modern(front: &Arc<Front>, context: Context, message: &Message<'_>) -> 
             Route::Worker if let Some(method) = tasks::Method::parse(&request.method) => {
                 tasks::serve(front, &context, method, request).await
             }
-            Route::Worker => answer::answer(front, context, request).await,
+            Route::Worker => call::answer(front, context, request).await,
             Route::Listen => listen::serve(front, context, request).await,
-            _ => refuse(front, Refusal::method_not_found(revision, &request.method).for_id(request.id)),
+            _ => front.refuse(Refusal::method_not_found(revision, &request.method).for_id(request.id)),
         },
         Message::Notification(notification) => {
             if NotificationRoute::of(revision, &notification.method) == NotificationRoute::Worker
-                && let Err(refusal) = answer::notify(front, &context, notification.raw).await
+                && let Err(refusal) = notify(front, &context, notification.raw).await
             {
-                return refuse(front, refusal);
+                return front.refuse(refusal);
             }
             into_axum(protocol::accepted())
         }
-        Message::Reply(reply) => refuse(
-            front,
+        Message::Reply(reply) => front.refuse(
             Refusal::invalid("A server of this revision sends no requests, so it takes no responses.")
                 .for_id(reply.id),
         ),

@@ -8,7 +8,6 @@ use http::{HeaderMap, HeaderName};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use crate::call::Message;
 use crate::protocol::{Refusal, code};
 
 const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
@@ -19,7 +18,7 @@ const KEY_BYTES: usize = 255;
 ///
 /// # Errors
 /// 400 when it is empty, too long, not visible ASCII, or there twice.
-pub(super) fn key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+pub(crate) fn key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     let mut values = headers.get_all(HEADER).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let fits = |key: &&str| (1..=KEY_BYTES).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic());
@@ -32,7 +31,7 @@ pub(super) fn key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
 }
 
 /// The name of a retry: a hash of its parts, in hexadecimal.
-pub(super) fn name(parts: &[&str]) -> String {
+pub(crate) fn name(parts: &[&str]) -> String {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update((part.len() as u64).to_be_bytes());
@@ -43,7 +42,7 @@ pub(super) fn name(parts: &[&str]) -> String {
 
 /// A hash of the request's parameters, `_meta` left out: progress token and trace context are another attempt's
 /// own.
-pub(super) fn print(message: &RawValue) -> String {
+pub(crate) fn fingerprint(message: &RawValue) -> String {
     let mut value: serde_json::Value = serde_json::from_str(message.get()).unwrap_or_default();
     let mut params = value.get_mut("params").map(serde_json::Value::take).unwrap_or_default();
     if let Some(params) = params.as_object_mut() {
@@ -52,25 +51,8 @@ pub(super) fn print(message: &RawValue) -> String {
     hex(Sha256::new().chain_update(params.to_string()))
 }
 
-/// The answer of a call, under the id of the request that repeats it.
-pub(super) fn under_id(out: &str, id: &str) -> Message {
-    #[derive(serde::Deserialize)]
-    struct Answer<'a> {
-        #[serde(borrow)]
-        result: Option<&'a RawValue>,
-        #[serde(borrow)]
-        error: Option<&'a RawValue>,
-    }
-    let (name, value) = match serde_json::from_str::<Answer<'_>>(out) {
-        Ok(Answer { result: Some(result), .. }) => ("result", result.get()),
-        Ok(Answer { error: Some(error), .. }) => ("error", error.get()),
-        _ => ("error", r#"{"code":-32603,"message":"The stored answer can't be read."}"#),
-    };
-    format!(r#"{{"jsonrpc":"2.0","id":{id},"{name}":{value}}}"#).into()
-}
-
 /// The key was used for another request.
-pub(super) fn reused() -> Refusal {
+pub(crate) fn reused() -> Refusal {
     Refusal::new(
         http::StatusCode::UNPROCESSABLE_ENTITY,
         code::INVALID_PARAMS,
@@ -79,7 +61,7 @@ pub(super) fn reused() -> Refusal {
 }
 
 /// The call was cancelled.
-pub(super) fn cancelled() -> Refusal {
+pub(crate) fn cancelled() -> Refusal {
     Refusal::new(
         http::StatusCode::CONFLICT,
         code::INVALID_REQUEST,
@@ -100,26 +82,18 @@ mod tests {
     }
 
     #[test]
-    fn only_the_parameters_make_the_print() {
+    fn only_the_parameters_make_the_fingerprint() {
         let first =
             raw(r#"{"id":1,"method":"tools/call","params":{"name":"a","_meta":{"progressToken":1}}}"#);
         let again = raw(r#"{"id":"x","method":"tools/call","params":{"_meta":{}, "name":"a"}}"#);
         let other = raw(r#"{"id":1,"method":"tools/call","params":{"name":"b"}}"#);
-        assert_eq!(print(&first), print(&again));
-        assert_ne!(print(&first), print(&other));
+        assert_eq!(fingerprint(&first), fingerprint(&again));
+        assert_ne!(fingerprint(&first), fingerprint(&other));
     }
 
     #[test]
     fn parts_of_a_name_do_not_run_together() {
         assert_ne!(name(&["a", "bc"]), name(&["ab", "c"]));
-    }
-
-    #[test]
-    fn a_stored_answer_gets_the_new_id() {
-        let out = r#"{"jsonrpc":"2.0","id":1,"result":{"x":[1,2]}}"#;
-        assert_eq!(&*under_id(out, "\"n\""), r#"{"jsonrpc":"2.0","id":"n","result":{"x":[1,2]}}"#);
-        let out = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-1,"message":"m"}}"#;
-        assert_eq!(&*under_id(out, "2"), r#"{"jsonrpc":"2.0","id":2,"error":{"code":-1,"message":"m"}}"#);
     }
 
     #[test]

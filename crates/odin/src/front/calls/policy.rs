@@ -12,7 +12,7 @@ use crate::call::Message;
 use crate::protocol::{Refusal, Request};
 
 /// Refuses what the policy denies, and logs why.
-pub(super) fn permit(policy: &Policy, caller: &Principal, request: &Request<'_>) -> Result<(), Refusal> {
+pub(crate) fn permit(policy: &Policy, caller: &Principal, request: &Request<'_>) -> Result<(), Refusal> {
     if policy.is_open() {
         return Ok(());
     }
@@ -67,13 +67,13 @@ fn completed(params: Option<&RawValue>) -> Option<Cow<'_, str>> {
 }
 
 /// Whether answers to `method` are to be looked through for what the caller may not use.
-pub(super) fn looks_through(policy: &Policy, method: &str) -> bool {
+pub(crate) fn looks_through(policy: &Policy, method: &str) -> bool {
     !policy.is_open() && !policy::used_by(method).is_empty()
 }
 
 /// The answer to a list without what the caller may not use, for this caller alone. One that can't be read is
 /// withheld.
-pub(super) fn shown(policy: &Policy, caller: &Principal, method: &str, out: &Message) -> Message {
+pub(crate) fn shown(policy: &Policy, caller: &Principal, method: &str, out: &Message) -> Message {
     if !looks_through(policy, method) {
         return out.clone();
     }

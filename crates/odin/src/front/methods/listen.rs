@@ -11,11 +11,14 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::answer::{self, Context, Outcome};
-use super::standing::{self, Spec};
-use super::{Front, refuse, refuse_in};
 use crate::broadcast::{self, Standing, Topics};
 use crate::call::task::{TaskView, unix_millis};
+use crate::front::{
+    calls::{Context, Outcome, outcome},
+    http::no_answer,
+    state::Front,
+    streams::{long_lived, long_lived::Spec},
+};
 use crate::id::CallId;
 use crate::protocol::{
     self, Era, Refusal, Request, Revision, SUBSCRIPTION_ID, sse,
@@ -53,18 +56,18 @@ struct Params {
 }
 
 /// Serves the request: a stream, or an error.
-pub(super) async fn serve(front: &Arc<Front>, context: Context, request: &Request<'_>) -> Response {
+pub(crate) async fn serve(front: &Arc<Front>, context: Context, request: &Request<'_>) -> Response {
     let filter = match read(front, &context, request) {
         Ok(filter) => filter,
-        Err(refusal) => return refuse(front, refusal.for_id(request.id)),
+        Err(refusal) => return front.refuse(refusal.for_id(request.id)),
     };
-    let accepted = match answer::outcome(front, &context, request).await {
+    let accepted = match outcome(front, &context, request).await {
         Outcome::Answer(out) => match accepted(&out) {
             Some(accepted) => accepted,
-            None => return answer::json(front, context.revision, out),
+            None => return front.json(context.revision, out),
         },
-        Outcome::Cancelled => return answer::no_answer(),
-        Outcome::Refused(refusal) => return refuse(front, refusal),
+        Outcome::Cancelled => return no_answer(),
+        Outcome::Refused(refusal) => return front.refuse(refusal),
     };
     let mut topics = Topics {
         tools: accepted.tools_list_changed,
@@ -75,14 +78,14 @@ pub(super) async fn serve(front: &Arc<Front>, context: Context, request: &Reques
     };
     let tasks = match tasks(front, &context, request, filter.task_ids.as_deref()).await {
         Ok(tasks) => tasks,
-        Err(refusal) => return refuse(front, refusal.for_id(request.id)),
+        Err(refusal) => return front.refuse(refusal.for_id(request.id)),
     };
     topics.tasks = tasks.iter().map(|task| task.id).collect();
     topics.bound();
     let id = request.id.as_json();
     let subscription = front.broadcaster.listen_subscription(&context.caller.principal, &topics, id);
     let Some(mut content) = acknowledgement(&topics, id) else {
-        return refuse(front, Refusal::invalid("The filter can't be acknowledged.").for_id(request.id));
+        return front.refuse(Refusal::invalid("The filter can't be acknowledged.").for_id(request.id));
     };
     // What has become of the tasks since the client last asked.
     for task in tasks.iter().filter(|task| topics.tasks.contains(&task.id)) {
@@ -96,7 +99,7 @@ pub(super) async fn serve(front: &Arc<Front>, context: Context, request: &Reques
     }
     let stream = Box::new(Standing::new(&context.caller.principal, None));
     let spec = Spec::Channels { stream, channels: Vec::new(), subscription, content };
-    standing::open(front, &context.caller, spec).await
+    long_lived::open(front, &context.caller, spec).await
 }
 
 /// Tells of the tasks that changed after they were read and before the stream stood: nobody was there to hear.
@@ -199,7 +202,7 @@ fn acknowledgement(topics: &Topics, id: &str) -> Option<String> {
 
 /// Asks a worker which lists of its server can change: a session that comes back is told of these. Nothing
 /// when no worker answers: the client asks for what it needs by itself.
-pub(super) async fn changeable(front: &Arc<Front>, context: &Context) -> Vec<&'static str> {
+pub(crate) async fn changeable(front: &Arc<Front>, context: &Context) -> Vec<&'static str> {
     const ASK: &str = r#"{"jsonrpc":"2.0","id":0,"method":"subscriptions/listen","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"asgard","version":"1"},"io.modelcontextprotocol/clientCapabilities":{}},"notifications":{"toolsListChanged":true,"promptsListChanged":true,"resourcesListChanged":true}}}"#;
     let body = protocol::read_body(ASK.as_bytes(), &front.config.limits.request);
     let Ok(protocol::Body::One(protocol::Message::Request(request))) = body else { return Vec::new() };
@@ -212,7 +215,7 @@ pub(super) async fn changeable(front: &Arc<Front>, context: &Context) -> Vec<&'s
         key: None,
         ..context.clone()
     };
-    let Outcome::Answer(out) = answer::outcome(front, &context, &request).await else { return Vec::new() };
+    let Outcome::Answer(out) = outcome(front, &context, &request).await else { return Vec::new() };
     let filter = accepted(&out).unwrap_or_default();
     let lists = [
         (filter.tools_list_changed, "notifications/tools/list_changed"),
@@ -224,16 +227,16 @@ pub(super) async fn changeable(front: &Arc<Front>, context: &Context) -> Vec<&'s
 
 /// `resources/subscribe` and `resources/unsubscribe` of a session: the server's own method runs on a worker;
 /// where it succeeds, the session is remembered for the resource, or forgotten.
-pub(super) async fn resource(
+pub(crate) async fn resource(
     front: &Arc<Front>,
     context: &Context,
     request: &Request<'_>,
     subscribe: bool,
 ) -> Outcome {
     let (Some((session, _)), Some(uri)) = (&context.session, request.params.uri.as_deref()) else {
-        return answer::outcome(front, context, request).await;
+        return outcome(front, context, request).await;
     };
-    let outcome = answer::outcome(front, context, request).await;
+    let outcome = outcome(front, context, request).await;
     let Outcome::Answer(out) = &outcome else { return outcome };
     if is_error(out) {
         return outcome;
@@ -245,7 +248,7 @@ pub(super) async fn resource(
 }
 
 /// Remembers, or forgets, that a session is subscribed to a resource.
-pub(super) async fn remember(
+pub(crate) async fn remember(
     front: &Front,
     context: &Context,
     session: &str,
@@ -280,10 +283,10 @@ fn is_error(out: &str) -> bool {
 }
 
 /// The answer to a request whose outcome is known.
-pub(super) fn answered(front: &Front, revision: Revision, outcome: Outcome) -> Response {
+pub(crate) fn answered(front: &Front, revision: Revision, outcome: Outcome) -> Response {
     match outcome {
-        Outcome::Answer(out) => answer::json(front, revision, out),
-        Outcome::Cancelled => answer::no_answer(),
-        Outcome::Refused(refusal) => refuse_in(front, revision, refusal),
+        Outcome::Answer(out) => front.json(revision, out),
+        Outcome::Cancelled => no_answer(),
+        Outcome::Refused(refusal) => front.refuse_in(revision, refusal),
     }
 }

@@ -6,33 +6,39 @@ use std::time::Duration;
 use axum::response::Response;
 use http::HeaderValue;
 
-use super::access::Caller;
-use super::answer::{self, Context, Outcome};
-use super::{Front, batch, into_axum, listen, refuse, refuse_in, standing, unix_seconds};
-use crate::broadcast::Subscription;
+use crate::broadcast::{self, Standing, Subscription};
+use crate::front::{
+    calls,
+    calls::{Context, Outcome, notify},
+    http::{Caller, into_axum, no_answer, unix_seconds},
+    methods::listen,
+    state::Front,
+    streams::{long_lived, long_lived::Spec, own},
+};
+use crate::id::CallId;
 use crate::protocol::{
-    self, Body, Era, Id, Message, Notification, NotificationRoute, Refusal, Reply, Request, Revision, Route,
-    SESSION_ID, session::SessionInfo,
+    self, Era, Id, Notification, NotificationRoute, Refusal, Reply, Request, Revision, Route, SESSION_ID,
+    session::SessionInfo, sse::EventId,
 };
 
 /// Field of a session: its lowest log level.
-pub(super) const LOG_LEVEL: &str = "log_level";
+pub(crate) const LOG_LEVEL: &str = "log_level";
 /// Field of a session: it was ended.
 const ENDED: &str = "ended";
 /// Field of a session of HTTP+SSE, whose id is older than its `initialize`: what that brought.
-pub(super) const INITIALIZED: &str = "initialized";
+pub(crate) const INITIALIZED: &str = "initialized";
 
 /// A session that was opened for a request.
-pub(super) struct Session {
-    pub(super) info: SessionInfo,
+pub(crate) struct Session {
+    pub(crate) info: SessionInfo,
     /// Its `initialize` was seen.
-    pub(super) initialized: bool,
+    pub(crate) initialized: bool,
     log_level: Option<String>,
 }
 
 impl Session {
     /// Opens a session id for its caller. Ended, expired, made up, another's: all the same.
-    pub(super) async fn open(front: &Front, caller: &Caller, id: &str) -> Result<Self, Refusal> {
+    pub(crate) async fn open(front: &Front, caller: &Caller, id: &str) -> Result<Self, Refusal> {
         let mut info = front
             .config
             .sessions
@@ -57,7 +63,7 @@ impl Session {
     }
 
     /// The context of a call in this session.
-    pub(super) fn context(&self, caller: Caller, body: usize) -> Context {
+    pub(crate) fn context(&self, caller: Caller, body: usize) -> Context {
         Context {
             caller,
             era: Era::Session,
@@ -72,12 +78,12 @@ impl Session {
     }
 
     /// The notifications that the session's own stream gets.
-    pub(super) fn subscription(&self, front: &Front, caller: &Caller) -> Subscription {
+    pub(crate) fn subscription(&self, front: &Front, caller: &Caller) -> Subscription {
         let level = self.log_level.as_deref();
         front.broadcaster.session_subscription(&caller.principal, &self.info.key(), level)
     }
 
-    pub(super) async fn remember(&self, front: &Front, field: &str, value: &str) -> Result<(), Refusal> {
+    pub(crate) async fn remember(&self, front: &Front, field: &str, value: &str) -> Result<(), Refusal> {
         let live = Duration::from_secs(front.config.sessions.lifetime());
         match front.store.remember(&self.info.key(), field, value, live).await {
             Ok(true) => Ok(()),
@@ -88,7 +94,7 @@ impl Session {
 }
 
 /// `initialize`: the worker negotiates; its answer begins a session.
-pub(super) async fn initialize(
+pub(crate) async fn initialize(
     front: &Arc<Front>,
     caller: Caller,
     request: &Request<'_>,
@@ -98,7 +104,7 @@ pub(super) async fn initialize(
     let principal = caller.principal.key();
     let info = match SessionInfo::new(rand::random(), revision, request, unix_seconds()) {
         Ok(info) => info,
-        Err(refusal) => return refuse_in(front, revision, refusal.for_id(request.id)),
+        Err(refusal) => return front.refuse_in(revision, refusal.for_id(request.id)),
     };
     let context = Context {
         caller,
@@ -111,10 +117,10 @@ pub(super) async fn initialize(
         headers: Vec::new(),
         body,
     };
-    match answer::outcome(front, &context, request).await {
+    match calls::outcome(front, &context, request).await {
         Outcome::Answer(out) => {
             let negotiated = negotiated(&out);
-            let mut response = answer::json(front, revision, out);
+            let mut response = front.json(revision, out);
             if let Some(revision) = negotiated {
                 let id = front.config.sessions.mint(&principal, &SessionInfo { revision, ..info });
                 if let Ok(id) = HeaderValue::try_from(id) {
@@ -123,8 +129,8 @@ pub(super) async fn initialize(
             }
             response
         }
-        Outcome::Cancelled => answer::no_answer(),
-        Outcome::Refused(refusal) => refuse_in(front, revision, refusal),
+        Outcome::Cancelled => no_answer(),
+        Outcome::Refused(refusal) => front.refuse_in(revision, refusal),
     }
 }
 
@@ -143,63 +149,8 @@ fn negotiated(out: &str) -> Option<Revision> {
     Revision::parse(&answer.result.protocol_version).filter(|revision| !revision.is_modern())
 }
 
-/// The answer to messages whose session can't be opened.
-pub(super) fn not_opened(front: &Front, body: &Body<'_>, refusal: Refusal) -> Response {
-    match body {
-        Body::One(Message::Request(request)) => {
-            refuse_in(front, Revision::LATEST_SESSION, refusal.for_id(request.id))
-        }
-        Body::Batch(messages) => {
-            batch::refuse_all(front, messages, &refusal).unwrap_or_else(|| refuse(front, refusal))
-        }
-        Body::One(_) => refuse(front, refusal),
-    }
-}
-
-/// Messages of a session.
-pub(super) async fn messages(
-    front: &Arc<Front>,
-    caller: Caller,
-    session: &Session,
-    body: &Body<'_>,
-    key: Option<String>,
-    size: usize,
-) -> Response {
-    match body {
-        Body::One(Message::Request(request)) => {
-            let context = Context { key, ..session.context(caller, size) };
-            serve(front, context, session, request).await
-        }
-        Body::One(Message::Notification(notification)) => {
-            match take_notification(front, &session.context(caller, size), session, notification).await {
-                Ok(()) => into_axum(protocol::accepted()),
-                Err(refusal) => refuse(front, refusal),
-            }
-        }
-        Body::One(Message::Reply(reply)) => match take_reply(front, session, reply).await {
-            Ok(()) => into_axum(protocol::accepted()),
-            Err(refusal) => refuse(front, refusal),
-        },
-        Body::Batch(messages) => batch::serve(front, session.context(caller, size), session, messages).await,
-    }
-}
-
-async fn serve(front: &Arc<Front>, context: Context, session: &Session, request: &Request<'_>) -> Response {
-    match at_once(front, session, request).await {
-        Some(Ok(body)) => into_axum(protocol::json_response(http::StatusCode::OK, body)),
-        Some(Err(refusal)) => refuse_in(front, session.info.revision, refusal),
-        None => match subscribes(session.info.revision, request) {
-            Some(subscribe) => {
-                let outcome = listen::resource(front, &context, request, subscribe).await;
-                listen::answered(front, session.info.revision, outcome)
-            }
-            None => answer::answer(front, context, request).await,
-        },
-    }
-}
-
 /// Whether the request subscribes to a resource, or ends a subscription; none: neither.
-pub(super) fn subscribes(revision: Revision, request: &Request<'_>) -> Option<bool> {
+pub(crate) fn subscribes(revision: Revision, request: &Request<'_>) -> Option<bool> {
     match Route::of(revision, &request.method) {
         Route::Subscribe => Some(true),
         Route::Unsubscribe => Some(false),
@@ -208,7 +159,7 @@ pub(super) fn subscribes(revision: Revision, request: &Request<'_>) -> Option<bo
 }
 
 /// Runs a request of a session and waits for its answer; no stream.
-pub(super) async fn outcome(
+pub(crate) async fn outcome(
     front: &Arc<Front>,
     context: &Context,
     session: &Session,
@@ -216,12 +167,12 @@ pub(super) async fn outcome(
 ) -> Outcome {
     match subscribes(session.info.revision, request) {
         Some(subscribe) => listen::resource(front, context, request, subscribe).await,
-        None => answer::outcome(front, context, request).await,
+        None => calls::outcome(front, context, request).await,
     }
 }
 
 /// What needs no worker.
-pub(super) async fn at_once(
+pub(crate) async fn at_once(
     front: &Arc<Front>,
     session: &Session,
     request: &Request<'_>,
@@ -246,7 +197,7 @@ pub(super) async fn at_once(
     })
 }
 
-pub(super) async fn take_notification(
+pub(crate) async fn take_notification(
     front: &Arc<Front>,
     context: &Context,
     session: &Session,
@@ -262,12 +213,12 @@ pub(super) async fn take_notification(
         NotificationRoute::Progress => {
             post(front, session, notification.params.progress_token, notification.raw.get()).await
         }
-        NotificationRoute::Worker => answer::notify(front, context, notification.raw).await,
+        NotificationRoute::Worker => notify(front, context, notification.raw).await,
     }
 }
 
 /// The client's answer to a request of a running call. Its id begins with the call's.
-pub(super) async fn take_reply(
+pub(crate) async fn take_reply(
     front: &Arc<Front>,
     session: &Session,
     reply: &Reply<'_>,
@@ -287,11 +238,47 @@ async fn post(front: &Front, session: &Session, name: Option<Id<'_>>, message: &
 }
 
 /// DELETE: the session ends. What still runs in it goes on to its end.
-pub(super) async fn end(front: &Arc<Front>, session: &Session) -> Response {
+pub(crate) async fn end(front: &Arc<Front>, session: &Session) -> Response {
     let ended = session.remember(front, ENDED, "1").await;
-    standing::end(front, &session.info.key()).await;
+    end_streams(front, &session.info.key()).await;
     match ended {
         Ok(()) => into_axum(protocol::json_response(http::StatusCode::OK, bytes::Bytes::from_static(b"{}"))),
-        Err(refusal) => refuse(front, refusal),
+        Err(refusal) => front.refuse(refusal),
     }
+}
+
+/// GET in a session: its own stream, or one that is taken up again.
+pub(crate) async fn get(
+    front: &Arc<Front>,
+    caller: Caller,
+    session: &Session,
+    last_event_id: Option<&str>,
+) -> Response {
+    let own = CallId::from_bits(session.info.random);
+    match last_event_id.map(str::parse::<EventId>) {
+        Some(Ok(EventId { call, number })) if call != own => {
+            long_lived::resume(front, &caller, Spec::Call { call, session: session.info.key(), last: number })
+                .await
+        }
+        Some(Err(_)) => front.refuse(long_lived::unknown_event()),
+        None | Some(Ok(_)) => {
+            // A session may have several: the newest of them gets what there is to say.
+            let mut content = own::prime(session.info.revision, own).unwrap_or_default();
+            if last_event_id.is_some() {
+                // What changed meanwhile was told to nobody: broadcasts have no event ids.
+                for method in listen::changeable(front, &session.context(caller.clone(), 0)).await {
+                    content.push_str(&broadcast::event(method));
+                }
+            }
+            let stream = Box::new(Standing::new(&caller.principal, Some(&session.info.key())));
+            let (channels, subscription) = (Vec::new(), session.subscription(front, &caller));
+            long_lived::open(front, &caller, Spec::Channels { stream, channels, subscription, content }).await
+        }
+    }
+}
+
+/// Ends the streams of a session.
+pub(crate) async fn end_streams(front: &Front, session: &str) {
+    // A failure leaves a stream that its client has given up.
+    let _ = front.broadcaster.end_session(session).await;
 }

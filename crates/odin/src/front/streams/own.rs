@@ -5,20 +5,21 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use bytes::Bytes;
-use http::StatusCode;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::answer::{json, no_answer};
-use super::cache::Names;
-use super::waiting::{AGAIN, Look, Waiting, given_up};
-use super::{Counters, Front, hold, refuse_in, retry};
 use crate::call::{HANG_UP, Message, Read};
 use crate::events::event;
+use crate::front::{
+    calls::{AGAIN, Look, Waiting, refusals::given_up, retry},
+    http::{event_stream, no_answer},
+    state::{Counters, Front, Names},
+    streams::hold,
+};
 use crate::id::CallId;
-use crate::protocol::{Era, Refusal, Request, Revision, sse};
+use crate::protocol::{Era, Refusal, Request, Revision, jsonrpc, sse};
 
 /// Milliseconds that a client is to wait before it takes a broken stream up again.
 const RETRY: u32 = 500;
@@ -26,7 +27,7 @@ const RETRY: u32 = 500;
 const ANSWER_ALONE: u32 = u32::MAX;
 
 /// Waits for the answer alone for a while, then streams.
-pub(super) async fn answer(
+pub(crate) async fn answer(
     front: &Arc<Front>,
     era: Era,
     revision: Revision,
@@ -43,7 +44,7 @@ pub(super) async fn answer(
             Ok(Read::Cancelled) => {
                 waiting.settle();
                 return if era == Era::Modern {
-                    refuse_in(front, revision, given_up().for_id(request.id))
+                    front.refuse_in(revision, given_up().for_id(request.id))
                 } else {
                     no_answer()
                 };
@@ -53,7 +54,7 @@ pub(super) async fn answer(
                 if let Some(names) = names {
                     front.cache.put(names, &request.method, &out);
                 }
-                return json(front, revision, out);
+                return front.json(revision, out);
             }
             Ok(Read::Events { events, out })
                 if out.is_some() || !events.is_empty() || Instant::now() >= deadline =>
@@ -74,13 +75,13 @@ pub(super) async fn answer(
             Err(_) => Look::Silent,
         };
         if let Some(refusal) = waiting.weigh(seen).await {
-            return refuse_in(front, revision, refusal.for_id(request.id));
+            return front.refuse_in(revision, refusal.for_id(request.id));
         }
     }
 }
 
 /// Waits for the answer of a call that a request repeats; its events went to the request before it.
-pub(super) async fn joined(
+pub(crate) async fn joined(
     front: &Arc<Front>,
     revision: Revision,
     mut waiting: Waiting,
@@ -95,11 +96,11 @@ pub(super) async fn joined(
         let seen = match read {
             Ok(Read::Cancelled) => {
                 waiting.settle();
-                return refuse_in(front, revision, retry::cancelled().for_id(request.id));
+                return front.refuse_in(revision, retry::cancelled().for_id(request.id));
             }
             Ok(Read::Events { out: Some(out), .. }) => {
                 waiting.settle();
-                return json(front, revision, retry::under_id(&out, request.id.as_json()));
+                return front.json(revision, jsonrpc::with_id(&out, request.id.as_json()).into());
             }
             Ok(Read::Events { .. }) if Instant::now() >= deadline => {
                 Counters::count(&front.counters.streamed);
@@ -116,13 +117,13 @@ pub(super) async fn joined(
             Err(_) => Look::Silent,
         };
         if let Some(refusal) = waiting.weigh(seen).await {
-            return refuse_in(front, revision, refusal.for_id(request.id));
+            return front.refuse_in(revision, refusal.for_id(request.id));
         }
     }
 }
 
 /// Goes on with the stream of a call after event `last`; the call knows already that this request reads it.
-pub(super) fn resumed(front: &Arc<Front>, waiting: Waiting, last: u32) -> Response {
+pub(crate) fn resumed(front: &Arc<Front>, waiting: Waiting, last: u32) -> Response {
     Counters::count(&front.counters.streamed);
     let streaming = Streaming::new(front.clone(), Era::Session, waiting, None);
     // It looks at once: there may be events already.
@@ -131,13 +132,13 @@ pub(super) fn resumed(front: &Arc<Front>, waiting: Waiting, last: u32) -> Respon
 }
 
 /// The events of a call after number `last`, as one text.
-pub(super) fn replay(call: CallId, last: u32, events: &[Message]) -> String {
+pub(crate) fn replay(call: CallId, last: u32, events: &[Message]) -> String {
     let numbered = (last.saturating_add(1)..).zip(events).filter(|(_, message)| &***message != HANG_UP);
     numbered.map(|(number, message)| event(call, Era::Session, number, message)).collect()
 }
 
 /// The event with which a stream begins, for revisions whose clients know it: from it they can resume.
-pub(super) fn prime(revision: Revision, call: CallId) -> Option<String> {
+pub(crate) fn prime(revision: Revision, call: CallId) -> Option<String> {
     if revision != Revision::V2025_11_25 {
         return None;
     }
@@ -145,14 +146,6 @@ pub(super) fn prime(revision: Revision, call: CallId) -> Option<String> {
     let event = sse::Event::prime(sse::EventId { call, number: 0 }).with_retry(RETRY);
     event.write(&mut out, 1024).ok()?;
     String::from_utf8(out).ok()
-}
-
-/// An answer that is a stream of events.
-pub(super) fn events(body: impl Into<Body>) -> Response {
-    let mut response = StatusCode::OK.into_response();
-    sse::stream_headers(response.headers_mut());
-    *response.body_mut() = body.into();
-    response
 }
 
 struct Streaming {
@@ -188,7 +181,7 @@ impl Streaming {
     fn take(&mut self, events: Vec<Message>, out: Option<Message>) {
         let ended = out.is_some();
         let out = match (out, &self.id) {
-            (Some(out), Some(id)) if self.joined => Some(retry::under_id(&out, id.get())),
+            (Some(out), Some(id)) if self.joined => Some(jsonrpc::with_id(&out, id.get()).into()),
             (out, _) => out,
         };
         let behind = std::mem::take(&mut self.behind);
@@ -273,6 +266,6 @@ impl Streaming {
             let chunk = streaming.next().await?;
             Some((Ok::<_, Infallible>(chunk), streaming))
         });
-        events(Body::from_stream(chunks))
+        event_stream(Body::from_stream(chunks))
     }
 }

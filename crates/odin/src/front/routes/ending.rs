@@ -7,15 +7,15 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
-use super::Front;
 use crate::broadcast;
-use crate::protocol::{Id, Incoming, Message, Refusal, Route, sse};
+use crate::front::{calls::refusals::stopping, state::Front};
+use crate::protocol::{Id, Incoming, Message, Route, sse};
 
 /// Milliseconds that a session's client is to wait before it takes its stream up on another node.
 const RETRY: &str = "retry: 500\n\n";
 
 /// When and how the stream that answers a request ends.
-pub(super) struct Ending {
+pub(crate) struct Ending {
     /// It stands by itself, so it ends as soon as the backend begins to stop.
     standing: bool,
     last: String,
@@ -23,11 +23,11 @@ pub(super) struct Ending {
 
 impl Ending {
     /// For the stream of HTTP+SSE, which can't be taken up again: its client connects anew.
-    pub(super) fn of_http_sse() -> Self {
+    pub(crate) fn of_http_sse() -> Self {
         Self { standing: true, last: String::new() }
     }
 
-    pub(super) fn of(incoming: &Incoming<'_>) -> Self {
+    pub(crate) fn of(incoming: &Incoming<'_>) -> Self {
         match incoming {
             Incoming::Modern { revision, message: Message::Request(request) } => {
                 match Route::of(*revision, &request.method) {
@@ -42,7 +42,7 @@ impl Ending {
     }
 
     /// The response, whose stream (if it is one) ends with the backend.
-    pub(super) fn apply(self, front: &Front, response: Response) -> Response {
+    pub(crate) fn apply(self, front: &Front, response: Response) -> Response {
         if response.body().size_hint().exact().is_some() {
             return response;
         }
@@ -55,14 +55,6 @@ impl Ending {
 fn cancelled(id: Id<'_>) -> String {
     let body = stopping().for_id(id).body();
     sse::message(String::from_utf8_lossy(&body))
-}
-
-/// What a request is told that is not answered when the backend stops.
-pub(super) fn stopping() -> Refusal {
-    Refusal::unavailable(
-        "The server stops before the call has ended. Check whether it took effect before you ask again.",
-        1,
-    )
 }
 
 /// The body until the token is cancelled, then the last words.

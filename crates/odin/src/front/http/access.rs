@@ -6,7 +6,7 @@ use identity::path::Endpoint;
 use identity::{AssertionKeys, Principal, Road};
 use sha2::{Digest, Sha256};
 
-use super::unix_seconds;
+use crate::front::http::unix_seconds;
 use crate::protocol::{METHOD, NAME, Refusal, code, origin::HostRules};
 
 /// Who may ask.
@@ -19,16 +19,16 @@ pub enum Access {
 
 /// Who asks, and how.
 #[derive(Clone)]
-pub(super) struct Caller {
-    pub(super) principal: Principal,
-    pub(super) road: Road,
+pub(crate) struct Caller {
+    pub(crate) principal: Principal,
+    pub(crate) road: Road,
     /// SHA-256 of the assertion in hexadecimal: what a hold request must prove. Empty without a gateway.
-    pub(super) assertion: String,
+    pub(crate) assertion: String,
 }
 
 impl Access {
     /// Judges a request by its headers.
-    pub(super) fn judge(
+    pub(crate) fn judge(
         &self,
         method: &Method,
         path: &str,
@@ -58,7 +58,7 @@ impl Access {
     }
 
     /// Whether an assertion is the gateway's, be it still valid or not: who brings it was let in.
-    pub(super) fn is_authentic(&self, assertion: &str) -> bool {
+    pub(crate) fn is_authentic(&self, assertion: &str) -> bool {
         let Self::Gateway(keys) = self else { return false };
         matches!(
             keys.verify(assertion, identity::assertion::AUDIENCE, unix_seconds()),
@@ -98,7 +98,7 @@ fn by_assertion(
 }
 
 /// The header's value, if it is there exactly once.
-pub(super) fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+pub(crate) fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (Some(value), None) => value.to_str().ok(),
@@ -107,7 +107,7 @@ pub(super) fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 }
 
 /// What proves that a hold request belongs to a call.
-pub(super) fn proof(assertion: &str) -> String {
+pub(crate) fn proof(assertion: &str) -> String {
     Sha256::digest(assertion.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

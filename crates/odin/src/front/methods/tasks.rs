@@ -8,25 +8,26 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::answer::{self, Context};
-use super::{Front, policy, refuse};
 use crate::call::{
     Message,
     task::{TaskView, unix_millis},
+};
+use crate::front::{
+    calls::{Context, policy},
+    state::Front,
 };
 use crate::id::CallId;
 use crate::protocol::{
     Refusal, Request, code,
     tasks::{declared, missing_extension},
 };
-use crate::store::Result;
 
 /// Bytes of the answers in one `tasks/update`.
 const ANSWERS: usize = 1024 * 1024;
 
 /// What a client may ask of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Method {
+pub(crate) enum Method {
     Get,
     Update,
     Cancel,
@@ -34,7 +35,7 @@ pub(super) enum Method {
 
 impl Method {
     /// The method of that name.
-    pub(super) fn parse(name: &str) -> Option<Self> {
+    pub(crate) fn parse(name: &str) -> Option<Self> {
         Some(match name {
             "tasks/get" => Self::Get,
             "tasks/update" => Self::Update,
@@ -45,7 +46,7 @@ impl Method {
 }
 
 /// Answers a request of the modern era.
-pub(super) async fn serve(
+pub(crate) async fn serve(
     front: &Front,
     context: &Context,
     method: Method,
@@ -55,9 +56,9 @@ pub(super) async fn serve(
         Ok(result) => {
             let id = request.id.as_json();
             let body = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{}}}"#, result.get());
-            answer::json(front, context.revision, body.into())
+            front.json(context.revision, body.into())
         }
-        Err(refusal) => refuse(front, refusal.for_id(request.id)),
+        Err(refusal) => front.refuse(refusal.for_id(request.id)),
     }
 }
 
@@ -103,7 +104,7 @@ fn tell(front: &Front, view: &TaskView) {
     front.broadcaster.task_status_soon(view.id, &view.notification());
 }
 
-fn known<T>(reply: Result<Option<T>>) -> std::result::Result<T, Refusal> {
+fn known<T>(reply: crate::store::Result<Option<T>>) -> std::result::Result<T, Refusal> {
     match reply {
         Ok(reply) => reply.ok_or_else(unknown),
         Err(error) => {

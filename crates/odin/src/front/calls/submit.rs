@@ -1,0 +1,198 @@
+//! Calls are handed in.
+
+use std::sync::Arc;
+use std::sync::PoisonError;
+
+use identity::Principal;
+use serde_json::value::RawValue;
+
+use super::order;
+use crate::call::{Enqueue, Join, Message, Retry, Via, Withdraw};
+use crate::front::{
+    calls::{
+        AGAIN, Context, Waiting, policy, refusals,
+        refusals::{full, not_taken, silent, too_many},
+        retry, via,
+    },
+    state::Front,
+};
+use crate::id::CallId;
+use crate::protocol::{Refusal, Request, jsonrpc};
+
+/// In place of a request's number: nobody waits.
+const NOBODY: u64 = u64::MAX;
+/// How often a call that was not taken is withdrawn while the store does not answer.
+const WATCH_TRIES: u32 = 240;
+
+/// What became of a request that was handed in.
+pub(crate) enum Begun {
+    Waiting(Waiting),
+    /// It repeats a call that still runs.
+    Joined(Waiting),
+    /// It repeats a call that has ended.
+    Answer(Message),
+    /// The client's cancellation came first.
+    Cancelled,
+}
+
+/// Counts the call, registers the request, and enqueues.
+pub(crate) async fn begin(
+    front: &Arc<Front>,
+    context: &Context,
+    request: &Request<'_>,
+    via: Via,
+) -> Result<Begun, Refusal> {
+    policy::permit(&front.config.policy, &context.caller.principal, request)?;
+    let counted = count(front, &context.caller.principal)?;
+    let retry = context.retry(front, request);
+    let call = CallId::random();
+    let mut waiting = Waiting::register(front, call, counted);
+    let order = order(front, context, call, request.raw, Some(request), via, waiting.request)?;
+    match front.store.enqueue(call, order).await {
+        Ok(Enqueue::Accepted) => Ok(Begun::Waiting(waiting)),
+        Ok(Enqueue::Cancelled) => {
+            waiting.settle();
+            Ok(Begun::Cancelled)
+        }
+        Ok(Enqueue::Full) => {
+            waiting.settle();
+            Err(full())
+        }
+        Ok(Enqueue::TooMany(whose)) => {
+            waiting.settle();
+            Err(too_many(whose))
+        }
+        Ok(Enqueue::Known { call, same }) => {
+            waiting.call = call;
+            match retry.filter(|_| same) {
+                Some(retry) => join(front, waiting, &retry, request).await,
+                None => {
+                    waiting.settle();
+                    Err(retry::reused())
+                }
+            }
+        }
+        Ok(Enqueue::Unanswered) => waiting.settle_unanswered().await.map(|()| Begun::Waiting(waiting)),
+        Err(error) => {
+            waiting.settle();
+            tracing::warn!(%error, "a call can't be enqueued");
+            Err(silent())
+        }
+    }
+}
+
+/// Joins the call that a request repeats.
+async fn join(
+    front: &Arc<Front>,
+    mut waiting: Waiting,
+    retry: &Retry,
+    request: &Request<'_>,
+) -> Result<Begun, Refusal> {
+    let reply = front.store.join(waiting.call, &retry.name, &front.config.node, waiting.request).await;
+    if !matches!(reply, Ok(Join::Waits)) {
+        waiting.settle();
+    }
+    match reply {
+        Ok(Join::Waits) => Ok(Begun::Joined(waiting)),
+        Ok(Join::Done(out)) => Ok(Begun::Answer(jsonrpc::with_id(&out, request.id.as_json()).into())),
+        Ok(Join::Cancelled) => Err(retry::cancelled()),
+        // It was forgotten in this very moment.
+        Ok(Join::Unknown) => Err(Refusal::unavailable("The call has just expired. Ask again.", 1)),
+        Err(_) => Err(silent()),
+    }
+}
+
+/// Counts a call for its principal and organisation.
+pub(crate) fn count(front: &Front, principal: &Principal) -> Result<Vec<String>, Refusal> {
+    let limits = &front.config.limits;
+    let own = principal.key();
+    let organisation = format!("{}|{}", principal.issuer, principal.organisation);
+    let mut in_flight = front.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+    let of = |key: &String| in_flight.get(key).copied().unwrap_or_default();
+    if of(&own) >= limits.calls_of_principal {
+        return Err(Refusal::too_many(
+            "You have too many requests that wait at this node. Wait for some to end.",
+            1,
+        ));
+    }
+    if of(&organisation) >= limits.calls_of_organisation {
+        return Err(Refusal::too_many("Your organisation has too many requests that wait at this node.", 1));
+    }
+    let counted = vec![own, organisation];
+    for key in &counted {
+        *in_flight.entry(key.clone()).or_default() += 1;
+    }
+    Ok(counted)
+}
+
+/// Puts a notification into the queue; nobody waits for it.
+pub(crate) async fn notify(front: &Arc<Front>, context: &Context, message: &RawValue) -> Result<(), Refusal> {
+    submit(front, context, message, None).await
+}
+
+/// Puts a message into the queue whose answer, if it has one, goes to the context's standing stream.
+pub(crate) async fn submit(
+    front: &Arc<Front>,
+    context: &Context,
+    message: &RawValue,
+    request: Option<&Request<'_>>,
+) -> Result<(), Refusal> {
+    if let Some(request) = request {
+        policy::permit(&front.config.policy, &context.caller.principal, request)?;
+    }
+    let call = CallId::random();
+    // How large the message is says nothing of who holds the stream that the answer goes to.
+    let body = if context.stream.is_some() { 0 } else { context.body };
+    let via = via(front, context.caller.road, body);
+    let order = order(front, context, call, message, request, via, NOBODY);
+    match front.store.enqueue(call, order?).await {
+        Ok(Enqueue::Accepted) => {
+            if let (Some(request), Some(stream)) = (request, &context.stream) {
+                let watch = watch(front.clone(), call, stream.clone(), request.id.raw().to_owned());
+                let ended = front.ended.clone();
+                tokio::spawn(async move { ended.run_until_cancelled(watch).await });
+            }
+            Ok(())
+        }
+        Ok(Enqueue::Cancelled | Enqueue::Known { .. }) => Ok(()),
+        Ok(Enqueue::Full) => Err(full()),
+        Ok(Enqueue::TooMany(whose)) => Err(too_many(whose)),
+        Ok(Enqueue::Unanswered) if request.is_some() => {
+            let mut waiting = Waiting::register(front, call, Vec::new());
+            waiting.request = NOBODY;
+            let settled = waiting.settle_unanswered().await;
+            waiting.settle();
+            settled
+        }
+        Ok(Enqueue::Unanswered) | Err(_) => Err(silent()),
+    }
+}
+
+/// Withdraws a call of HTTP+SSE that no worker took in time. Nobody waits for such a call: what is said of it goes to
+/// the session's stream. When this node ends before, the call stays in the queue for the next worker.
+async fn watch(front: Arc<Front>, call: CallId, stream: String, id: Box<RawValue>) {
+    tokio::time::sleep(front.config.limits.queue_patience).await;
+    for _ in 0..WATCH_TRIES {
+        match front.store.withdraw(call, &front.config.node, NOBODY).await {
+            Ok(Withdraw::Begun) => return,
+            Ok(said) => {
+                let refusal = if said == Withdraw::Withdrawn { not_taken() } else { refusals::lost() };
+                front.counters.refused(&refusal);
+                return say_refusal(&front, &stream, refusal.for_raw_id(&id)).await;
+            }
+            Err(_) => tokio::time::sleep(AGAIN).await,
+        }
+    }
+}
+
+/// Sends a message to a standing stream, whoever holds it.
+pub(crate) async fn say(front: &Front, channel: &str, message: Message) {
+    // A stream that the store can't reach now ends with its connection.
+    let _ = front.broadcaster.say(channel, message).await;
+}
+
+/// Refuses a request whose answer goes to a standing stream, as the session eras do.
+pub(crate) async fn say_refusal(front: &Front, channel: &str, refusal: Refusal) {
+    let body = refusal.in_session().body();
+    say(front, channel, String::from_utf8_lossy(&body).into_owned().into()).await;
+}
