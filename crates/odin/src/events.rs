@@ -4,7 +4,7 @@ use grip::Item;
 
 use crate::call::{Message, Order, Send};
 use crate::id::{CallChannel, CallId};
-use crate::protocol::{Era, sse};
+use crate::protocol::{Era, code, jsonrpc, sse};
 
 /// Bytes that the name of a channel, and the id of an item, have at most.
 const CHANNEL_BYTES: usize = 128;
@@ -78,15 +78,10 @@ pub(crate) fn not_carried(answer: &str) -> Message {
     in_place_of(answer, &why)
 }
 
-/// An error in place of an answer. `why` has nothing that JSON escapes.
+/// An error in place of an answer, under its id.
 pub(crate) fn in_place_of(answer: &str, why: &str) -> Message {
-    #[derive(serde::Deserialize)]
-    struct Answer<'a> {
-        #[serde(borrow)]
-        id: &'a serde_json::value::RawValue,
-    }
-    let id = serde_json::from_str::<Answer<'_>>(answer).map_or("null", |answer| answer.id.get());
-    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32603,"message":"{why}"}}}}"#).into()
+    let id = jsonrpc::Response::read(answer).map_or("null", |answer| answer.id());
+    jsonrpc::error(id, jsonrpc::error_object(code::INTERNAL_ERROR, why, None)).into()
 }
 
 /// One server-sent event. Only the session eras have event ids: a modern stream can't be resumed.

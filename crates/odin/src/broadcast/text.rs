@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
-use crate::protocol::{SUBSCRIPTION_ID, sse};
+use crate::protocol::{SUBSCRIPTION_ID, jsonrpc, sse};
 
 /// The name of the id among a stream's values, as Pushpin knows it.
 pub(super) const ID: &str = "id";
@@ -20,13 +20,12 @@ pub(super) type Members = BTreeMap<String, Box<RawValue>>;
 
 /// An event of the session eras: a notification with these parameters, and no id.
 pub(super) fn session(method: &str, params: &Members) -> String {
-    let mut message = format!("{{\"jsonrpc\":\"2.0\",\"method\":{}", string(method));
-    if !params.is_empty() {
-        message.push_str(",\"params\":");
-        object(&mut message, params);
+    if params.is_empty() {
+        return event(&jsonrpc::bare_notification(method));
     }
-    message.push('}');
-    event(&message)
+    let mut text = String::new();
+    object(&mut text, params);
+    event(&jsonrpc::notification(method, text))
 }
 
 /// The template of an event for modern streams: a notification with these parameters, and the subscription's
@@ -35,22 +34,20 @@ pub(super) fn modern(method: &str, params: &Members) -> String {
     let mut others = params.clone();
     let meta: Members =
         others.remove("_meta").and_then(|meta| serde_json::from_str(meta.get()).ok()).unwrap_or_default();
-    let mut message = format!("{{\"jsonrpc\":\"2.0\",\"method\":{},\"params\":{{", string(method));
-    members(&mut message, &others);
+    let mut text = String::from("{");
+    members(&mut text, &others);
     if !others.is_empty() {
-        message.push(',');
+        text.push(',');
     }
-    let mut message = escape(&message);
-    message.push_str(&tag(meta));
-    message.push_str("}}");
-    event(&message)
+    let params = format!("{}{}}}", escape(&text), tag(meta));
+    event(&jsonrpc::notification(&escape(method), params))
 }
 
 /// The template of the last event of a modern stream that the server ends: the answer to the request that
 /// opened it (2026-07-28, subscriptions, graceful closure).
 pub(super) fn complete() -> String {
     let tag = tag(Members::new());
-    event(&format!("{{\"jsonrpc\":\"2.0\",\"id\":{PLACE},\"result\":{{\"resultType\":\"complete\",{tag}}}}}"))
+    event(&jsonrpc::result(PLACE, format!(r#"{{"resultType":"complete",{tag}}}"#)))
 }
 
 /// What a template becomes on the stream with this id. Pushpin does the same.

@@ -11,6 +11,30 @@ use serde_json::value::RawValue;
 
 use super::code;
 
+/// A request, or, without an id, a notification (JSON-RPC 2.0, 4).
+#[derive(Debug, Clone, Deserialize)]
+pub struct Request<'a> {
+    /// Absent in notifications. `null` is no id either (MCP forbids it).
+    #[serde(borrow, default)]
+    pub id: Option<&'a RawValue>,
+    /// The method.
+    #[serde(borrow)]
+    pub method: Cow<'a, str>,
+    /// The parameters.
+    #[serde(borrow, default)]
+    pub params: Option<&'a RawValue>,
+}
+
+impl<'a> Request<'a> {
+    /// Reads a message.
+    ///
+    /// # Errors
+    /// When it is not an object, or names no method.
+    pub fn read(message: &'a RawValue) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(message.get())
+    }
+}
+
 /// A response (JSON-RPC 2.0, 5): a result or an error.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 pub struct Response<'a> {
@@ -54,8 +78,13 @@ pub struct ErrorObject<'a> {
     #[serde(default)]
     pub code: i64,
     /// One sentence for people.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub message: Cow<'a, str>,
+}
+
+/// The error of a response, read from its text; none when it has none.
+pub fn error_in(text: &str) -> Option<ErrorObject<'_>> {
+    serde_json::from_str(Response::read(text)?.error?.get()).ok()
 }
 
 /// Writes a response with a result. `id` and `result` are JSON.
@@ -87,6 +116,12 @@ pub fn request(id: impl Display, method: &str, params: impl Display) -> String {
 pub fn notification(method: &str, params: impl Display) -> String {
     let method = serde_json::Value::from(method);
     format!(r#"{{"jsonrpc":"2.0","method":{method},"params":{params}}}"#)
+}
+
+/// Writes a notification without parameters.
+pub fn bare_notification(method: &str) -> String {
+    let method = serde_json::Value::from(method);
+    format!(r#"{{"jsonrpc":"2.0","method":{method}}}"#)
 }
 
 /// The response under another id, as JSON. One that can't be read becomes an error.

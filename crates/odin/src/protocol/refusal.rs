@@ -5,9 +5,10 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::jsonrpc;
 use super::message::Id;
 use super::revision::Revision;
 
@@ -301,11 +302,7 @@ impl std::error::Error for Refusal {}
 
 /// `{"jsonrpc":"2.0","id":ID,"result":{}}`: the answer to `ping`, `logging/setLevel`, …
 pub fn empty_result(id: Id<'_>) -> Bytes {
-    let mut body = Vec::with_capacity(40 + id.as_json().len());
-    body.extend_from_slice(br#"{"jsonrpc":"2.0","id":"#);
-    body.extend_from_slice(id.as_json().as_bytes());
-    body.extend_from_slice(br#","result":{}}"#);
-    body.into()
+    jsonrpc::result(id.as_json(), "{}").into()
 }
 
 /// An HTTP answer of one JSON document.
@@ -330,21 +327,11 @@ pub fn accepted() -> Response<Bytes> {
 ///
 /// Once an answer streams, its status was sent long before; this then no longer matters.
 pub fn answer_status(revision: Revision, answer: &[u8]) -> StatusCode {
-    #[derive(Deserialize)]
-    struct Answer {
-        error: Option<Error>,
-    }
-    #[derive(Deserialize)]
-    struct Error {
-        code: i64,
-    }
     if !revision.is_modern() {
         return StatusCode::OK;
     }
-    match serde_json::from_slice::<Answer>(answer) {
-        Ok(Answer { error: Some(error) }) => error_status(error.code),
-        _ => StatusCode::OK,
-    }
+    let error = std::str::from_utf8(answer).ok().and_then(jsonrpc::error_in);
+    error.map_or(StatusCode::OK, |error| error_status(error.code))
 }
 
 /// The HTTP status for a JSON-RPC error code in the modern era; see [`answer_status`].

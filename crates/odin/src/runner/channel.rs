@@ -17,18 +17,15 @@ use rmcp::{
     },
     transport::Transport,
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    envelope::{self, Envelope},
-    log::LogFilter,
-};
+use super::{envelope, log::LogFilter};
 use crate::broadcast::{Audience, Broadcaster, Notice};
 use crate::call::Job;
-use crate::protocol::{Era, SUBSCRIPTION_ID};
+use crate::protocol::{Era, SUBSCRIPTION_ID, jsonrpc};
 use crate::worker::{Closed, Emission, Inbound, Outbox};
 
 /// What the handler's side and the runner's side of a job share.
@@ -173,7 +170,7 @@ impl Link {
 
     /// Sends a notification that belongs to no request to the caller's streams.
     fn cast(&self, notification: &RawValue) {
-        let notice = Envelope::parse(notification)
+        let notice = jsonrpc::Request::read(notification)
             .ok()
             .and_then(|envelope| Notice::read(&envelope.method, envelope.params).ok());
         match (&self.notices, notice) {
@@ -195,25 +192,24 @@ impl Link {
             tracing::debug!(call = %self.call, "progress under a token that this request did not give dropped");
             return Ok(None);
         };
-        Ok(Some(to_raw_value(&ProgressMessage {
-            jsonrpc: "2.0",
-            method: "notifications/progress",
-            params: ProgressParams {
-                token,
-                progress: params.progress,
-                total: params.total,
-                message: params.message.as_deref(),
-                meta: meta.or(params.meta.as_ref().map(|meta| &meta.0.0)).filter(|meta| !meta.is_empty()),
-            },
-        })?))
+        let params = ProgressParams {
+            token,
+            progress: params.progress,
+            total: params.total,
+            message: params.message.as_deref(),
+            meta: meta.or(params.meta.as_ref().map(|meta| &meta.0.0)).filter(|meta| !meta.is_empty()),
+        };
+        let params = serde_json::to_string(&params)?;
+        Ok(Some(RawValue::from_string(jsonrpc::notification("notifications/progress", params))?))
     }
 
     /// A message of the client for the loop; `None` if it is not for this call.
     fn inbound(&self, inbound: &Inbound) -> Option<ClientJsonRpcMessage> {
         match inbound {
             Inbound::Response(text) => {
-                let answer: Answer<'_> = serde_json::from_str(text.get()).ok()?;
-                let id = RequestId::Number(self.own_back(&answer.id)?);
+                let answer = jsonrpc::Response::read(text.get())?;
+                let own: std::borrow::Cow<'_, str> = serde_json::from_str(answer.id?.get()).ok()?;
+                let id = RequestId::Number(self.own_back(&own)?);
                 let failed = |error| Some(JsonRpcMessage::error(error, Some(id.clone())));
                 match (answer.result, answer.error) {
                     (Some(result), None) => match serde_json::from_str::<ClientResult>(result.get()) {
@@ -235,7 +231,7 @@ impl Link {
             Inbound::Notification(text) => {
                 // Whoever put it in the inbox has found that it is for this call, also when its request
                 // id is of a form that rmcp can't read.
-                if Envelope::parse(text).ok()?.method == "notifications/cancelled" {
+                if jsonrpc::Request::read(text).ok()?.method == "notifications/cancelled" {
                     self.close();
                     self.cancelled.cancel();
                 }
@@ -262,24 +258,9 @@ pub(super) fn with_subscription(
     text: &RawValue,
     id: Box<RawValue>,
 ) -> Result<Box<RawValue>, serde_json::Error> {
-    #[derive(Deserialize, Serialize)]
-    struct Message<'a> {
-        jsonrpc: &'a str,
-        #[serde(borrow)]
-        method: std::borrow::Cow<'a, str>,
-        #[serde(borrow)]
-        params: &'a RawValue,
-    }
-    let message: Message<'_> = serde_json::from_str(text.get())?;
-    let params = envelope::with_meta(message.params, SUBSCRIPTION_ID, id)?;
-    to_raw_value(&Message { params: &params, ..message })
-}
-
-#[derive(Serialize)]
-struct ProgressMessage<'a> {
-    jsonrpc: &'static str,
-    method: &'static str,
-    params: ProgressParams<'a>,
+    let message = jsonrpc::Request::read(text)?;
+    let params = envelope::with_meta(message.params.unwrap_or(RawValue::NULL), SUBSCRIPTION_ID, id)?;
+    RawValue::from_string(jsonrpc::notification(&message.method, params))
 }
 
 #[derive(Serialize)]
@@ -293,16 +274,6 @@ struct ProgressParams<'a> {
     message: Option<&'a str>,
     #[serde(rename = "_meta", skip_serializing_if = "Option::is_none")]
     meta: Option<&'a JsonObject>,
-}
-
-#[derive(Deserialize)]
-struct Answer<'a> {
-    #[serde(borrow)]
-    id: std::borrow::Cow<'a, str>,
-    #[serde(borrow, default)]
-    result: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    error: Option<&'a RawValue>,
 }
 
 /// Why a handler's send failed.

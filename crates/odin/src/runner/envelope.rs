@@ -1,52 +1,36 @@
 //! The outer form of JSON-RPC messages: what is read from the client's raw text, and how answers are
 //! written. Ids and progress tokens stay raw text, so that the client gets back the very bytes it sent.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::collections::BTreeMap;
 
 use rmcp::model::ErrorData;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
-/// A client's message, read no deeper than needed.
-#[derive(Deserialize)]
-pub(super) struct Envelope<'a> {
-    /// Absent in notifications. `null` is no id either (MCP forbids it).
-    #[serde(borrow, default)]
-    pub(super) id: Option<&'a RawValue>,
-    #[serde(borrow)]
-    pub(super) method: Cow<'a, str>,
-    #[serde(borrow, default)]
-    pub(super) params: Option<&'a RawValue>,
-}
+use crate::protocol::jsonrpc;
 
-impl<'a> Envelope<'a> {
-    pub(super) fn parse(message: &'a RawValue) -> Result<Self, serde_json::Error> {
-        serde_json::from_str(message.get())
+/// The client's progress token as it wrote it: a string or a number of any form.
+pub(super) fn progress_token(params: Option<&RawValue>) -> Option<&RawValue> {
+    #[derive(Deserialize)]
+    struct Params<'a> {
+        #[serde(borrow, default, rename = "_meta")]
+        meta: Option<Meta<'a>>,
     }
-
-    /// The client's progress token as it wrote it: a string or a number of any form.
-    pub(super) fn progress_token(&self) -> Option<&'a RawValue> {
-        #[derive(Deserialize)]
-        struct Params<'a> {
-            #[serde(borrow, default, rename = "_meta")]
-            meta: Option<Meta<'a>>,
-        }
-        #[derive(Deserialize)]
-        struct Meta<'a> {
-            #[serde(borrow, default, rename = "progressToken")]
-            token: Option<&'a RawValue>,
-        }
-        let params = self.params?;
-        // Most requests have none: don't read their arguments twice.
-        if !params.get().contains("progressToken") {
-            return None;
-        }
-        let token = serde_json::from_str::<Params<'_>>(params.get()).ok()?.meta?.token?;
-        token
-            .get()
-            .starts_with(|first: char| first == '"' || first == '-' || first.is_ascii_digit())
-            .then_some(token)
+    #[derive(Deserialize)]
+    struct Meta<'a> {
+        #[serde(borrow, default, rename = "progressToken")]
+        token: Option<&'a RawValue>,
     }
+    let params = params?;
+    // Most requests have none: don't read their arguments twice.
+    if !params.get().contains("progressToken") {
+        return None;
+    }
+    let token = serde_json::from_str::<Params<'_>>(params.get()).ok()?.meta?.token?;
+    token
+        .get()
+        .starts_with(|first: char| first == '"' || first == '-' || first.is_ascii_digit())
+        .then_some(token)
 }
 
 /// `arguments` of `params`.
@@ -61,25 +45,14 @@ pub(super) fn arguments(params: Option<&RawValue>) -> Option<&RawValue> {
 
 /// A JSON-RPC answer with a result, under the client's id.
 pub(super) fn result<T: Serialize>(id: &RawValue, result: &T) -> Result<Box<RawValue>, serde_json::Error> {
-    #[derive(Serialize)]
-    struct Answer<'a, T> {
-        jsonrpc: &'static str,
-        id: &'a RawValue,
-        result: &'a T,
-    }
-    to_raw_value(&Answer { jsonrpc: "2.0", id, result })
+    RawValue::from_string(jsonrpc::result(id, to_raw_value(result)?))
 }
 
 /// A JSON-RPC answer with an error, under the client's id.
 pub(super) fn error(id: &RawValue, error: &ErrorData) -> Box<RawValue> {
-    #[derive(Serialize)]
-    struct Answer<'a> {
-        jsonrpc: &'static str,
-        id: &'a RawValue,
-        error: &'a ErrorData,
-    }
     // `ErrorData` is a number, a string and a JSON value: that can't fail to be written.
-    to_raw_value(&Answer { jsonrpc: "2.0", id, error }).unwrap_or_default()
+    let error = to_raw_value(error).unwrap_or_default();
+    RawValue::from_string(jsonrpc::error(id, error)).unwrap_or_default()
 }
 
 /// A copy of the JSON object `text` with a member, unless it has one of that name.
@@ -126,10 +99,10 @@ mod tests {
             let text = raw(&format!(
                 r#"{{"jsonrpc":"2.0","id":{id},"method":"x","params":{{"_meta":{{"progressToken":{id}}}}}}}"#
             ));
-            let envelope = Envelope::parse(&text).unwrap();
-            assert_eq!(envelope.id.unwrap().get(), id);
-            assert_eq!(envelope.progress_token().unwrap().get(), id);
-            let answer = error(envelope.id.unwrap(), &ErrorData::internal_error("x", None));
+            let message = jsonrpc::Request::read(&text).unwrap();
+            assert_eq!(message.id.unwrap().get(), id);
+            assert_eq!(progress_token(message.params).unwrap().get(), id);
+            let answer = error(message.id.unwrap(), &ErrorData::internal_error("x", None));
             assert!(answer.get().starts_with(&format!(r#"{{"jsonrpc":"2.0","id":{id},"error""#)), "{answer}");
         }
     }
@@ -138,14 +111,14 @@ mod tests {
     fn what_is_neither_string_nor_number_is_no_token() {
         for token in ["null", "{}", "[1]", "true"] {
             let text = raw(&format!(r#"{{"method":"x","params":{{"_meta":{{"progressToken":{token}}}}}}}"#));
-            assert!(Envelope::parse(&text).unwrap().progress_token().is_none(), "{token}");
+            assert!(progress_token(jsonrpc::Request::read(&text).unwrap().params).is_none(), "{token}");
         }
     }
 
     #[test]
     fn a_doubled_key_is_refused() {
-        assert!(Envelope::parse(&raw(r#"{"id":1,"method":"a","method":"b"}"#)).is_err());
-        assert!(Envelope::parse(&raw(r#"{"id":1,"id":2,"method":"a"}"#)).is_err());
+        assert!(jsonrpc::Request::read(&raw(r#"{"id":1,"method":"a","method":"b"}"#)).is_err());
+        assert!(jsonrpc::Request::read(&raw(r#"{"id":1,"id":2,"method":"a"}"#)).is_err());
     }
 
     #[test]

@@ -31,9 +31,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     channel::{JobTransport, Link},
-    cursor,
-    envelope::{self, Envelope},
-    listen,
+    cursor, envelope, listen,
     log::LogFilter,
     methods,
     peer::{self, ResponseStream},
@@ -47,7 +45,7 @@ use crate::call::{
     Job, Rerun,
     task::{TaskTool, TaskView},
 };
-use crate::protocol::{Era, header_map};
+use crate::protocol::{Era, header_map, jsonrpc};
 use crate::worker::{Closed, Emission, Inbound, Once, Outbox, Runner};
 
 /// How long a handler may clean up after its request was cancelled, before it is dropped.
@@ -194,7 +192,7 @@ impl<H: ServerHandler> RmcpRunner<H> {
     fn open_state(
         &self,
         job: &Job,
-        envelope: &Envelope<'_>,
+        message: &jsonrpc::Request<'_>,
         request: &mut ClientRequest,
     ) -> Result<(), ErrorData> {
         let state = match request {
@@ -208,9 +206,9 @@ impl<H: ServerHandler> RmcpRunner<H> {
             return Ok(());
         }
         let Some(sealed) = state.take().filter(|_| job.era == Era::Modern) else { return Ok(()) };
-        let bound = Bound::of(job, &envelope.method, envelope.params);
+        let bound = Bound::of(job, &message.method, message.params);
         let opened = self.keys.open(&sealed, &bound, unix_seconds()).map_err(|error| {
-            tracing::info!(call = %job.call, method = %envelope.method, "a requestState is refused");
+            tracing::info!(call = %job.call, method = %message.method, "a requestState is refused");
             ErrorData::invalid_params(
                 format!("requestState: {error}. Ask again without requestState and inputResponses."),
                 None,
@@ -224,7 +222,7 @@ impl<H: ServerHandler> RmcpRunner<H> {
     fn seal_state(
         &self,
         job: &Job,
-        envelope: &Envelope<'_>,
+        message: &jsonrpc::Request<'_>,
         result: &mut ServerResult,
     ) -> Result<(), ErrorData> {
         let ServerResult::InputRequiredResult(InputRequiredResult { request_state: Some(state), .. }) =
@@ -235,7 +233,7 @@ impl<H: ServerHandler> RmcpRunner<H> {
         if job.task.is_some() {
             return Ok(());
         }
-        let bound = Bound::of(job, &envelope.method, envelope.params);
+        let bound = Bound::of(job, &message.method, message.params);
         *state = self
             .keys
             .seal(state, &bound, unix_seconds())
@@ -246,15 +244,15 @@ impl<H: ServerHandler> RmcpRunner<H> {
     async fn request(
         &self,
         job: &Job,
-        envelope: &Envelope<'_>,
+        message: &jsonrpc::Request<'_>,
         id: &RawValue,
         outbox: Arc<dyn Outbox>,
         inbox: mpsc::Receiver<Inbound>,
         abort: CancellationToken,
     ) -> Option<Box<RawValue>> {
-        let prepared = Prepared::new(job, envelope, id).and_then(|mut prepared| {
-            self.check_headers(job, &prepared.request, envelope.params)?;
-            self.open_state(job, envelope, &mut prepared.request)?;
+        let prepared = Prepared::new(job, message, id).and_then(|mut prepared| {
+            self.check_headers(job, &prepared.request, message.params)?;
+            self.open_state(job, message, &mut prepared.request)?;
             cursor::open(&self.keys, job, &mut prepared.request)?;
             Ok(prepared)
         });
@@ -273,7 +271,7 @@ impl<H: ServerHandler> RmcpRunner<H> {
             let agreed = listen::agreed(&*self.handler, &listen.params.notifications);
             return envelope::result(id, &agreed).ok();
         }
-        let client = peer::info(job, &envelope.method, &meta);
+        let client = peer::info(job, &message.method, &meta);
         let capabilities = client.as_ref().map(|client| client.capabilities.clone());
         let link = self.link(job, &meta, outbox);
         let link = Arc::new(Link { progress, odd_id, ..link });
@@ -314,21 +312,21 @@ impl<H: ServerHandler> RmcpRunner<H> {
         let outcome = match outcome? {
             Ok(outcome) => outcome,
             Err(panic) => {
-                tracing::error!(call = %job.call, method = %envelope.method, panic = panic_text(&*panic), "a handler panicked");
+                tracing::error!(call = %job.call, method = %message.method, panic = panic_text(&*panic), "a handler panicked");
                 Err(ErrorData::internal_error(
                     "internal error: the server failed while handling the request",
                     None,
                 ))
             }
         };
-        let outcome = outcome.map_err(|error| unknown::named(error, &envelope.method, asked.as_deref()));
+        let outcome = outcome.map_err(|error| unknown::named(error, &message.method, asked.as_deref()));
         let answer = outcome.and_then(|mut answered| {
             if let ServerResult::ListToolsResult(listed) = &mut answered {
                 self.tools.remember(&mut listed.tools);
             }
             result::check_input(&answered, capabilities.as_ref())?;
-            self.seal_state(job, envelope, &mut answered)?;
-            cursor::seal(&self.keys, job, &envelope.method, &mut answered);
+            self.seal_state(job, message, &mut answered)?;
+            cursor::seal(&self.keys, job, &message.method, &mut answered);
             result::answer(id, answered, job.era, &self.server, link.odd_id.as_deref()).map_err(|error| {
                 ErrorData::internal_error(format!("the result can't be written as JSON: {error}"), None)
             })
@@ -384,11 +382,11 @@ impl<H: ServerHandler> Runner for RmcpRunner<H> {
         if job.era != Era::Modern || !(text.contains("requestState") || text.contains("\\u")) {
             return None;
         }
-        let envelope = Envelope::parse(&job.message).ok()?;
+        let message = jsonrpc::Request::read(&job.message).ok()?;
         // As it is read to be run: what is used up is what the handler would see.
-        let Ok(ClientRequest::CallToolRequest(call)) = read(&envelope.method, text) else { return None };
+        let Ok(ClientRequest::CallToolRequest(call)) = read(&message.method, text) else { return None };
         let sealed = call.params.request_state.filter(|_| self.rerun(&call.params.name) == Rerun::Unsafe)?;
-        let bound = Bound::of(job, &envelope.method, envelope.params);
+        let bound = Bound::of(job, &message.method, message.params);
         let opened = self.keys.open(&sealed, &bound, unix_seconds()).ok()?;
         Some(Once { name: opened.name, live: Duration::from_secs(opened.left) + CLOCKS })
     }
@@ -418,17 +416,17 @@ impl<H: ServerHandler> Runner for RmcpRunner<H> {
         abort: CancellationToken,
     ) -> BoxFuture<'a, Option<Box<RawValue>>> {
         Box::pin(async move {
-            let envelope = match Envelope::parse(&job.message) {
+            let message = match jsonrpc::Request::read(&job.message) {
                 Ok(envelope) => envelope,
                 Err(error) => {
                     let error = ErrorData::invalid_request(format!("not a JSON-RPC message: {error}"), None);
                     return Some(envelope::error(RawValue::NULL, &error));
                 }
             };
-            match envelope.id {
-                Some(id) => self.request(&job, &envelope, id, outbox, inbox, abort).await,
+            match message.id {
+                Some(id) => self.request(&job, &message, id, outbox, inbox, abort).await,
                 None => {
-                    self.notification(&job, &envelope.method, outbox, inbox, abort).await;
+                    self.notification(&job, &message.method, outbox, inbox, abort).await;
                     None
                 }
             }
@@ -501,10 +499,10 @@ fn read(method: &str, text: &str) -> Result<ClientRequest, serde_json::Error> {
 }
 
 impl Prepared {
-    fn new(job: &Job, envelope: &Envelope<'_>, id: &RawValue) -> Result<Self, ErrorData> {
-        methods::gate(&envelope.method, job.era)?;
-        let mut request = read(&envelope.method, job.message.get()).map_err(|error| {
-            methods::bad_params(&envelope.method, envelope.params, true).unwrap_or_else(|| {
+    fn new(job: &Job, message: &jsonrpc::Request<'_>, id: &RawValue) -> Result<Self, ErrorData> {
+        methods::gate(&message.method, job.era)?;
+        let mut request = read(&message.method, job.message.get()).map_err(|error| {
+            methods::bad_params(&message.method, message.params, true).unwrap_or_else(|| {
                 ErrorData::invalid_request(format!("not a JSON-RPC request: {error}"), None)
             })
         })?;
@@ -526,14 +524,14 @@ impl Prepared {
             }
         }
         let misread = matches!(request, ClientRequest::CustomRequest(_));
-        if let Some(error) = methods::bad_params(&envelope.method, envelope.params, misread) {
+        if let Some(error) = methods::bad_params(&message.method, message.params, misread) {
             return Err(error);
         }
         let stand_in = || NumberOrString::String(job.call.as_str().into());
         let inner_id: RequestId = serde_json::from_str(id.get()).unwrap_or_else(|_| stand_in());
         let odd_id =
             (serde_json::to_string(&inner_id).ok().as_deref() != Some(id.get())).then(|| id.to_owned());
-        let progress = envelope.progress_token().map(|text| {
+        let progress = envelope::progress_token(message.params).map(|text| {
             let token = meta.get_progress_token().unwrap_or_else(|| {
                 let token = ProgressToken(stand_in());
                 meta.set_progress_token(token.clone());

@@ -19,7 +19,7 @@ use crate::call::{
 };
 use crate::id::CallId;
 use crate::protocol::{
-    Era, code,
+    Era, code, jsonrpc,
     tasks::{UNDECLARED, declared, required},
 };
 use crate::store::{Begun, Claimed};
@@ -389,23 +389,19 @@ fn refusal(job: &Job, error_code: i32, message: &str) -> Message {
 
 /// A JSON-RPC answer to the job's request.
 fn answer(job: &Job, outcome: Result<Box<RawValue>, Box<RawValue>>) -> Message {
-    #[derive(Deserialize)]
-    struct Request<'a> {
-        #[serde(borrow)]
-        id: &'a RawValue,
+    let id = jsonrpc::Request::read(&job.message)
+        .ok()
+        .and_then(|request| request.id)
+        .map_or("null", RawValue::get);
+    match outcome {
+        Ok(result) => jsonrpc::result(id, result).into(),
+        Err(error) => jsonrpc::error(id, error).into(),
     }
-    let id =
-        serde_json::from_str::<Request<'_>>(job.message.get()).map_or("null", |request| request.id.get());
-    let (member, value) = match &outcome {
-        Ok(result) => ("result", result),
-        Err(error) => ("error", error),
-    };
-    format!(r#"{{"jsonrpc":"2.0","id":{id},"{member}":{value}}}"#).into()
 }
 
 /// A JSON-RPC answer of an error object. A round has no id of its own.
 fn wrap(error: &str) -> Message {
-    format!(r#"{{"jsonrpc":"2.0","id":null,"error":{error}}}"#).into()
+    jsonrpc::error("null", error).into()
 }
 
 /// What a round's tool sends out: nobody gets it, but the text of its progress becomes the task's note.

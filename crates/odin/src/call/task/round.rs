@@ -8,6 +8,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::record::TaskWork;
 use crate::call::Message;
+use crate::protocol::jsonrpc::{self, ErrorObject, Response};
 
 /// Questions that one round may ask.
 const ASKS: usize = 32;
@@ -38,15 +39,6 @@ pub enum TaskEnd {
     },
 }
 
-/// A tool's answer, as far as it matters here.
-#[derive(Deserialize)]
-struct Answer<'a> {
-    #[serde(borrow, default)]
-    result: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    error: Option<&'a RawValue>,
-}
-
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Outcome<'a> {
@@ -61,17 +53,13 @@ struct Outcome<'a> {
 impl TaskEnd {
     /// A failure of this side.
     pub fn failed(code: i32, message: &str) -> Self {
-        let error = serde_json::json!({ "code": code, "message": message }).to_string();
+        let error = jsonrpc::error_object(code, message, None);
         Self::Failed { error: error.into(), note: Some(clip(message)) }
     }
 
     fn from_error(error: &RawValue) -> Self {
-        #[derive(Deserialize)]
-        struct Error<'a> {
-            #[serde(borrow)]
-            message: Cow<'a, str>,
-        }
-        let note = serde_json::from_str::<Error<'_>>(error.get()).ok().map(|error| clip(&error.message));
+        let note =
+            serde_json::from_str::<ErrorObject<'_>>(error.get()).ok().map(|error| clip(&error.message));
         Self::Failed { error: error.get().into(), note }
     }
 }
@@ -81,12 +69,14 @@ impl TaskEnd {
 /// The keys of questions get the round's number: no key may come twice in a task.
 pub fn end_of(answer: &str, round: u32) -> TaskEnd {
     let broken = || TaskEnd::failed(-32603, "The tool's answer can't be read.");
-    match serde_json::from_str(answer) {
-        Ok(Answer { error: Some(error), .. }) => TaskEnd::from_error(error),
-        Ok(Answer { result: Some(result), .. }) => match serde_json::from_str::<Outcome<'_>>(result.get()) {
-            Ok(outcome) => end_of_result(result, outcome, round),
-            Err(_) => broken(),
-        },
+    match Response::read(answer) {
+        Some(Response { error: Some(error), .. }) => TaskEnd::from_error(error),
+        Some(Response { result: Some(result), .. }) => {
+            match serde_json::from_str::<Outcome<'_>>(result.get()) {
+                Ok(outcome) => end_of_result(result, outcome, round),
+                Err(_) => broken(),
+            }
+        }
         _ => broken(),
     }
 }
@@ -166,8 +156,7 @@ impl Asked {
         if !answer.contains(r#""task""#) {
             return None;
         }
-        let Answer { result, .. } = serde_json::from_str(answer).ok()?;
-        let handle: Handle<'_> = serde_json::from_str(result?.get()).ok()?;
+        let handle: Handle<'_> = jsonrpc::result_of(answer)?;
         (handle.result_type == "task")
             .then_some(Self { ttl: handle.ttl_ms, poll: handle.poll_interval_ms.filter(|poll| *poll > 0) })
     }
@@ -175,8 +164,7 @@ impl Asked {
 
 /// The error object of a JSON-RPC answer.
 pub(crate) fn error_of(answer: &str) -> Option<Message> {
-    let Answer { error, .. } = serde_json::from_str(answer).ok()?;
-    Some(error?.get().into())
+    Some(Response::read(answer)?.error?.get().into())
 }
 
 /// The first characters of a text.

@@ -7,7 +7,7 @@ use serde_json::value::to_raw_value;
 use crate::call::{Job, Order, Retry, Via};
 use crate::front::{calls::retry, config::Handover, http::Caller, state::Front};
 use crate::id::CallId;
-use crate::protocol::{Era, Refusal, Request, Revision};
+use crate::protocol::{Era, Refusal, Request, Revision, code, jsonrpc};
 
 /// What a call needs beside the client's message.
 #[derive(Clone)]
@@ -103,9 +103,7 @@ pub(crate) fn order(
 
 /// The answer when nobody knows what became of the call.
 fn lost(id: &str) -> String {
-    format!(
-        "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"error\":{{\"code\":-32603,\"message\":\"The worker that ran \
-         this call was lost, so its outcome is unknown. Check whether it took effect before you ask \
-         again.\"}}}}"
-    )
+    let why = "The worker that ran this call was lost, so its outcome is unknown. Check whether it took effect before you \
+               ask again.";
+    jsonrpc::error(id, jsonrpc::error_object(code::INTERNAL_ERROR, why, None))
 }

@@ -9,7 +9,10 @@ use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::call::Message;
-use crate::protocol::{Refusal, Request};
+use crate::protocol::{
+    Refusal, Request, code,
+    jsonrpc::{self, Response},
+};
 
 /// Refuses what the policy denies, and logs why.
 pub(crate) fn permit(policy: &Policy, caller: &Principal, request: &Request<'_>) -> Result<(), Refusal> {
@@ -79,8 +82,11 @@ pub(crate) fn shown(policy: &Policy, caller: &Principal, method: &str, out: &Mes
     }
     through(policy, caller, method, out).map_or_else(
         || {
-            r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32603,"message":"The list can't be read."}}"#
-                .into()
+            jsonrpc::error(
+                "null",
+                jsonrpc::error_object(code::INTERNAL_ERROR, "The list can't be read.", None),
+            )
+            .into()
         },
         Message::from,
     )
@@ -88,22 +94,17 @@ pub(crate) fn shown(policy: &Policy, caller: &Principal, method: &str, out: &Mes
 
 fn through(policy: &Policy, caller: &Principal, method: &str, out: &str) -> Option<String> {
     #[derive(Deserialize)]
-    struct Answer<'a> {
-        #[serde(borrow)]
-        id: &'a RawValue,
-        #[serde(borrow)]
-        result: Option<BTreeMap<&'a str, &'a RawValue>>,
-    }
-    #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Item {
         name: Option<String>,
         uri: Option<String>,
         uri_template: Option<String>,
     }
-    let Answer { id, result } = serde_json::from_str(out).ok()?;
+    let response = Response::read(out)?;
+    let id = response.id?;
     // An error shows nothing.
-    let Some(mut result) = result else { return Some(out.to_owned()) };
+    let Some(result) = response.result else { return Some(out.to_owned()) };
+    let mut result: BTreeMap<&str, &RawValue> = serde_json::from_str(result.get()).ok()?;
     let list = match method {
         "tools/list" => "tools",
         "prompts/list" => "prompts",
@@ -130,7 +131,7 @@ fn through(policy: &Policy, caller: &Principal, method: &str, out: &str) -> Opti
         result.insert("cacheScope", &private);
     }
     let result = serde_json::to_string(&result).ok()?;
-    Some(format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, id.get()))
+    Some(jsonrpc::result(id, result))
 }
 
 #[cfg(test)]

@@ -23,7 +23,9 @@ use crate::front::{
     state::Front,
     streams::long_lived,
 };
-use crate::protocol::{self, Body, Message, Refusal, Request, Revision, Route, code, session::SessionInfo};
+use crate::protocol::{
+    self, Body, Message, Refusal, Request, Revision, Route, code, jsonrpc, session::SessionInfo,
+};
 
 /// GET on `…/sse`: begins a session. The first event says where to post.
 pub(crate) async fn open(front: &Arc<Front>, caller: Caller, path: &str, headers: &HeaderMap) -> Response {
@@ -171,7 +173,7 @@ async fn take(
         Route::SetLevel => {
             session.remember(front, LOG_LEVEL, request.set_level()?).await?;
             // The same answer as that to a ping: an empty result.
-            let ping = format!(r#"{{"jsonrpc":"2.0","id":{},"method":"ping"}}"#, request.id.as_json());
+            let ping = jsonrpc::request(request.id.as_json(), "ping", "{}");
             let ping = RawValue::from_string(ping).map_err(|_| Refusal::invalid("The id can't be read."))?;
             return submit(front, context, &ping, Some(request)).await;
         }

@@ -21,7 +21,7 @@ use crate::front::{
 };
 use crate::id::CallId;
 use crate::protocol::{
-    self, Era, Refusal, Request, Revision, SUBSCRIPTION_ID, sse,
+    self, Era, Refusal, Request, Revision, SUBSCRIPTION_ID, jsonrpc, sse,
     tasks::{declared, missing_extension},
 };
 
@@ -163,21 +163,11 @@ async fn tasks(
 
 /// What the worker agreed to; none when it refused.
 fn accepted(out: &str) -> Option<Filter> {
-    #[derive(Deserialize)]
-    struct Answer {
-        result: Params,
-    }
-    Some(serde_json::from_str::<Answer>(out).ok()?.result.notifications)
+    Some(jsonrpc::result_of::<Params>(out)?.notifications)
 }
 
 /// The first event of the stream.
 fn acknowledgement(topics: &Topics, id: &str) -> Option<String> {
-    #[derive(Serialize)]
-    struct Notification {
-        jsonrpc: &'static str,
-        method: &'static str,
-        params: Agreed,
-    }
     #[derive(Serialize)]
     struct Agreed {
         #[serde(rename = "_meta")]
@@ -192,19 +182,16 @@ fn acknowledgement(topics: &Topics, id: &str) -> Option<String> {
         task_ids: (!topics.tasks.is_empty()).then(|| topics.tasks.iter().map(ToString::to_string).collect()),
     };
     let meta = [(SUBSCRIPTION_ID, RawValue::from_string(id.to_owned()).ok()?)].into();
-    let message = Notification {
-        jsonrpc: "2.0",
-        method: "notifications/subscriptions/acknowledged",
-        params: Agreed { meta, notifications },
-    };
-    Some(sse::message(serde_json::to_string(&message).ok()?))
+    let agreed = serde_json::to_string(&Agreed { meta, notifications }).ok()?;
+    Some(sse::message(jsonrpc::notification("notifications/subscriptions/acknowledged", agreed)))
 }
 
 /// Asks a worker which lists of its server can change: a session that comes back is told of these. Nothing
 /// when no worker answers: the client asks for what it needs by itself.
 pub(crate) async fn changeable(front: &Arc<Front>, context: &Context) -> Vec<&'static str> {
-    const ASK: &str = r#"{"jsonrpc":"2.0","id":0,"method":"subscriptions/listen","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"asgard","version":"1"},"io.modelcontextprotocol/clientCapabilities":{}},"notifications":{"toolsListChanged":true,"promptsListChanged":true,"resourcesListChanged":true}}}"#;
-    let body = protocol::read_body(ASK.as_bytes(), &front.config.limits.request);
+    const ASK: &str = r#"{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"asgard","version":"1"},"io.modelcontextprotocol/clientCapabilities":{}},"notifications":{"toolsListChanged":true,"promptsListChanged":true,"resourcesListChanged":true}}"#;
+    let ask = jsonrpc::request(0, "subscriptions/listen", ASK);
+    let body = protocol::read_body(ask.as_bytes(), &front.config.limits.request);
     let Ok(protocol::Body::One(protocol::Message::Request(request))) = body else { return Vec::new() };
     let context = Context {
         era: Era::Modern,
@@ -274,12 +261,7 @@ pub(crate) async fn remember(
 }
 
 fn is_error(out: &str) -> bool {
-    #[derive(Deserialize)]
-    struct Answer {
-        #[serde(default)]
-        error: Option<serde::de::IgnoredAny>,
-    }
-    serde_json::from_str::<Answer>(out).is_ok_and(|answer| answer.error.is_some())
+    jsonrpc::Response::read(out).is_some_and(|response| response.error.is_some())
 }
 
 /// The answer to a request whose outcome is known.

@@ -18,7 +18,7 @@ use crate::front::{
 use crate::id::CallId;
 use crate::protocol::{
     self, Era, Id, Notification, NotificationRoute, Refusal, Reply, Request, Revision, Route, SESSION_ID,
-    session::SessionInfo, sse::EventId,
+    jsonrpc, session::SessionInfo, sse::EventId,
 };
 
 /// Field of a session: its lowest log level.
@@ -137,16 +137,12 @@ pub(crate) async fn initialize(
 /// The revision that the server chose; none when it refused.
 fn negotiated(out: &str) -> Option<Revision> {
     #[derive(serde::Deserialize)]
-    struct Answer {
-        result: Chosen,
-    }
-    #[derive(serde::Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Chosen {
         protocol_version: String,
     }
-    let answer: Answer = serde_json::from_str(out).ok()?;
-    Revision::parse(&answer.result.protocol_version).filter(|revision| !revision.is_modern())
+    let chosen: Chosen = jsonrpc::result_of(out)?;
+    Revision::parse(&chosen.protocol_version).filter(|revision| !revision.is_modern())
 }
 
 /// Whether the request subscribes to a resource, or ends a subscription; none: neither.

@@ -18,7 +18,7 @@ use crate::front::{
 };
 use crate::id::CallId;
 use crate::protocol::{
-    Refusal, Request, code,
+    Refusal, Request, code, jsonrpc,
     tasks::{declared, missing_extension},
 };
 
@@ -54,8 +54,7 @@ pub(crate) async fn serve(
 ) -> Response {
     match ask(front, context, method, request).await {
         Ok(result) => {
-            let id = request.id.as_json();
-            let body = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{}}}"#, result.get());
+            let body = jsonrpc::result(request.id.as_json(), result);
             front.json(context.revision, body.into())
         }
         Err(refusal) => front.refuse(refusal.for_id(request.id)),

@@ -163,11 +163,6 @@ impl Cache {
 /// Whether a result is public, and how long it may be kept.
 fn caching(out: &str) -> Option<(bool, Duration)> {
     #[derive(Deserialize)]
-    struct Answer<'a> {
-        #[serde(borrow)]
-        result: Caching<'a>,
-    }
-    #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Caching<'a> {
         ttl_ms: Option<f64>,
@@ -177,22 +172,17 @@ fn caching(out: &str) -> Option<(bool, Duration)> {
     if out.len() > RESULT_BYTES {
         return None;
     }
-    let caching = serde_json::from_str::<Answer<'_>>(out).ok()?.result;
+    let caching: Caching<'_> = jsonrpc::result_of(out)?;
     let ttl = Duration::try_from_secs_f64(caching.ttl_ms? / 1000.0).ok()?;
     Some((caching.cache_scope.as_deref() == Some("public"), ttl))
 }
 
 /// The answer with another `ttlMs`.
 fn with_ttl(out: &str, left: Duration) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Answer<'a> {
-        #[serde(borrow)]
-        result: BTreeMap<&'a str, &'a RawValue>,
-    }
-    let mut result = serde_json::from_str::<Answer<'_>>(out).ok()?.result;
+    let mut result: BTreeMap<&str, &RawValue> = jsonrpc::result_of(out)?;
     let left = to_raw_value(&u64::try_from(left.as_millis()).ok()?).ok()?;
     result.insert("ttlMs", &left);
-    Some(format!(r#"{{"result":{}}}"#, serde_json::to_string(&result).ok()?))
+    Some(jsonrpc::result("null", serde_json::to_string(&result).ok()?))
 }
 
 #[cfg(test)]
