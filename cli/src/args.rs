@@ -1,5 +1,7 @@
 //! The command line.
 
+use std::path::PathBuf;
+
 use clap::{Args, Parser, Subcommand};
 
 use crate::keycloak::KnownClient;
@@ -50,6 +52,8 @@ pub enum Command {
     Call(Call),
     /// Give the running gateway what the state file and the hosts say now; open streams through it break
     Reload,
+    /// Print the configuration that a gateway is started with, or write it into a folder. It holds secrets
+    Render(Render),
     /// Organisations: add, list, remove
     Org {
         /// What to do
@@ -253,6 +257,28 @@ impl Up {
         }
         args
     }
+}
+
+/// What to render.
+#[derive(Debug, Clone, Args)]
+pub struct Render {
+    /// For whom
+    #[arg(long = "for", value_enum)]
+    pub target: Target,
+    /// A folder for the files; default: standard output
+    #[arg(long, value_name = "FOLDER")]
+    pub out: Option<PathBuf>,
+}
+
+/// For whom a configuration is rendered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Target {
+    /// The containers of docker-compose.yml, by .env, which gets what it lacks
+    Compose,
+    /// A Kong 3.9 on this machine, by the state file
+    Kong,
+    /// An Envoy on this machine, by the state file
+    Envoy,
 }
 
 /// What to call.

@@ -69,6 +69,18 @@ impl Hosts {
         write_private(&paths.hosts_file(), format!("{HEAD}{body}").as_bytes())
     }
 
+    /// No hosts.
+    #[must_use]
+    pub fn none() -> Self {
+        Self(BTreeMap::new())
+    }
+
+    /// Host and organisation of each.
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<(String, String)> {
+        self.iter().map(|(host, organisation)| (host.to_owned(), organisation.to_owned())).collect()
+    }
+
     /// Host and organisation.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(host, organisation)| (host.as_str(), organisation.as_str()))
@@ -125,7 +137,8 @@ pub fn url(state: &State, host: &str) -> Result<String> {
     Ok(url)
 }
 
-fn is_name(host: &str) -> bool {
+/// Whether it is a name of a host, in lower case; addresses are not.
+pub(crate) fn is_name(host: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
             && !label.starts_with('-')

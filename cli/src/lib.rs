@@ -1,7 +1,7 @@
 //! The `asgard` command, as a library: starts and watches the real parts, talks to them as a person would.
 //!
 //! - [`stack`]: a whole stack of its own for end-to-end tests;
-//! - [`state`], [`render`], [`parts`], [`install`]: from the state file to running programs;
+//! - [`state`], [`render`], [`config`], [`parts`], [`install`]: from the state file to running programs;
 //! - [`samples`]: accounts that everybody knows, and where they may be;
 //! - [`supervisor`]: keeps them running;
 //! - [`token`], [`client`]: a client's side;
@@ -12,6 +12,7 @@ pub mod args;
 pub mod client;
 pub mod commands;
 pub mod compose;
+pub mod config;
 pub mod health;
 pub mod hosts;
 pub mod install;

@@ -185,6 +185,18 @@ pub fn private_dir(path: &Path) -> Result<()> {
         .map_err(|e| Problem::io("make the folder", path, &e))
 }
 
+/// Reads a file of at most `max` bytes.
+///
+/// # Errors
+/// When it cannot be read, or is larger.
+pub fn read_text(path: &Path, max: u64) -> Result<String> {
+    let fail = |e: std::io::Error| Problem::io("read", path, &e);
+    if std::fs::metadata(path).map_err(fail)?.len() > max {
+        return Err(Problem::new(format!("{} is larger than {max} bytes", path.display())));
+    }
+    std::fs::read_to_string(path).map_err(fail)
+}
+
 /// Writes a file of mode 600, whole or not at all.
 ///
 /// # Errors

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::paths::{read_text, write_private};
 use crate::problem::{Problem, Result};
 
 /// Names and their values.
@@ -46,19 +47,26 @@ pub fn render(template: &str, values: &Values) -> Result<String> {
     Ok(out)
 }
 
+/// Names with their values.
+pub fn values<const N: usize>(pairs: [(&str, String); N]) -> Values {
+    pairs.map(|(name, value)| (name.to_owned(), value)).into()
+}
+
+/// Renders the file `template`.
+///
+/// # Errors
+/// As [`render`], with the template's name, and when it cannot be read.
+pub fn render_template(template: &Path, values: &Values) -> Result<String> {
+    let text = read_text(template, MAX_TEMPLATE)?;
+    render(&text, values).map_err(|p| Problem { what: format!("{}: {}", template.display(), p.what), ..p })
+}
+
 /// Renders the file `template` into the file `target` (mode 600: rendered files carry secrets).
 ///
 /// # Errors
-/// As [`render`], and when a file cannot be read or written.
+/// As [`render_template`], and when the target cannot be written.
 pub fn render_file(template: &Path, target: &Path, values: &Values) -> Result<()> {
-    let size = std::fs::metadata(template).map_err(|e| Problem::io("read", template, &e))?.len();
-    if size > MAX_TEMPLATE {
-        return Err(Problem::new(format!("{} is larger than {MAX_TEMPLATE} bytes", template.display())));
-    }
-    let text = std::fs::read_to_string(template).map_err(|e| Problem::io("read", template, &e))?;
-    let rendered = render(&text, values)
-        .map_err(|p| Problem { what: format!("{}: {}", template.display(), p.what), ..p })?;
-    crate::paths::write_private(target, rendered.as_bytes())
+    write_private(target, render_template(template, values)?.as_bytes())
 }
 
 fn is_name(name: &str) -> bool {
@@ -70,30 +78,29 @@ fn is_name(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn values(pairs: &[(&str, &str)]) -> Values {
-        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
-    }
-
     #[test]
     fn names_are_replaced_and_other_dollars_stay() {
         let text = "port=${PORT} scope=${profileScopeConsentText} cost=$5 ${ ${PORT}${NAME}";
-        let done = render(text, &values(&[("PORT", "80"), ("NAME", "a")])).unwrap();
+        let done = render(text, &values([("PORT", "80".to_owned()), ("NAME", "a".to_owned())])).unwrap();
         assert_eq!(done, "port=80 scope=${profileScopeConsentText} cost=$5 ${ 80a");
     }
 
     #[test]
     fn an_unknown_name_is_an_error() {
-        let problem = render("x ${NOPE}", &values(&[])).unwrap_err();
+        let problem = render("x ${NOPE}", &values([])).unwrap_err();
         assert!(problem.what.contains("${NOPE}"));
     }
 
     #[test]
     fn a_value_is_not_rendered_again() {
-        assert_eq!(render("${A}", &values(&[("A", "${B}"), ("B", "x")])).unwrap(), "${B}");
+        assert_eq!(
+            render("${A}", &values([("A", "${B}".to_owned()), ("B", "x".to_owned())])).unwrap(),
+            "${B}"
+        );
     }
 
     #[test]
     fn control_characters_are_refused() {
-        assert!(render("${A}", &values(&[("A", "x\r")])).is_err());
+        assert!(render("${A}", &values([("A", "x\r".to_owned())])).is_err());
     }
 }

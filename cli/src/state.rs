@@ -12,6 +12,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::hosts::is_name;
 use crate::paths::{Paths, write_private};
 use crate::ports::Ports;
 use crate::problem::{Problem, Result};
@@ -279,7 +280,11 @@ impl State {
         (mode & 0o077 != 0).then_some(mode)
     }
 
-    fn check(&self) -> Result<()> {
+    /// Checks the public address.
+    ///
+    /// # Errors
+    /// What is not scheme, host and port alone.
+    pub(crate) fn check_public_url(&self) -> Result<()> {
         let url = reqwest::Url::parse(&self.public_url).map_err(|e| {
             Problem::new(format!("public_url: {e}")).mend("write it like http://localhost:8000")
         })?;
@@ -292,6 +297,11 @@ impl State {
             )
             .mend(format!("write {origin}")));
         }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<()> {
+        self.check_public_url()?;
         self.listen.parse::<std::net::IpAddr>().map_err(|_| Problem::new("listen must be an IP address"))?;
         self.check_accepted()?;
         self.size.check()?;
@@ -304,6 +314,14 @@ impl State {
                 "programs.{kind}: only backend and worker can be other programs"
             )));
         }
+        self.check_keys()
+    }
+
+    /// Checks the keys.
+    ///
+    /// # Errors
+    /// One that is not base64url, or too short.
+    pub(crate) fn check_keys(&self) -> Result<()> {
         let secrets = &self.secrets;
         let keys = [
             ("session_key", &secrets.session_key),
@@ -328,8 +346,14 @@ impl State {
         Ok(())
     }
 
-    fn check_accepted(&self) -> Result<()> {
-        let bad = |name: &&String| *name != "*" && (name.contains('*') || self.host_url(name).is_err());
+    /// Checks the names in `accepted_hosts`.
+    ///
+    /// # Errors
+    /// What is not a name of a host, and too many.
+    pub(crate) fn check_accepted(&self) -> Result<()> {
+        let is_address = |name: &str| name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok();
+        let is_host = |name: &str| (is_name(name) || is_address(name)) && self.host_url(name).is_ok();
+        let bad = |name: &&String| *name != "*" && !is_host(name);
         if let Some(name) = self.accepted_hosts.iter().find(bad) {
             return Err(Problem::new(format!("accepted_hosts: {name:?} is no name of a host"))
                 .mend("write names in lower case, without scheme and port, such as host.docker.internal"));
@@ -512,7 +536,9 @@ mod tests {
             state.check()
         };
         check(&["host.docker.internal", "gateway", "192.168.1.2", "[fd00::1]", "*"]).unwrap();
-        for bad in ["", "host.docker.internal:8000", "http://gateway", "Gateway", "gate way", "*.example"] {
+        for bad in
+            ["", "host.docker.internal:8000", "http://gateway", "Gateway", "gate way", "*.example", "a..b"]
+        {
             let problem = check(&[bad]).unwrap_err().to_string();
             assert!(problem.contains("accepted_hosts") && problem.contains("host.docker.internal"), "{bad}");
         }

@@ -8,6 +8,7 @@ pub mod logs;
 pub mod notify;
 pub mod org;
 pub mod reload;
+pub mod render;
 pub mod status;
 pub mod summary;
 pub mod supervise;
@@ -55,6 +56,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Start { part } => order(&paths, Request::Start(part)).await,
         Command::Token { user, org } => token::run(&paths, &user, org.as_deref()).await,
         Command::Call(call) => call::run(&paths, &call).await,
+        Command::Render(target) => render::run(&paths, &target),
         Command::Reload => reload::run(&paths).await,
         Command::Org { command } => org::organisations(&paths, command).await,
         Command::User { command } => org::users(&paths, command).await,

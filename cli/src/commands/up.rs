@@ -31,7 +31,7 @@ pub async fn run(paths: &Paths, up: Up) -> Result<ExitCode> {
         && compose::is_usable(paths).await
     {
         only_native(&up)?;
-        return compose::up(paths, &state, up.detach).await;
+        return compose::up(paths, up.detach).await;
     }
     if !Lock::is_free(paths) {
         if !up.detach {

@@ -9,6 +9,7 @@ use super::Plan;
 use crate::health::Probe;
 use crate::paths::{private_dir, write_private};
 use crate::problem::{Problem, Result};
+use crate::state::State;
 use crate::supervisor::part::{Kind, PartSpec};
 
 pub(super) fn part(plan: &Plan) -> Result<PartSpec> {
@@ -22,15 +23,10 @@ pub(super) fn part(plan: &Plan) -> Result<PartSpec> {
     private_dir(&storage)?;
     let catalog = storage.join("servers.json");
     // The page can change its servers, so a file that is there stays, unless the address has changed.
-    let servers = json!({"mcpServers": {
-        "asgard org-1": server(plan, "org-1", Transport::Streamable),
-        "asgard org-2": server(plan, "org-2", Transport::Streamable),
-        "asgard org-1 sse": server(plan, "org-1", Transport::Sse),
-    }});
     let stays =
         std::fs::read_to_string(&catalog).is_ok_and(|text| text.contains(&plan.state.resource("org-1")));
     if !stays {
-        write_private(&catalog, format!("{servers:#}\n").as_bytes())?;
+        write_private(&catalog, servers(&plan.state).as_bytes())?;
     }
     let ports = &plan.state.ports;
     let address = Plan::local(ports.inspector);
@@ -67,6 +63,17 @@ pub(super) fn part(plan: &Plan) -> Result<PartSpec> {
     })
 }
 
+/// The sample's endpoints, as the Inspector reads them.
+#[must_use]
+pub fn servers(state: &State) -> String {
+    let servers = json!({"mcpServers": {
+        "asgard org-1": server(state, "org-1", Transport::Streamable),
+        "asgard org-2": server(state, "org-2", Transport::Streamable),
+        "asgard org-1 sse": server(state, "org-1", Transport::Sse),
+    }});
+    format!("{servers:#}\n")
+}
+
 /// How the Inspector is to speak.
 enum Transport {
     /// Streamable HTTP, in the modern era.
@@ -75,8 +82,8 @@ enum Transport {
     Sse,
 }
 
-fn server(plan: &Plan, organisation: &str, transport: Transport) -> serde_json::Value {
-    let url = plan.state.resource(organisation);
+fn server(state: &State, organisation: &str, transport: Transport) -> serde_json::Value {
+    let url = state.resource(organisation);
     let oauth =
         json!({"clientId": "inspector", "scopes": format!("openid mcp:tools organization:{organisation}")});
     match transport {

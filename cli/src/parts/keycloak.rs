@@ -16,7 +16,8 @@ use super::Plan;
 use crate::health::Probe;
 use crate::paths::{Paths, private_dir, short_hash, write_private};
 use crate::problem::{Problem, Result};
-use crate::render::{Values, render};
+use crate::render::{render_template, values};
+use crate::state::State;
 use crate::supervisor::part::{Kind, PartSpec};
 
 /// Options of `kc.sh build`. A tree that was built with others is built again.
@@ -129,7 +130,7 @@ fn prepare(plan: &Plan, home: &Path) -> Result<bool> {
             symlink(&target, &link).map_err(|e| Problem::io("link", &link, &e))?;
         }
     }
-    let realm = realm(plan)?;
+    let realm = realm(&plan.paths.root, &plan.state)?;
     let secrets = &plan.state.secrets;
     // The administrator is made at the first start alone, so it belongs to what a database is made of.
     let made_of =
@@ -154,23 +155,24 @@ fn prepare(plan: &Plan, home: &Path) -> Result<bool> {
     Ok(true)
 }
 
-fn realm(plan: &Plan) -> Result<String> {
-    let values: Values = [
-        ("PUBLIC_URL", plan.state.public_url.clone()),
-        ("ORG_1_URL", plan.state.host_url("org-1.localhost")?),
-        ("ORG_2_URL", plan.state.host_url("org-2.localhost")?),
-        ("INSPECTOR_PORT", plan.state.ports.inspector.to_string()),
-        ("TESTS_CLIENT_SECRET", plan.state.secrets.tests_client.clone()),
-        ("GATEWAY_CLIENT_SECRET", plan.state.secrets.gateway_client.clone()),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
-    .into();
-    let template = plan.paths.root.join("keycloak/realm.json.in");
-    let text = std::fs::read_to_string(&template).map_err(|e| Problem::io("read", &template, &e))?;
-    let realm = render(&text, &values)?;
+/// The realm, filled in.
+///
+/// # Errors
+/// A template that cannot be read, names something that has no value, or is not JSON once filled in.
+pub fn realm(root: &Path, state: &State) -> Result<String> {
+    let template = root.join("keycloak/realm.json.in");
+    let values = values([
+        ("PUBLIC_URL", state.public_url.clone()),
+        ("ORG_1_URL", state.host_url("org-1.localhost")?),
+        ("ORG_2_URL", state.host_url("org-2.localhost")?),
+        ("INSPECTOR_PORT", state.ports.inspector.to_string()),
+        ("TESTS_CLIENT_SECRET", state.secrets.tests_client.clone()),
+        ("GATEWAY_CLIENT_SECRET", state.secrets.gateway_client.clone()),
+    ]);
+    let realm = render_template(&template, &values)?;
     let json = serde_json::from_str::<serde_json::Value>(&realm)
-        .map_err(|e| Problem::new(format!("{} is no JSON once filled in: {e}", template.display())))?;
-    Ok(if plan.state.sample_users == Some(false) { without_samples(json).to_string() } else { realm })
+        .map_err(|e| Problem::new(format!("{} is not JSON once filled in: {e}", template.display())))?;
+    Ok(if state.sample_users == Some(false) { without_samples(json).to_string() } else { realm })
 }
 
 /// The realm without the users whose passwords everybody knows, and without the client that takes passwords.

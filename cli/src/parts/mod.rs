@@ -5,8 +5,7 @@
 
 mod backend;
 mod envoy;
-mod filter;
-mod inspector;
+pub mod inspector;
 pub mod keycloak;
 mod kong;
 mod pushpin;
@@ -18,8 +17,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::{Settings, filter};
+use crate::hosts::Hosts;
 use crate::install::{Needs, Tools};
 use crate::paths::{Paths, private_dir};
+use crate::policy;
 use crate::ports::{LOOPBACK, demand_free};
 use crate::problem::Result;
 use crate::state::{Size, State};
@@ -85,6 +87,51 @@ impl Plan {
 
     fn backend_addresses(&self) -> Vec<String> {
         (0..self.size.backends).map(|i| Self::local(self.state.ports.backend.saturating_add(i))).collect()
+    }
+
+    /// What the gateway is given.
+    fn gateway_settings(&self) -> Result<Settings> {
+        let ports = &self.state.ports;
+        let keycloak = Self::local(ports.keycloak);
+        let hosts = Hosts::load(&self.paths)?;
+        let policy = policy::load(&self.paths)?;
+        let filter_config = filter::config(self.gateway, &self.state, &hosts, policy.as_ref(), &keycloak)?;
+        let mut origins = filter::origins(&self.state);
+        origins.push(self.state.public_url.clone());
+        Ok(Settings {
+            root: self.paths.root.clone(),
+            public_url: self.state.public_url.clone(),
+            listen: self.state.listen.clone(),
+            port: ports.gateway,
+            backends: self.backend_addresses(),
+            pushpins: vec![Self::local(ports.pushpin)],
+            keycloak,
+            origins,
+            hosts: hosts.to_vec(),
+            filter_config,
+        })
+    }
+
+    /// Where [`Plan::parts`] writes the gateway's files.
+    #[must_use]
+    pub fn gateway_folder(&self) -> PathBuf {
+        self.paths.run().join("gateway")
+    }
+
+    /// The gateway's files, name and text, as [`Plan::parts`] writes them for a gateway that finds them in `folder`,
+    /// and `kong.env`, which a Kong gets as its environment.
+    ///
+    /// # Errors
+    /// A template with an unknown name, or settings that are not as they should be.
+    pub fn gateway_files(&self, folder: &Path) -> Result<Vec<(&'static str, String)>> {
+        match self.gateway {
+            Gateway::Envoy => Ok(vec![("envoy.yaml", envoy::configuration(self)?)]),
+            Gateway::Kong => {
+                let files = kong::configuration(self, folder)?;
+                let read = files.read_by_kong().map(|(name, text)| (name, text.to_owned()));
+                Ok(read.into_iter().chain([("kong.env", files.kong_env.clone())]).collect())
+            }
+        }
     }
 
     /// The environment of a backend or worker: what both need, then what the state file adds.

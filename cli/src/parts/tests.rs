@@ -54,6 +54,10 @@ fn fill_with(gateway: Gateway, change: impl FnOnce(&mut State)) -> Filled {
     Filled { plan, parts }
 }
 
+fn filter_config(plan: &Plan) -> String {
+    plan.gateway_settings().unwrap().filter_config
+}
+
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path());
     entries
@@ -183,7 +187,7 @@ fn the_filter_s_configuration_is_in_both_gateways_files() {
     for (gateway, file) in [(Gateway::Envoy, "envoy.yaml"), (Gateway::Kong, "kong.yml")] {
         let filled = fill(gateway);
         let text = std::fs::read_to_string(filled.plan.paths.run().join("gateway").join(file)).unwrap();
-        let config = filter::config(&filled.plan).unwrap();
+        let config = filter_config(&filled.plan);
         let expected =
             if gateway == Gateway::Envoy { serde_json::to_string(&config).unwrap() } else { config };
         assert!(text.contains(&expected), "{}", gateway.name());
@@ -200,7 +204,7 @@ fn the_filter_is_told_of_hosts_and_of_how_tokens_are_checked() {
         let mut plan = fill(gateway).plan.clone();
         let mut config = |check| {
             plan.state.tokens.check = check;
-            serde_json::from_str::<serde_json::Value>(&filter::config(&plan).unwrap()).unwrap()
+            serde_json::from_str::<serde_json::Value>(&filter_config(&plan)).unwrap()
         };
         let keys = config(TokenCheck::Keys);
         assert_eq!(keys["hosts"][0]["url"], "http://org-1.localhost:30000");
@@ -282,7 +286,7 @@ fn the_filter_accepts_the_hosts_of_the_state_file() {
     let filled = fill(Gateway::Envoy);
     let mut plan = filled.plan.clone();
     let accepted = |plan: &Plan| {
-        let config: serde_json::Value = serde_json::from_str(&filter::config(plan).unwrap()).unwrap();
+        let config: serde_json::Value = serde_json::from_str(&filter_config(plan)).unwrap();
         config["accepted_hosts"].clone()
     };
     assert_eq!(accepted(&plan), serde_json::json!([]));

@@ -20,7 +20,6 @@ pub mod proxy;
 pub mod router;
 pub mod schema;
 pub mod setup;
-pub mod template;
 pub mod wasm;
 
 pub use gateway::Gateway;

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use asgard::config::Settings;
+use asgard::config::kong::{self, Place};
+use asgard::problem::Problem;
+
 use crate::schema::Schema;
-use crate::template;
 
 /// What a gateway is started with.
 #[derive(Clone, Debug, Default)]
@@ -19,43 +22,46 @@ pub struct Setup {
     pub schemas: BTreeMap<String, Schema>,
 }
 
-/// The shipped files can't be used.
-#[derive(Debug, thiserror::Error)]
-pub enum SetupError {
-    /// A file can't be read.
-    #[error("{0}: {1}")]
-    Read(String, std::io::Error),
-    /// A name in a template has no value.
-    #[error("{0}: {1}")]
-    Render(String, template::UnknownName),
-}
-
 impl Setup {
-    /// The shipped `kong.yml.in` and `kong.env.in` under `root`, filled in; with a route for each host of an organisation
-    /// that `FILTER_CONFIG` gives a short path, as `./asgard` and `./setup.sh` make them. No filter is there yet.
+    /// The shipped `kong.yml.in` and `kong.env.in`, filled in as `./asgard` does. No filter is there yet.
     ///
     /// # Errors
-    /// [`SetupError`].
-    pub fn shipped(root: &Path, values: &BTreeMap<&str, String>) -> Result<Self, SetupError> {
-        let file = |name: &str, values: &BTreeMap<&str, String>| {
-            let text =
-                std::fs::read_to_string(root.join(name)).map_err(|e| SetupError::Read(name.into(), e))?;
-            template::render(&text, values).map_err(|e| SetupError::Render(name.into(), e))
-        };
-        let mut values = values.clone();
-        let routes = short_hosts(values.get("FILTER_CONFIG").map_or("", String::as_str))
-            .into_iter()
-            .map(|(host, organisation)| {
-                let own = BTreeMap::from([("ORGANISATION_HOST", host), ("ORGANISATION", organisation)]);
-                file("kong/host-route.yml.in", &own)
-            })
-            .collect::<Result<String, _>>()?;
-        values.insert("HOST_ROUTES", routes);
-        Ok(Self {
-            config: file("kong/kong.yml.in", &values)?,
-            environment: file("kong/kong.env.in", &values)?,
-            ..Self::default()
-        })
+    /// A template that cannot be read, or names something that has no value.
+    pub fn shipped(settings: &Settings) -> Result<Self, Problem> {
+        let files = kong::files(settings, &place())?;
+        Ok(Self { config: files.kong_yml, environment: files.kong_env, ..Self::default() })
+    }
+}
+
+/// Names of folders that are read by nobody, and one worker.
+#[must_use]
+pub fn place() -> Place {
+    Place {
+        files: "/conf".to_owned(),
+        prefix: "/prefix".to_owned(),
+        filters: "/filters".to_owned(),
+        user: "user".to_owned(),
+        workers: "1".to_owned(),
+        status_listen: "127.0.0.1:0".to_owned(),
+        trusted_ips: "127.0.0.1".to_owned(),
+    }
+}
+
+/// Settings for a gateway on this machine in a test: the public address of the sample, no Pushpin, and the hosts that the
+/// filter's configuration gives a short path.
+#[must_use]
+pub fn settings(root: &Path, filter_config: String) -> Settings {
+    Settings {
+        root: root.to_owned(),
+        public_url: "http://localhost:8000".to_owned(),
+        listen: "127.0.0.1".to_owned(),
+        port: 0,
+        backends: Vec::new(),
+        pushpins: Vec::new(),
+        keycloak: "127.0.0.1:1".to_owned(),
+        origins: ["http://localhost:6274", "http://127.0.0.1:6274"].map(str::to_owned).into(),
+        hosts: short_hosts(&filter_config),
+        filter_config,
     }
 }
 

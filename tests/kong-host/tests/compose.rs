@@ -33,6 +33,13 @@ fn checkout() -> TempDir {
         let done = Command::new("cp").arg("-r").arg(root().join(name)).arg(folder.path()).status().unwrap();
         assert!(done.success(), "{name}");
     }
+    // In the place of the one that builds the command: the command that is built, for this folder.
+    let built = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("asgard");
+    assert!(built.is_file(), "{}: cargo build --release --workspace --bin asgard", built.display());
+    let program = folder.path().join("asgard");
+    let (here, built) = (folder.path().display(), built.display());
+    fs::write(&program, format!("#!/bin/sh\nASGARD_ROOT='{here}' exec '{built}' \"$@\"\n")).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     folder
 }
 

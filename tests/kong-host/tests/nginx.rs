@@ -12,15 +12,16 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::{Seen, Server, dead_address, eventually, read, request, send};
-use kong_host::template::render;
+use asgard::config::Settings;
+use asgard::config::kong::{Files, files};
+use asgard::render::{render_template, values};
+use common::{Seen, Server, dead_address, eventually, read, request, root, send};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -52,9 +53,7 @@ impl Nginx {
             .iter()
             .map(|chunk| format!("            assert(load([==[{chunk}]==], 'pre-function', 't', sandbox))()"))
             .collect();
-        let servers: Vec<String> = holds.iter().map(|a| format!("server {a};")).collect();
-        let values = BTreeMap::from([
-            ("HERMOD_SERVERS", servers.join("\n    ")),
+        let values = values([
             ("PRE_FUNCTION", lua.join("\n")),
             ("LOAD_MODULES", load.join("\n")),
             ("BACKEND_HOST", backend.ip().to_string()),
@@ -63,12 +62,10 @@ impl Nginx {
             ("CLIENT_TIMES", client_times()),
         ]);
         let folder = tempfile::tempdir().unwrap();
-        for (template, file) in [
-            ("kong/nginx-http.conf.in", "nginx-http.conf"),
-            ("kong/nginx-proxy.conf.in", "nginx-proxy.conf"),
-            ("tests/kong-host/tests/nginx.conf.in", "nginx.conf"),
-        ] {
-            std::fs::write(folder.path().join(file), render(&read(template), &values).unwrap()).unwrap();
+        let shipped = shipped(holds);
+        let main = render_template(&root().join("tests/kong-host/tests/nginx.conf.in"), &values).unwrap();
+        for (name, text) in shipped.read_by_kong().into_iter().chain([("nginx.conf", &*main)]) {
+            std::fs::write(folder.path().join(name), text).unwrap();
         }
         let process = Command::new("nginx")
             .args(["-e", "stderr", "-c", "nginx.conf", "-p"])
@@ -120,15 +117,18 @@ fn client_times() -> String {
     times.collect::<Vec<_>>().join("\n    ")
 }
 
+/// Kong's files, filled in with these Pushpins.
+fn shipped(holds: &[SocketAddr]) -> Files {
+    let settings = Settings {
+        pushpins: holds.iter().map(SocketAddr::to_string).collect(),
+        ..kong_host::setup::settings(&root(), "[]".to_owned())
+    };
+    files(&settings, &kong_host::setup::place()).unwrap()
+}
+
 /// The chunks of Lua that kong.yml gives to pre-function at the MCP routes.
 fn pre_function() -> Vec<String> {
-    let values = ["BACKEND_TARGETS", "CORS_ORIGINS", "FILTER_CONFIG", "KEYCLOAK_ADDRESS"]
-        .map(|n| (n, "[]".to_owned()))
-        .into_iter()
-        .chain([("HOST_ROUTES", String::new())])
-        .collect();
-    let text = render(&read("kong/kong.yml.in"), &values).unwrap();
-    let config: serde_json::Value = serde_yaml_ng::from_str(&text).unwrap();
+    let config: serde_json::Value = serde_yaml_ng::from_str(&shipped(&[]).kong_yml).unwrap();
     let services = config["services"].as_array().unwrap();
     let plugins = services.iter().find(|s| s["name"] == "mcp").unwrap()["plugins"].as_array().unwrap();
     let function = plugins.iter().find(|p| p["name"] == "pre-function").unwrap();

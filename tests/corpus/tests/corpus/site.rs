@@ -1,11 +1,12 @@
 //! A gateway with its backend and its Pushpin.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use asgard::config::Settings;
+use asgard::render::{render_file, values};
 use corpus::{ASSERTION_KEYS, Table, net};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// What hosts the filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +26,15 @@ pub(crate) struct Site {
     folder: tempfile::TempDir,
     kong: Option<kong_host::Gateway>,
     _children: Vec<Process>,
+}
+
+/// Where the gateway listens, and what it reaches.
+#[derive(Clone, Copy)]
+struct Ports {
+    gateway: u16,
+    backend: u16,
+    pushpin: u16,
+    issuer: u16,
 }
 
 /// A process that is asked to end, with its own children.
@@ -59,14 +69,6 @@ fn backend() -> PathBuf {
     path
 }
 
-fn fill(template: &Path, values: &BTreeMap<&str, String>) -> String {
-    let mut text = std::fs::read_to_string(template).unwrap();
-    for (name, value) in values {
-        text = text.replace(&format!("${{{name}}}"), value);
-    }
-    text
-}
-
 fn local(port: u16) -> String {
     format!("127.0.0.1:{port}")
 }
@@ -75,6 +77,7 @@ impl Site {
     pub(crate) async fn start(gateway: Gateway, table: &Table, issuer: u16) -> Self {
         let folder = tempfile::Builder::new().prefix("corpus").tempdir().unwrap();
         let [gateway_port, pushpin_port, backend_port, sub] = [(); 4].map(|()| net::free_port());
+        let ports = Ports { gateway: gateway_port, backend: backend_port, pushpin: pushpin_port, issuer };
         let handover = match gateway {
             Gateway::Envoy => "envoy",
             Gateway::Kong => "kong",
@@ -100,20 +103,12 @@ impl Site {
         config["grip"]["key"] = GRIP_KEY.into();
         let kong = match gateway {
             Gateway::Envoy => {
-                children.push(envoy(
-                    folder.path(),
-                    gateway_port,
-                    backend_port,
-                    issuer,
-                    pushpin_port,
-                    &config,
-                    log("gateway"),
-                ));
+                children.push(envoy(folder.path(), &settings(ports, &config), log("gateway")));
                 None
             }
             Gateway::Kong => {
                 config["kong_scheme"] = "http".into();
-                Some(kong(gateway_port, backend_port, &keycloak, &config).await)
+                Some(kong(&settings(ports, &config)).await)
             }
         };
         let site = Self { gateway_port, pushpin_port, backend_port, folder, kong, _children: children };
@@ -160,7 +155,7 @@ fn pushpin(folder: &Path, port: u16, sub: u16, gateway: u16, backend: u16) -> Pr
     std::fs::create_dir_all(&run).unwrap();
     std::fs::create_dir_all(&logs).unwrap();
     let free = |_: &str| local(net::free_port());
-    let values = BTreeMap::from([
+    let values = values([
         ("PUSHPIN_SERVICES", "condure,zurl,pushpin-proxy,pushpin-handler".to_owned()),
         ("PUSHPIN_RUN", run.display().to_string()),
         ("PUSHPIN_LOG", logs.display().to_string()),
@@ -179,8 +174,8 @@ fn pushpin(folder: &Path, port: u16, sub: u16, gateway: u16, backend: u16) -> Pr
         ("GATEWAY", local(gateway)),
     ]);
     for name in ["pushpin.conf", "routes"] {
-        let text = fill(&root().join(format!("pushpin/{name}.in")), &values);
-        std::fs::write(folder.join(name), text).unwrap();
+        let template = root().join(format!("pushpin/{name}.in"));
+        render_file(&template, &folder.join(name), &values).unwrap();
     }
     let log = std::fs::File::create(folder.join("pushpin.log")).unwrap();
     let child = Command::new("pushpin")
@@ -193,46 +188,22 @@ fn pushpin(folder: &Path, port: u16, sub: u16, gateway: u16, backend: u16) -> Pr
     Process(child)
 }
 
-fn endpoint(port: u16) -> String {
-    json!({"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}})
-        .to_string()
+/// The gateway's settings, with the origins of the filter's configuration.
+fn settings(ports: Ports, config: &Value) -> Settings {
+    let origins = config["origins"].as_array().unwrap().iter();
+    Settings {
+        port: ports.gateway,
+        backends: vec![local(ports.backend)],
+        pushpins: vec![local(ports.pushpin)],
+        keycloak: local(ports.issuer),
+        origins: origins.map(|origin| origin.as_str().unwrap().to_owned()).collect(),
+        ..kong_host::setup::settings(&root(), config.to_string())
+    }
 }
 
-fn envoy(
-    folder: &Path,
-    port: u16,
-    backend: u16,
-    issuer: u16,
-    pushpin: u16,
-    config: &Value,
-    log: std::fs::File,
-) -> Process {
-    let cors = |origins: Value| {
-        json!({
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.cors.v3.CorsPolicy",
-            "allow_origin_string_match": origins, "allow_methods": "GET, POST, DELETE, OPTIONS",
-            "forward_not_matching_preflights": false,
-        })
-        .to_string()
-    };
-    let own: Vec<Value> =
-        config["origins"].as_array().unwrap().iter().map(|origin| json!({"exact": origin})).collect();
-    let values = BTreeMap::from([
-        ("LISTEN", "127.0.0.1".to_owned()),
-        ("GATEWAY_PORT", port.to_string()),
-        ("FILTER_WASM", module(Gateway::Envoy).display().to_string()),
-        ("FILTER_CONFIG", Value::String(config.to_string()).to_string()),
-        ("PUBLIC_HOST", "localhost:8000".to_owned()),
-        ("PUBLIC_PORT", "8000".to_owned()),
-        ("PUBLIC_SCHEME", "http".to_owned()),
-        ("CORS_MCP", cors(own.into())),
-        ("CORS_METADATA", cors(json!([{"safe_regex": {"regex": ".*"}}]))),
-        ("BACKEND_ENDPOINTS", endpoint(backend)),
-        ("PUSHPIN_ENDPOINTS", endpoint(pushpin)),
-        ("KEYCLOAK_ENDPOINTS", endpoint(issuer)),
-    ]);
+fn envoy(folder: &Path, settings: &Settings, log: std::fs::File) -> Process {
     let file = folder.join("envoy.yaml");
-    std::fs::write(&file, fill(&root().join("envoy/envoy.yaml.in"), &values)).unwrap();
+    std::fs::write(&file, asgard::config::envoy::file(settings, &module(Gateway::Envoy)).unwrap()).unwrap();
     let program = std::env::var_os("ASGARD_ENVOY").unwrap_or_else(|| "envoy".into());
     let child = Command::new(program)
         .args(["--concurrency", "1", "--disable-hot-restart", "-l", "warning", "-c"])
@@ -245,23 +216,8 @@ fn envoy(
     Process(child)
 }
 
-async fn kong(port: u16, backend: u16, keycloak: &str, config: &Value) -> kong_host::Gateway {
-    let values = BTreeMap::from([
-        ("BACKEND_TARGETS", json!([{"target": local(backend), "weight": 100}]).to_string()),
-        ("CORS_ORIGINS", config["origins"].to_string()),
-        ("FILTER_CONFIG", config.to_string()),
-        ("KEYCLOAK_ADDRESS", keycloak.to_owned()),
-        ("GATEWAY_LISTEN", local(port)),
-        ("KONG_STATUS_LISTEN", "127.0.0.1:0".to_owned()),
-        ("KONG_CONF_DIR", "/conf".to_owned()),
-        ("KONG_FILTERS_DIR", "/filters".to_owned()),
-        ("KONG_PREFIX", "/prefix".to_owned()),
-        ("KONG_USER", "user".to_owned()),
-        ("KONG_WORKERS", "1".to_owned()),
-        ("KONG_TRUSTED_IPS", "127.0.0.1".to_owned()),
-        ("KONG_ERROR_LOG", "/dev/stderr".to_owned()),
-    ]);
-    let mut setup = kong_host::Setup::shipped(&root(), &values).unwrap();
+async fn kong(settings: &Settings) -> kong_host::Gateway {
+    let mut setup = kong_host::Setup::shipped(settings).unwrap();
     let meta = std::fs::read_to_string(root().join("kong/kong_filter.meta.json")).unwrap();
     setup.schemas.insert("kong_filter".to_owned(), kong_host::schema::Schema::read(&meta).unwrap());
     setup.filters.insert("kong_filter".to_owned(), std::fs::read(module(Gateway::Kong)).unwrap());

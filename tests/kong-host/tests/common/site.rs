@@ -2,10 +2,14 @@
 
 #![allow(dead_code, unreachable_pub, reason = "a module that each test uses a part of")]
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use asgard::config::Settings;
+use asgard::hosts::Hosts;
+use asgard::parts::Gateway::Kong;
+use asgard::ports::Ports;
+use asgard::state::State;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use kong_host::schema::Schema;
@@ -149,23 +153,12 @@ pub fn setup(
     filter_config: String,
     filter: Option<Vec<u8>>,
 ) -> Setup {
-    let targets: Vec<Value> = backends.map(|target| json!({ "target": target, "weight": 100 })).collect();
-    let values = BTreeMap::from([
-        ("BACKEND_TARGETS", json!(targets).to_string()),
-        ("CORS_ORIGINS", json!([ORIGIN, "http://127.0.0.1:6274"]).to_string()),
-        ("FILTER_CONFIG", filter_config),
-        ("KEYCLOAK_ADDRESS", keycloak.to_owned()),
-        ("GATEWAY_LISTEN", "127.0.0.1:0".to_owned()),
-        ("KONG_STATUS_LISTEN", "127.0.0.1:0".to_owned()),
-        ("KONG_CONF_DIR", "/conf".to_owned()),
-        ("KONG_FILTERS_DIR", "/filters".to_owned()),
-        ("KONG_PREFIX", "/prefix".to_owned()),
-        ("KONG_USER", "user".to_owned()),
-        ("KONG_WORKERS", "1".to_owned()),
-        ("KONG_TRUSTED_IPS", "127.0.0.1".to_owned()),
-        ("KONG_ERROR_LOG", "/dev/stderr".to_owned()),
-    ]);
-    let mut setup = Setup::shipped(&root(), &values).unwrap();
+    let settings = Settings {
+        backends: backends.collect(),
+        keycloak: keycloak.to_owned(),
+        ..kong_host::setup::settings(&root(), filter_config)
+    };
+    let mut setup = Setup::shipped(&settings).unwrap();
     setup.filters.extend(filter.map(|wasm| ("kong_filter".to_owned(), wasm)));
     // kong/kong_filter.meta.json is beside it.
     setup.schemas.insert("kong_filter".to_owned(), schema());
@@ -174,20 +167,10 @@ pub fn setup(
 
 /// The filter's configuration as `./asgard` writes it for Kong.
 pub fn filter_config(keycloak: &str) -> Value {
-    json!({
-        "public_url": PUBLIC_URL,
-        "issuers": [{
-            "issuer": ISSUER,
-            "jwks": {"upstream": keycloak, "authority": keycloak, "path": "/heimdall/realms/asgard/protocol/openid-connect/certs"},
-        }],
-        "scopes": {"advertised": ["mcp:tools", "organization"], "required": []},
-        "origins": [ORIGIN],
-        "assertion": {"keys": ASSERTION_KEYS},
-        "grip": {"issuer": "pushpin", "key": "YW5vdGhlci1zZWNyZXQtb2YtMzItYnl0ZXMtb3ItbW9y"},
-        "kong_scheme": "http",
-        // KONG_NGINX_WASM_SHM_KV of kong.env.in.
-        "shared_data_bytes": 2 << 20,
-    })
+    let mut state = State::new(Ports::default());
+    state.secrets.assertion_keys = ASSERTION_KEYS.to_owned();
+    let config = asgard::config::filter::config(Kong, &state, &Hosts::none(), None, keycloak).unwrap();
+    serde_json::from_str(&config).unwrap()
 }
 
 /// The answer (status, body) to a question about a token.

@@ -1,5 +1,8 @@
 //! With a container engine: the compose file instead of native parts.
 
+mod env;
+mod files;
+
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
@@ -11,13 +14,15 @@ use crate::health;
 use crate::paths::{Paths, write_private};
 use crate::problem::{Problem, Result};
 use crate::process::find_program;
-use crate::state::State;
 use crate::supervisor::part::{Kind, PartStatus};
 use crate::ui::say;
 
+pub use env::Env;
+pub use files::{files, folder, write};
+
 /// Whether the stack can run in containers here: a compose file, an engine that answers, a compose command.
 pub async fn is_usable(paths: &Paths) -> bool {
-    let here = ["docker-compose.yml", "setup.sh"].iter().all(|file| paths.root.join(file).is_file());
+    let here = paths.root.join("docker-compose.yml").is_file();
     here && find_program("docker").is_some() && quiet("docker", &["info"]).await && command().await.is_some()
 }
 
@@ -31,38 +36,23 @@ pub fn is_up(paths: &Paths) -> bool {
 ///
 /// # Errors
 /// When the preparation or compose fails.
-pub async fn up(paths: &Paths, state: &State, detach: bool) -> Result<ExitCode> {
+pub async fn up(paths: &Paths, detach: bool) -> Result<ExitCode> {
     say("  a container engine is here: starting the compose file (./asgard up --native does without)");
-    demand(paths, Command::new(paths.root.join("setup.sh")), "prepare the configuration (./setup.sh)")
-        .await?;
+    let env = Env::load(paths)?;
+    let rendered = files(paths, &env)?;
+    env.save(paths)?;
+    write(&folder(paths), &rendered)?;
     write_private(&marker(paths), b"compose\n")?;
     demand(paths, compose(paths, &["up", "-d", "--build"]).await?, "start the containers").await?;
     wait_healthy(paths).await?;
-    summary::print(paths, &adopted(paths, state));
+    // In containers .env rules, not the state file.
+    summary::print(paths, &env.state);
     if !detach {
         say("Ctrl-C stops everything.");
         let _ = tokio::signal::ctrl_c().await;
         return down(paths).await;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The state with what `.env` (written by `setup.sh`) says: in containers, that file rules.
-fn adopted(paths: &Paths, state: &State) -> State {
-    let mut state = state.clone();
-    let text = std::fs::read_to_string(paths.root.join(".env")).unwrap_or_default();
-    for (name, value) in text.lines().filter_map(|line| line.split_once('=')) {
-        let target = match name {
-            "PUBLIC_URL" => &mut state.public_url,
-            "KEYCLOAK_ADMIN_USER" => &mut state.secrets.admin_user,
-            "KEYCLOAK_ADMIN_PASSWORD" => &mut state.secrets.admin_password,
-            "MCP_INSPECTOR_API_TOKEN" => &mut state.secrets.inspector_token,
-            _ => continue,
-        };
-        target.clear();
-        target.push_str(value);
-    }
-    state
 }
 
 /// Stops and removes the containers; named volumes stay.
