@@ -4,54 +4,33 @@
 //! on this machine. With `ASGARD_REDIS_URL` (and what `docs/library.md` names) the same program is a worker
 //! of a site behind its gateway.
 
-use std::process::ExitCode;
-use std::time::Duration;
-
-use odin::identity::Principal;
-use odin::{Ask, Asked, Program};
-use rmcp::handler::server::{tool::Extension, wrapper::Parameters};
-use rmcp::model::{CallToolResponse, CallToolResult, ContentBlock, ProgressNotificationParam};
-use rmcp::schemars::{self, JsonSchema};
-use rmcp::{ErrorData, RoleServer, ServerHandler, service::RequestContext, tool, tool_handler, tool_router};
-use serde::Deserialize;
+use odin::rmcp::handler::server::wrapper::Parameters;
+use odin::rmcp::model::{CallToolResult, ContentBlock};
+use odin::rmcp::{self, ServerHandler, schemars, tool, tool_handler, tool_router};
+use odin::{Ask, Asked, Caller, Program, Progress, ToolResult};
 
 struct Greeter;
 
-#[derive(Deserialize, JsonSchema)]
+#[derive(serde::Deserialize, schemars::JsonSchema)]
 struct Times {
     /// How often to greet.
     times: u32,
 }
 
-#[derive(Deserialize, JsonSchema)]
-struct Language {
-    /// Such as `en` or `is`.
-    language: String,
-}
-
 #[tool_router]
 impl Greeter {
     #[tool(description = "Greets you, in a language that it asks for", annotations(read_only_hint = true))]
-    async fn greet(
-        &self,
-        Parameters(Times { times }): Parameters<Times>,
-        Extension(caller): Extension<Principal>,
-        ask: Ask,
-        context: RequestContext<RoleServer>,
-    ) -> Result<CallToolResponse, ErrorData> {
-        let hello = match ask.user::<Language>("language", "In which language?").await? {
-            Asked::Answer(Language { language }) if language == "is" => "Sæl",
+    async fn greet(&self, args: Parameters<Times>, by: Caller, ask: Ask, progress: Progress) -> ToolResult {
+        let hello = match ask.text("language", "In which language, such as en or is?").await? {
+            Asked::Answer(language) if language == "is" => "Sæl",
             Asked::Later(response) => return Ok(response),
             _ => "Hello",
         };
-        for step in 1..=times {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            if let Some(token) = context.meta.get_progress_token() {
-                let progress = ProgressNotificationParam::new(token, step.into()).with_total(times.into());
-                let _ = context.peer.notify_progress(progress).await;
-            }
+        for step in 1..=args.0.times {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            progress.report(step, args.0.times).await?;
         }
-        let text = format!("{hello}, {} of {}!", caller.subject, caller.organisation);
+        let text = format!("{hello}, {} of {}!", by.subject, by.organisation);
         Ok(CallToolResult::success(vec![ContentBlock::text(text)]).into())
     }
 }
@@ -60,6 +39,6 @@ impl Greeter {
 impl ServerHandler for Greeter {}
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() -> std::process::ExitCode {
     Program::from_args().serve(Greeter).await
 }

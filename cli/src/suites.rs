@@ -181,7 +181,7 @@ pub const SUITES: &[Suite] = &[
     },
     Suite {
         name: "library",
-        shows: "the example of the library, unchanged, as a whole server and as workers of a site",
+        shows: "the examples of the library, unchanged, as whole servers and as workers of a site",
         command: cargo_test!("--test", "library", "--", "--nocapture", "--test-threads=1"),
         needs: &[Need::Programs],
         limit_s: minutes(10),

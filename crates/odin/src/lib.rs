@@ -17,4 +17,5 @@ pub mod worker;
 pub use call::task::{Support, TaskTool};
 pub use identity;
 pub use program::Program;
-pub use runner::{Ask, Asked, InTask, later};
+pub use rmcp;
+pub use runner::{Ask, Asked, Caller, Cancelled, InTask, Progress, ToolResult, later};

@@ -1,4 +1,4 @@
-//! The example of the library, unchanged: as a whole server in one process, and as workers of a site.
+//! The examples of the library, unchanged: as a whole server in one process, and as workers of a site.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -11,12 +11,12 @@ use asgard::stack::{Options, Stack};
 use asgard::supervisor::part::Kind;
 use e2e::{Client, Form};
 use serde_json::json;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
-/// The example, as `cargo build --all-targets` left it beside this test.
-fn greeter() -> PathBuf {
+/// An example, as `cargo build --all-targets` left it beside this test.
+fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let example = test.parent().unwrap().parent().unwrap().join("examples/greeter");
+    let example = test.parent().unwrap().parent().unwrap().join("examples").join(name);
     assert!(
         example.exists(),
         "{} is not built: run ./asgard test, or cargo build --all-targets",
@@ -62,10 +62,10 @@ async fn greets(endpoint: &str, token: &str, subject: &str) {
     assert!(told.result().unwrap()["content"][0]["text"].as_str().unwrap().starts_with("Hello, "));
 }
 
-#[tokio::test]
-async fn the_example_is_a_whole_server() {
+/// An example that runs as a whole server, and its endpoint.
+async fn alone(name: &str) -> (Child, String) {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let _process = Command::new(greeter())
+    let process = Command::new(example(name))
         .env_clear()
         .env("ASGARD_LISTEN", format!("127.0.0.1:{port}"))
         .env("ASGARD_LOG", "warn")
@@ -79,12 +79,38 @@ async fn the_example_is_a_whole_server() {
         answer.status().is_success().then_some(())
     })
     .await;
-    greets(&format!("http://127.0.0.1:{port}/api/v1/mcp/org-1"), "", "local").await;
+    (process, format!("http://127.0.0.1:{port}/api/v1/mcp/org-1"))
 }
 
 #[tokio::test]
-async fn the_example_is_a_worker_of_a_site() {
-    let options = Options { programs: [(Kind::Worker, greeter())].into(), ..Options::default() };
+async fn the_greeter_is_a_whole_server() {
+    let (_process, endpoint) = alone("greeter").await;
+    greets(&endpoint, "", "local").await;
+}
+
+#[tokio::test]
+async fn a_server_written_for_stdio_is_a_whole_server() {
+    let (_process, endpoint) = alone("counter").await;
+    let session = Client::at(endpoint.clone(), String::new()).initialized().await;
+    for (client, value) in [(session, "2"), (Client::at(endpoint, String::new()), "4")] {
+        let added = client.tool("add", json!({"by": 2})).await;
+        assert_eq!(added.result().unwrap()["content"][0]["text"], value, "{}", added.outline());
+        let read = client.tool("value", json!({})).await;
+        assert_eq!(read.result().unwrap()["content"][0]["text"], value, "{}", read.outline());
+    }
+}
+
+#[test]
+fn the_greeter_is_short() {
+    let text =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/greeter.rs")).unwrap();
+    let lines = text.lines().skip_while(|line| line.starts_with("//!") || line.is_empty());
+    assert!(lines.count() <= 40, "the documentation promises 40 lines");
+}
+
+#[tokio::test]
+async fn the_greeter_is_a_worker_of_a_site() {
+    let options = Options { programs: [(Kind::Worker, example("greeter"))].into(), ..Options::default() };
     let stack = Stack::up(options).await.unwrap();
     let token = stack.token("thor", Some("org-1")).await.unwrap();
     for endpoint in [stack.bifrost("org-1"), stack.hermod("org-1")] {

@@ -3,30 +3,27 @@
 
 use std::time::Duration;
 
+use super::journal::{Event, Journal};
 use odin::runner::CallContext;
+use odin::{Cancelled, Progress};
 use rmcp::{
     ErrorData, RoleServer,
     handler::server::{common::AsRequestContext, common::FromContextPart},
-    model::{ProgressNotificationParam, ProgressToken},
-    service::{Peer, RequestContext},
+    service::RequestContext,
 };
-use tokio_util::sync::CancellationToken;
-
-use super::journal::{Event, Journal};
 
 /// A running tool; a tool takes it as an argument.
 pub(crate) struct Run {
     call: String,
     entry: Entry,
-    peer: Peer<RoleServer>,
-    progress: Option<ProgressToken>,
-    cancelled: CancellationToken,
+    progress: Progress,
+    cancelled: Cancelled,
 }
 
 /// The client has cancelled, or takes nothing any more.
 #[derive(Debug, thiserror::Error)]
 #[error("the call was cancelled")]
-pub(crate) struct Cancelled;
+pub(crate) struct Stopped;
 
 /// What the toolbox puts into a call's extensions for [`Run`].
 #[derive(Clone)]
@@ -45,20 +42,16 @@ impl Entry {
 
 impl Run {
     /// Reports step `step` of `total`, to the journal and (if the client asked for it) to the client.
-    pub(crate) async fn step(&self, step: u64, total: u64, message: String) -> Result<(), Cancelled> {
+    pub(crate) async fn step(&self, step: u64, total: u64, message: String) -> Result<(), Stopped> {
         self.entry.write(&self.call, Event::Step, Some(step));
-        let Some(token) = &self.progress else { return Ok(()) };
-        let progress = ProgressNotificationParam::new(token.clone(), step as f64)
-            .with_total(total as f64)
-            .with_message(message);
-        self.peer.notify_progress(progress).await.map_err(|_| Cancelled)
+        self.progress.send(step as f64, Some(total as f64), Some(message)).await.map_err(|_| Stopped)
     }
 
     /// Sleeps; wakes up at once when the client cancels.
-    pub(crate) async fn sleep(&self, duration: Duration) -> Result<(), Cancelled> {
+    pub(crate) async fn sleep(&self, duration: Duration) -> Result<(), Stopped> {
         tokio::select! {
             biased;
-            () = self.cancelled.cancelled() => Err(Cancelled),
+            () = self.cancelled.wait() => Err(Stopped),
             () = tokio::time::sleep(duration) => Ok(()),
         }
     }
@@ -66,17 +59,13 @@ impl Run {
 
 impl<C: AsRequestContext> FromContextPart<C> for Run {
     fn from_context_part(context: &mut C) -> Result<Self, ErrorData> {
+        let (progress, cancelled) =
+            (Progress::from_context_part(context)?, Cancelled::from_context_part(context)?);
         let context = context.as_request_context();
         let entry = context.extensions.get::<Entry>().cloned();
         let entry = entry
             .ok_or_else(|| ErrorData::internal_error("the tool was called without its toolbox", None))?;
-        Ok(Self {
-            call: call_id(context),
-            entry,
-            peer: context.peer.clone(),
-            progress: context.meta.get_progress_token(),
-            cancelled: context.ct.clone(),
-        })
+        Ok(Self { call: call_id(context), entry, progress, cancelled })
     }
 }
 

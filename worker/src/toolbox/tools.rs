@@ -3,12 +3,9 @@
 use std::{process, sync::PoisonError, time::Duration};
 
 use identity::Principal;
-use odin::call::task::TaskTool;
+use odin::{Caller, TaskTool};
 use rmcp::{
-    handler::server::{
-        common::Extension,
-        wrapper::{Json, Parameters},
-    },
+    handler::server::wrapper::{Json, Parameters},
     tool, tool_router,
 };
 use schemars::JsonSchema;
@@ -334,7 +331,7 @@ impl Toolbox {
     async fn slow_count(
         &self,
         Parameters(arguments): Parameters<SlowCountArguments>,
-        Extension(caller): Extension<Principal>,
+        Caller(caller): Caller,
         run: Run,
     ) -> Result<Json<Counted>, String> {
         if arguments.label.chars().count() > MAX_LABEL {
@@ -379,7 +376,7 @@ impl Toolbox {
     async fn add_note(
         &self,
         Parameters(AddNoteArguments { text }): Parameters<AddNoteArguments>,
-        Extension(caller): Extension<Principal>,
+        Caller(caller): Caller,
     ) -> Result<Json<Note>, String> {
         let notebooks = self.notebooks.clone();
         off_the_loop(move || notebooks.add(&caller, &text)).await.map(Json)
@@ -394,7 +391,7 @@ impl Toolbox {
     async fn list_notes(
         &self,
         Parameters(ListNotesArguments { count }): Parameters<ListNotesArguments>,
-        Extension(caller): Extension<Principal>,
+        Caller(caller): Caller,
     ) -> Result<Json<Notes>, String> {
         if !(1..=100).contains(&count) {
             return Err(format!("count must be 1 to 100, not {count}"));
@@ -410,7 +407,7 @@ impl Toolbox {
         description = "Who you are to this server: subject, organisation, scopes, roles and groups of your token.",
         annotations(read_only_hint = true, idempotent_hint = true, open_world_hint = false)
     )]
-    async fn whoami(&self, Extension(caller): Extension<Principal>) -> Json<Who> {
+    async fn whoami(&self, Caller(caller): Caller) -> Json<Who> {
         let Principal { issuer, subject, organisation, client, username, scopes, roles, groups } = caller;
         Json(Who { issuer, subject, organisation, username, client, scopes, roles, groups })
     }

@@ -24,6 +24,7 @@ mod settings;
 mod site;
 mod worker;
 
+use std::fmt;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -75,15 +76,36 @@ impl Program {
         command.error(ErrorKind::ArgumentConflict, why).exit()
     }
 
-    /// Serves until the process is asked to stop, and tells how it ended. Logs go to stderr.
+    /// Serves until the process is asked to stop, and tells how it ended. Logs and errors go to stderr.
     pub async fn serve<H: ServerHandler>(self, handler: H) -> ExitCode {
+        ended(self.run(handler).await.map_err(|Failed(why)| why))
+    }
+
+    /// Serves until the process is asked to stop, for a `main` that gives a `Result`. Logs go to stderr.
+    ///
+    /// # Errors
+    /// What keeps it from running.
+    pub async fn run<H: ServerHandler>(self, handler: H) -> Result<(), Failed> {
         let Self { listen, common, worker: work, backend: front } = self;
         start_log(&common.log);
-        ended(match common.redis() {
+        let ended = match common.redis() {
             Ok(Some(_)) => worker(&listen, &common, &work, handler).await,
             Ok(None) => backend(&listen, &common, &front, Some((handler, &work))).await,
             Err(error) => Err(error),
-        })
+        };
+        ended.map_err(Failed)
+    }
+}
+
+/// Why a program can't run, for people.
+#[derive(thiserror::Error)]
+#[error("{0}")]
+pub struct Failed(String);
+
+/// The text alone: a `main` that gives a `Result` prints its error in this form.
+impl fmt::Debug for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

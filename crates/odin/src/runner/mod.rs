@@ -17,7 +17,7 @@ mod tools;
 mod unknown;
 
 pub(crate) use arguments::InputSchema;
-pub use extract::{Ask, Asked, InTask, later};
+pub use extract::{Ask, Asked, Caller, Cancelled, InTask, Progress, ToolResult, later};
 pub use handler::{CANCEL_GRACE, RmcpRunner};
 pub use peer::{CallContext, ResponseStream};
 pub use state::{STATE_LIFETIME, StateKeyError, StateKeys};

@@ -5,11 +5,11 @@
 //! requests). A tool that takes an [`Ask`] is written once:
 //!
 //! ```
-//! # use odin::{Ask, Asked};
-//! # use rmcp::{ErrorData, model::{CallToolResponse, CallToolResult, ContentBlock}};
+//! # use odin::{Ask, Asked, ToolResult};
+//! # use rmcp::model::{CallToolResult, ContentBlock};
 //! # #[derive(serde::Deserialize, schemars::JsonSchema)]
 //! # struct Name { name: String }
-//! async fn hello(ask: Ask) -> Result<CallToolResponse, ErrorData> {
+//! async fn hello(ask: Ask) -> ToolResult {
 //!     let who = match ask.user::<Name>("who", "What is your name?").await? {
 //!         Asked::Answer(answer) => answer.name,
 //!         Asked::Declined | Asked::Unable => "stranger".to_owned(),
@@ -92,7 +92,39 @@ impl Ask {
         self.user_with(key, message, schema).await
     }
 
-    /// The same with a schema of one's own.
+    /// Asks for one text, which is named `key`.
+    ///
+    /// ```
+    /// # use odin::{Ask, Asked, ToolResult};
+    /// # use rmcp::model::{CallToolResult, ContentBlock};
+    /// async fn hello(ask: Ask) -> ToolResult {
+    ///     let name = match ask.text("name", "What is your name?").await? {
+    ///         Asked::Answer(name) => name,
+    ///         Asked::Later(response) => return Ok(response),
+    ///         _ => "stranger".to_owned(),
+    ///     };
+    ///     Ok(CallToolResult::success(vec![ContentBlock::text(format!("Hello, {name}"))]).into())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`user`](Self::user).
+    pub async fn text(&self, key: &str, message: &str) -> Result<Asked<String>, ErrorData> {
+        let schema = ElicitationSchema::builder()
+            .required_string(key)
+            .build()
+            .map_err(|error| ErrorData::internal_error(format!("not a schema to ask with: {error}"), None))?;
+        let asked: Asked<BTreeMap<String, String>> = self.user_with(key, message, schema).await?;
+        Ok(match asked {
+            // The schema requires it.
+            Asked::Answer(mut answer) => Asked::Answer(answer.remove(key).unwrap_or_default()),
+            Asked::Declined => Asked::Declined,
+            Asked::Unable => Asked::Unable,
+            Asked::Later(response) => Asked::Later(response),
+        })
+    }
+
+    /// As [`user`](Self::user), with a schema of one's own.
     ///
     /// # Errors
     /// As [`user`](Self::user).
