@@ -98,6 +98,33 @@ async fn a_broken_store_breaks_no_more_than_its_own_call() {
     }
 }
 
+/// The record says that the call waits, and the queue can't say that it does no more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_in_a_broken_queue_is_given_up() {
+    let store = RedisServer::start();
+    let client = redis::Client::open(store.url()).unwrap();
+    let mut redis = client.get_multiplexed_async_connection().await.unwrap();
+    let server = Server::with_patience(&store.url(), Duration::from_secs(1)).await;
+    server.worker.shut_down(Duration::ZERO).await;
+    let asks = [quick(), slow()].map(|ask| tokio::spawn(ask.send(server.address)));
+    e2e::stack::wait("both calls wait", Duration::from_secs(10), async || {
+        let calls: Vec<String> =
+            redis::cmd("KEYS").arg("asgard:call:*").query_async(&mut redis).await.unwrap();
+        (calls.len() == 2).then_some(())
+    })
+    .await;
+    let queues: Vec<String> =
+        redis::cmd("KEYS").arg("asgard:waiting:*").query_async(&mut redis).await.unwrap();
+    assert!(!queues.is_empty());
+    for queue in queues {
+        let _: () = redis::cmd("SET").arg(queue).arg("x").query_async(&mut redis).await.unwrap();
+    }
+    for ask in asks {
+        let said = ask.await.expect("an answer");
+        assert_eq!(said.status, StatusCode::SERVICE_UNAVAILABLE, "{said:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_broken_record_leaves_the_others_their_lease() {
     count_panics();

@@ -54,16 +54,21 @@ impl Server {
     /// One over the memory of this process.
     pub(crate) async fn in_memory() -> Self {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Timing::default(), StoreLimits::default()));
-        Self::over(store.clone(), store).await
+        Self::over(store.clone(), store, FrontLimits::default().queue_patience).await
     }
 
     /// One over a Redis.
     pub(crate) async fn over_redis(url: &str) -> Self {
-        let connect = || RedisStore::connect(url, Timing::default(), StoreLimits::default()).unwrap();
-        Self::over(Arc::new(connect()), Arc::new(connect())).await
+        Self::with_patience(url, FrontLimits::default().queue_patience).await
     }
 
-    async fn over(store: Arc<dyn Store>, beats: Arc<dyn Store>) -> Self {
+    /// One over a Redis, whose calls wait in the queue for this time.
+    pub(crate) async fn with_patience(url: &str, patience: Duration) -> Self {
+        let connect = || RedisStore::connect(url, Timing::default(), StoreLimits::default()).unwrap();
+        Self::over(Arc::new(connect()), Arc::new(connect()), patience).await
+    }
+
+    async fn over(store: Arc<dyn Store>, beats: Arc<dyn Store>, queue_patience: Duration) -> Self {
         let runner = Arc::new(RmcpRunner::new(Arc::new(Fixture::new().unwrap())));
         let config = WorkerConfig { name: process::unique_name("edges"), ..WorkerConfig::new("default") };
         let worker = Worker::start(config, store.clone(), Box::new(move || beats), runner, None).unwrap();
@@ -81,6 +86,7 @@ impl Server {
             limits: FrontLimits {
                 calls_of_principal: 100_000,
                 calls_of_organisation: 100_000,
+                queue_patience,
                 ..FrontLimits::default()
             },
             lease: Timing::default().lease,

@@ -37,6 +37,8 @@ pub(crate) struct Waiting {
     heard: Instant,
     /// Since when the record has been missing.
     missing: Option<Instant>,
+    /// Since when the call can't be withdrawn, although its record is there.
+    stuck: Option<Instant>,
     /// What it counts for in the limits of calls in flight.
     counted: Vec<String>,
 }
@@ -59,6 +61,7 @@ impl Waiting {
             begun: now,
             heard: now,
             missing: None,
+            stuck: None,
             counted,
         }
     }
@@ -101,13 +104,14 @@ impl Waiting {
             Look::Running => None,
             Look::Queued if now < self.begun + self.front.config.limits.queue_patience => None,
             // Not before it is certain that the call never begins. If it has begun, or the store does not
-            // answer, the next look tells.
+            // answer, the next look tells; but a queue that is damaged may never let go of it.
             Look::Queued => match self.withdraw().await {
                 Ok(Withdraw::Withdrawn) => {
                     self.settle();
                     Some(not_taken())
                 }
-                Ok(Withdraw::Begun | Withdraw::Missing) | Err(_) => None,
+                Ok(Withdraw::Begun | Withdraw::Missing) => None,
+                Err(_) => (now > *self.stuck.get_or_insert(now) + SILENT).then(unknown),
             },
             Look::Missing if now > *self.missing.get_or_insert(now) + MISSING => Some(lost()),
             Look::Silent if now > self.heard + SILENT => Some(unknown()),
