@@ -74,7 +74,7 @@ pub enum Command {
     },
     /// Notify connected clients: of changed lists, of an updated resource, or with a log message
     Notify(Notify),
-    /// Look for what is missing or wrong, and say how to mend it
+    /// Look for what is missing or wrong, and say how to fix it
     Doctor,
     /// Say why a request was refused
     Why {

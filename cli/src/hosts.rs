@@ -35,14 +35,14 @@ impl Hosts {
         let file = paths.hosts_file();
         let wrong = |why: &str| {
             Problem::new(format!("{}: {}", paths.shown(&file), why.replace('\n', " ")))
-                .mend("correct it: each line is \"host\" = \"organisation\"")
+                .hint("correct it: each line is \"host\" = \"organisation\"")
         };
         match std::fs::read_to_string(&file) {
             Ok(text) => {
                 let hosts = toml::from_str(&text).map(Self).map_err(|e| wrong(e.message()))?;
                 for (host, organisation) in hosts.iter() {
                     if !is_name(host) {
-                        return Err(wrong(&format!("{host:?} is no name of a host")));
+                        return Err(wrong(&format!("{host:?} is not a host name")));
                     }
                     if !identity::path::is_alias(organisation) {
                         return Err(wrong(&format!("{organisation:?} cannot be an organisation's name")));
@@ -99,14 +99,14 @@ impl Hosts {
     pub fn give(&mut self, host: &str, organisation: &str) -> Result<bool> {
         if self.0.len() >= MAX_HOSTS && !self.0.contains_key(host) {
             return Err(Problem::new(format!("there are {MAX_HOSTS} hosts already"))
-                .mend("take one away first: ./asgard org remove NAME --domain HOST"));
+                .hint("take one away first: ./asgard org remove NAME --domain HOST"));
         }
         match self.0.insert(host.to_owned(), organisation.to_owned()) {
             None => Ok(true),
             Some(owner) if owner == organisation => Ok(false),
             Some(owner) => {
                 let problem = Problem::new(format!("{host} belongs to the organisation {owner}"))
-                    .mend(format!("./asgard org remove {owner} --domain {host} takes it away there"));
+                    .hint(format!("./asgard org remove {owner} --domain {host} takes it away there"));
                 self.0.insert(host.to_owned(), owner);
                 Err(problem)
             }
@@ -126,13 +126,13 @@ impl Hosts {
 pub fn url(state: &State, host: &str) -> Result<String> {
     let url = state.host_url(host)?;
     if !is_name(host) {
-        return Err(Problem::new(format!("{host:?} is no name of a host"))
-            .mend("write a name such as acme.example: of a-z, 0-9, -, _ and dots between them"));
+        return Err(Problem::new(format!("{host:?} is not a host name"))
+            .hint("write a name such as acme.example: of a-z, 0-9, -, _ and dots between them"));
     }
     let public = reqwest::Url::parse(&state.public_url).ok();
     if public.is_some_and(|public| public.host_str() == Some(host)) {
         return Err(Problem::new(format!("{host} is the public name, where all organisations are"))
-            .mend("give the organisation another name"));
+            .hint("give the organisation another name"));
     }
     Ok(url)
 }

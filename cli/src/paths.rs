@@ -35,7 +35,7 @@ impl Paths {
                 .or_else(|| upwards(Path::new(env!("CARGO_MANIFEST_DIR"))))
                 .ok_or_else(|| {
                     Problem::new("this is not inside the Asgard repository")
-                        .mend("run ./asgard in the repository, or set ASGARD_ROOT")
+                        .hint("run ./asgard in the repository, or set ASGARD_ROOT")
                 })?,
         };
         let root = root.canonicalize().map_err(|e| Problem::io("find", &root, &e))?;
@@ -137,7 +137,7 @@ impl Paths {
             return Ok(());
         }
         Err(Problem::new(format!("{} belongs to somebody else, or is open to others", self.shown(&sockets)))
-            .mend("remove it, or set ASGARD_HOME to a folder with a short name"))
+            .hint("remove it, or set ASGARD_HOME to a folder with a short name"))
     }
 
     /// Whether the folder of the sockets is there, and this user's alone.

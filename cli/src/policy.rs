@@ -11,7 +11,7 @@ use crate::problem::{Problem, Result};
 /// The policy, or `None` when there is no file.
 ///
 /// # Errors
-/// When the file can't be read, or is no policy: with the place and the mend.
+/// When the file can't be read, or is no policy: with the place and how to fix it.
 pub fn load(paths: &Paths) -> Result<Option<Policy>> {
     let file = paths.policy_file();
     let json = match std::fs::read(&file) {
@@ -21,7 +21,7 @@ pub fn load(paths: &Paths) -> Result<Option<Policy>> {
     };
     Policy::from_json(&json).map(Some).map_err(|error| {
         Problem::new(format!("{}: {error}", file.display()))
-            .mend("kong-filter/README.md describes policies; an empty one is {}")
+            .hint("kong-filter/README.md describes policies; an empty one is {}")
     })
 }
 

@@ -150,7 +150,7 @@ impl Ports {
             .map(|_| 20_000 + rand::random_range(0..240_u16) * BLOCK)
             .find(|base| (*base..*base + BLOCK).all(|port| is_free(LOOPBACK, port)))
             .map(Self::from_base)
-            .ok_or_else(|| Problem::new("found no block of free ports").mend("name one with --ports"))
+            .ok_or_else(|| Problem::new("found no block of free ports").hint("name one with --ports"))
     }
 
     /// Every port by the name it has in the state file, for a stack of that size.
@@ -213,18 +213,18 @@ pub fn is_free(address: IpAddr, port: u16) -> bool {
 /// When it is taken.
 pub fn demand_free(address: IpAddr, port: u16, name: &str, state_file: &str) -> Result<()> {
     let Err(error) = TcpListener::bind((address, port)) else { return Ok(()) };
-    let mend = format!("stop that program, or write another port for {name} into {state_file}");
+    let hint = format!("stop that program, or write another port for {name} into {state_file}");
     let what = match (error.kind(), holder(port)) {
         (std::io::ErrorKind::PermissionDenied, _) => {
             return Err(Problem::new(format!("port {port} ({name}) needs more rights"))
-                .mend(format!("choose a port over 1023 in {state_file}")));
+                .hint(format!("choose a port over 1023 in {state_file}")));
         }
         (_, Some(holder)) => {
             format!("port {port} ({name}) is taken by pid {} ({})", holder.pid, holder.program)
         }
         (_, None) => format!("port {port} ({name}) is taken by a program of another user"),
     };
-    Err(Problem::new(what).mend(mend))
+    Err(Problem::new(what).hint(hint))
 }
 
 /// Who listens on a port.

@@ -2,28 +2,28 @@
 
 use std::fmt;
 
-/// Something that stops a command: one clear line, and (where there is one) the mend.
+/// Something that stops a command: one clear line, and (where there is one) how to fix it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// What went wrong, without a full stop at its end.
     pub what: String,
     /// What the reader can do about it.
-    pub mend: Option<String>,
+    pub hint: Option<String>,
 }
 
-/// The result of everything in this crate that a person may have to mend.
+/// The result of everything in this crate that a person may have to fix.
 pub type Result<T> = std::result::Result<T, Problem>;
 
 impl Problem {
-    /// A problem without a known mend.
+    /// A problem without a known fix.
     pub fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into(), mend: None }
+        Self { what: what.into(), hint: None }
     }
 
     /// Adds what to do.
     #[must_use]
-    pub fn mend(mut self, mend: impl Into<String>) -> Self {
-        self.mend = Some(mend.into());
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
         self
     }
 
@@ -33,9 +33,9 @@ impl Problem {
         match error.kind() {
             std::io::ErrorKind::StorageFull => {
                 Self::new(format!("cannot {doing} {}: the disk is full", path.display()))
-                    .mend("free some space (`df -h`), then run the command again")
+                    .hint("free some space (`df -h`), then run the command again")
             }
-            std::io::ErrorKind::PermissionDenied => problem.mend("check who owns that path"),
+            std::io::ErrorKind::PermissionDenied => problem.hint("check who owns that path"),
             _ => problem,
         }
     }
@@ -44,8 +44,8 @@ impl Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.what)?;
-        match &self.mend {
-            Some(mend) => write!(f, ". {}", capitalised(mend)),
+        match &self.hint {
+            Some(hint) => write!(f, ". {}", capitalised(hint)),
             None => Ok(()),
         }
     }
@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn a_problem_is_one_line_with_its_mend() {
-        let problem = Problem::new("port 8000 is taken").mend("stop nginx");
+        let problem = Problem::new("port 8000 is taken").hint("stop nginx");
         assert_eq!(problem.to_string(), "port 8000 is taken. Stop nginx");
         assert_eq!(Problem::new("no").to_string(), "no");
     }
@@ -74,6 +74,6 @@ mod tests {
         let error = std::io::Error::from(std::io::ErrorKind::StorageFull);
         let problem = Problem::io("write", std::path::Path::new("/x"), &error);
         assert!(problem.to_string().contains("the disk is full"));
-        assert!(problem.mend.is_some());
+        assert!(problem.hint.is_some());
     }
 }

@@ -29,7 +29,7 @@ pub fn render(template: &str, values: &Values) -> Result<String> {
             Some((name, tail)) if is_name(name) => {
                 let value = values.get(name).ok_or_else(|| {
                     Problem::new(format!("the template names ${{{name}}}, which has no value"))
-                        .mend("correct the name in the template, or give it a value in cli/src/parts")
+                        .hint("correct the name in the template, or give it a value in cli/src/parts")
                 })?;
                 if value.chars().any(|c| c.is_control() && c != '\n') {
                     return Err(Problem::new(format!("the value of ${{{name}}} has a control character")));

@@ -21,7 +21,7 @@ impl State {
             return Err(Problem::new(format!(
                 "{reached}, and the sample users thor, hel, freya and surt have their names as passwords"
             ))
-            .mend(
+            .hint(
                 "write sample_users = false into the state file, and the realm is made without them; or true, to have them \
                  all the same",
             ));
@@ -30,7 +30,7 @@ impl State {
             return Err(Problem::new(format!(
                 "{reached}, and Keycloak's administrator has the sample password"
             ))
-            .mend("write another admin_password into the state file"));
+            .hint("write another admin_password into the state file"));
         }
         Ok(())
     }

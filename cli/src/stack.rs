@@ -137,7 +137,7 @@ impl Stack {
         let text = String::from_utf8_lossy(&output.stderr);
         let last = text.lines().last().unwrap_or_default().to_owned();
         Err(Problem::new(format!("asgard up failed ({}): {last}", ending(output.status)))
-            .mend(format!("see {}", stack.paths.logs().display())))
+            .hint(format!("see {}", stack.paths.logs().display())))
     }
 
     /// Ports, secrets, addresses.

@@ -246,7 +246,7 @@ impl State {
         let mut state: Self = toml::from_str(&text).map_err(|e| {
             let line = e.span().map_or(0, |s| text.bytes().take(s.start).filter(|b| *b == b'\n').count() + 1);
             Problem::new(format!("{} line {line}: {}", paths.shown(&file), e.message().replace('\n', " ")))
-                .mend("correct it, or move the file away to start afresh")
+                .hint("correct it, or move the file away to start afresh")
         })?;
         state.secrets.complete();
         state.check().map_err(|p| Problem { what: format!("{}: {}", paths.shown(&file), p.what), ..p })?;
@@ -269,7 +269,7 @@ impl State {
     pub fn existing(paths: &Paths) -> Result<Self> {
         Self::load(paths)?.ok_or_else(|| {
             Problem::new(format!("there is no {}", paths.shown(&paths.state_file())))
-                .mend("run ./asgard up first")
+                .hint("run ./asgard up first")
         })
     }
 
@@ -286,7 +286,7 @@ impl State {
     /// What is not scheme, host and port alone.
     pub(crate) fn check_public_url(&self) -> Result<()> {
         let url = reqwest::Url::parse(&self.public_url).map_err(|e| {
-            Problem::new(format!("public_url: {e}")).mend("write it like http://localhost:8000")
+            Problem::new(format!("public_url: {e}")).hint("write it like http://localhost:8000")
         })?;
         // Resources and issuers are made of it, and compared letter by letter.
         let origin = url.origin().ascii_serialization();
@@ -295,7 +295,7 @@ impl State {
                 "public_url must be scheme, host and port alone, in lower case, without a slash at its end and without the \
                  port that the scheme has anyway",
             )
-            .mend(format!("write {origin}")));
+            .hint(format!("write {origin}")));
         }
         Ok(())
     }
@@ -355,12 +355,12 @@ impl State {
         let is_host = |name: &str| (is_name(name) || is_address(name)) && self.host_url(name).is_ok();
         let bad = |name: &&String| *name != "*" && !is_host(name);
         if let Some(name) = self.accepted_hosts.iter().find(bad) {
-            return Err(Problem::new(format!("accepted_hosts: {name:?} is no name of a host"))
-                .mend("write names in lower case, without scheme and port, such as host.docker.internal"));
+            return Err(Problem::new(format!("accepted_hosts: {name:?} is not a host name"))
+                .hint("write names in lower case, without scheme and port, such as host.docker.internal"));
         }
         if self.accepted_hosts.len() > MAX_ACCEPTED {
             return Err(Problem::new(format!("accepted_hosts has more than {MAX_ACCEPTED} names"))
-                .mend("give an organisation its hosts with ./asgard org add NAME --domain HOST"));
+                .hint("give an organisation its hosts with ./asgard org add NAME --domain HOST"));
         }
         Ok(())
     }
@@ -380,14 +380,14 @@ impl State {
     /// What clients call the gateway at another host: that host with the scheme and port of the public address.
     ///
     /// # Errors
-    /// What is no name of a host.
+    /// What is not a host name.
     pub fn host_url(&self, host: &str) -> Result<String> {
-        let bad = || Problem::new(format!("{host:?} is no name of a host"));
+        let bad = || Problem::new(format!("{host:?} is not a host name"));
         let mut url = reqwest::Url::parse(&self.public_url).map_err(|_| bad())?;
         url.set_host(Some(host)).map_err(|_| bad())?;
         // The parser makes it lower case and puts international names into their ASCII form.
         if url.host_str() != Some(host) {
-            return Err(bad().mend("write it in lower case, without scheme, port or path"));
+            return Err(bad().hint("write it in lower case, without scheme, port or path"));
         }
         Ok(url.as_str().trim_end_matches('/').to_owned())
     }

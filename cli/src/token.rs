@@ -101,12 +101,12 @@ pub async fn request(state: &State, grant: &Grant<'_>) -> Result<String> {
         .await
         .map_err(|e| {
             Problem::new(format!("cannot reach Keycloak at {url}: {}", cause(&e)))
-                .mend("start the stack with ./asgard up, or see what ./asgard status says")
+                .hint("start the stack with ./asgard up, or see what ./asgard status says")
         })?;
     let status = response.status();
     let answer = response.json::<Answer>().await.map_err(|_| {
         Problem::new(format!("{url} answered {} without a token", status.as_u16()))
-            .mend("see ./asgard logs keycloak")
+            .hint("see ./asgard logs keycloak")
     })?;
     answer.access_token.ok_or_else(|| {
         let error = answer.error.unwrap_or_else(|| format!("status {}", status.as_u16()));
@@ -114,9 +114,9 @@ pub async fn request(state: &State, grant: &Grant<'_>) -> Result<String> {
         let problem = Problem::new(format!("Keycloak gives {} no token: {error}{description}", grant.user));
         match error.as_str() {
             "invalid_grant" => {
-                problem.mend("the sample users are thor, hel, freya and surt; the password is the name")
+                problem.hint("the sample users are thor, hel, freya and surt; the password is the name")
             }
-            "invalid_target" => problem.mend("the sample organisations are org-1 and org-2"),
+            "invalid_target" => problem.hint("the sample organisations are org-1 and org-2"),
             _ => problem,
         }
     })

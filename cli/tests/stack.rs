@@ -226,7 +226,7 @@ fn a_taken_port_is_named_with_its_holder() {
     home.run(&["down"]);
     let file = home.0.join("asgard.toml");
     let state = std::fs::read_to_string(&file).unwrap();
-    let mended: Vec<String> = state
+    let changed: Vec<String> = state
         .lines()
         .map(
             |line| {
@@ -234,7 +234,7 @@ fn a_taken_port_is_named_with_its_holder() {
             },
         )
         .collect();
-    std::fs::write(&file, mended.join("\n")).unwrap();
+    std::fs::write(&file, changed.join("\n")).unwrap();
     let up = home.run(&["up", "-d", "--native", "--no-build", "--only", "redis,pushpin"]);
     assert!(!up.status.success());
     let expected = format!("port {taken} (pushpin) is taken by pid {}", std::process::id());
@@ -320,7 +320,7 @@ fn a_part_that_keeps_dying_is_never_given_up() {
         wait_for(&line, || text(&home.run(&["status"])).contains(&line));
         assert_eq!(home.log("supervisor").matches(&line).count(), 1, "{}", home.log("supervisor"));
     }
-    // The cause is mended: it comes back, and nobody had to start it.
+    // The cause is gone: it comes back, and nobody had to start it.
     std::fs::remove_file(&sick).unwrap();
     wait_for("redis", || home.part("redis").ready);
 

@@ -15,7 +15,7 @@ use kong_filter::config::Config;
 use kong_filter::filter::{Filter, Forward, Service, Step};
 use kong_filter::jwt::{self, GripKey};
 use kong_filter::pairs;
-use kong_filter::recent::Told;
+use kong_filter::recent::RawRequest;
 use kong_filter::reply::Reply;
 use kong_filter::request::Request;
 use kong_filter::tokens::{Awaited, Progress};
@@ -151,7 +151,7 @@ fn check_reply(reply: &Reply) {
     assert!(reply.log.as_deref().is_none_or(is_clean), "{:?}", reply.log);
 }
 
-/// What the backend is told must be of this request.
+/// What the backend is raw_request must be of this request.
 fn check_forward(request: &Request, forward: &Forward) {
     let said = ASSERTION_KEYS.verify(&forward.identity, assertion::AUDIENCE, NOW).unwrap();
     let target = forward.target.as_deref().unwrap_or(&request.target);
@@ -302,21 +302,21 @@ pub fn headers(data: &[u8]) {
     LazyLock::force(&CHECKED);
     let mut service = site();
     assert!(judge(&mut service, &call(TOKENS[0]), ONE_KEY.as_bytes(), b"").is_some());
-    for bytes in [told(data).as_slice(), data] {
-        let told = Told::new(bytes.to_vec(), None);
-        let request = Request::read(&told, None);
+    for bytes in [raw_request(data).as_slice(), data] {
+        let raw_request = RawRequest::new(bytes.to_vec(), None);
+        let request = Request::read(&raw_request, None);
         let mut again = || judge(&mut service, &request, ONE_KEY.as_bytes(), br#"{"active":false}"#);
         let (first, second) = (again(), again());
         assert_eq!(first.is_some(), second.is_some(), "the same request is judged otherwise: {request:?}");
         // As it lies there, it may be the same as one a moment ago.
-        if first.is_some() || service.recent(&told, NOW).is_some() {
+        if first.is_some() || service.recent(&raw_request, NOW).is_some() {
             assert_eq!(refusable(&request), None, "{request:?}");
         }
     }
 }
 
 /// The head of a request in the form in which a gateway hands it over.
-fn told(data: &[u8]) -> Vec<u8> {
+fn raw_request(data: &[u8]) -> Vec<u8> {
     let mut lines = data.split(|byte| *byte == b'\n');
     let mut first = lines.next().unwrap_or_default().splitn(2, |byte| *byte == b' ');
     let mut all = vec![
@@ -431,7 +431,7 @@ pub fn config(data: &[u8]) {
     let mut service = match Config::read(data).and_then(|config| Filter::new(config, None)) {
         Ok(filter) => Service::Ready(Box::new(filter)),
         Err(error) => {
-            assert!(!error.path.is_empty() && !error.mend.is_empty(), "{error:?}");
+            assert!(!error.path.is_empty() && !error.hint.is_empty(), "{error:?}");
             Service::new(data)
         }
     };

@@ -18,7 +18,7 @@ use crate::config::{Config, ConfigError, Issuer, KongScheme};
 use crate::introspect;
 use crate::jwt::GripKey;
 use crate::metadata;
-use crate::recent::{Recent, Told};
+use crate::recent::{RawRequest, Recent};
 use crate::reply::{Refusal, Reply, Wording};
 use crate::request::{Request, decode_name};
 use crate::shared::SharedData;
@@ -138,26 +138,32 @@ impl Service {
 
     /// Decides about a request, at `now` in seconds since 1970.
     pub fn judge(&mut self, request: &Request, now: u64, progress: &mut Progress) -> Step {
-        let told = request.told();
-        match self.recent(&told, now) {
+        let raw_request = request.raw_request();
+        match self.recent(&raw_request, now) {
             Some(forward) => Step::Forward(forward.clone()),
-            None => self.decide(request, &told, now, progress),
+            None => self.decide(request, &raw_request, now, progress),
         }
     }
 
     /// How the same request was let through a moment ago, when nothing can have changed since.
     #[inline(always)]
-    pub fn recent(&mut self, told: &Told, now: u64) -> Option<&Forward> {
+    pub fn recent(&mut self, raw_request: &RawRequest, now: u64) -> Option<&Forward> {
         match self {
-            Self::Ready(filter) => filter.recent.get(told, filter.tokens.epoch(), now),
+            Self::Ready(filter) => filter.recent.get(raw_request, filter.tokens.epoch(), now),
             Self::Refusing(_) => None,
         }
     }
 
-    /// Decides about a request by itself; `told` is the same one, as the gateway told of it.
-    pub fn decide(&mut self, request: &Request, told: &Told, now: u64, progress: &mut Progress) -> Step {
+    /// Decides about a request by itself; `raw_request` is the same one, as the gateway told of it.
+    pub fn decide(
+        &mut self,
+        request: &Request,
+        raw_request: &RawRequest,
+        now: u64,
+        progress: &mut Progress,
+    ) -> Step {
         match self {
-            Self::Ready(filter) => filter.judge(request, told, now, progress),
+            Self::Ready(filter) => filter.judge(request, raw_request, now, progress),
             Self::Refusing(_) => {
                 let message = "the gateway's filter is misconfigured; its log says how";
                 let refusal = Refusal::plain(503, "unavailable", "misconfigured", message);
@@ -203,7 +209,7 @@ impl Filter {
     /// [`ConfigError`] when a secret is not usable.
     pub fn new(config: Config, data: Option<Rc<dyn SharedData>>) -> Result<Self, ConfigError> {
         let assertion_keys = AssertionKeys::parse(&config.assertion.keys)
-            .map_err(|error| ConfigError { path: "assertion.keys".into(), mend: error.to_string() })?;
+            .map_err(|error| ConfigError { path: "assertion.keys".into(), hint: error.to_string() })?;
         let grip = match &config.grip {
             None => None,
             Some(grip) => {
@@ -211,7 +217,7 @@ impl Filter {
                 let key =
                     key.and_then(|key| GripKey::new(&grip.issuer, &key)).ok_or_else(|| ConfigError {
                         path: "grip.key".into(),
-                        mend: "give the bytes of Pushpin's sig_key in base64url without padding".into(),
+                        hint: "give the bytes of Pushpin's sig_key in base64url without padding".into(),
                     })?;
                 Some(key)
             }
@@ -227,7 +233,13 @@ impl Filter {
         })
     }
 
-    fn judge(&mut self, request: &Request, told: &Told, now: u64, progress: &mut Progress) -> Step {
+    fn judge(
+        &mut self,
+        request: &Request,
+        raw_request: &RawRequest,
+        now: u64,
+        progress: &mut Progress,
+    ) -> Step {
         let (config, sites) = (self.config.clone(), self.sites.clone());
         let plain = |refusal: Refusal| {
             Step::Reply(refusal.reply(Wording { id: request.id.as_deref(), ..Wording::default() }))
@@ -253,7 +265,7 @@ impl Filter {
         let refusal = match self.admit(request, &target, now, progress) {
             Ok((forward, same_until)) => {
                 if let Some(until) = same_until {
-                    self.recent.keep(told, &forward, self.tokens.epoch(), now, until);
+                    self.recent.keep(raw_request, &forward, self.tokens.epoch(), now, until);
                 }
                 return Step::Forward(forward);
             }

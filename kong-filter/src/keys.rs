@@ -96,7 +96,7 @@ impl KeyStore {
     }
 
     /// The first second in which [`Self::lookup_cached`] may say something else of a key that it knows now,
-    /// if nothing is fetched until then; `None` when that can't be told.
+    /// if nothing is fetched until then; `None` when that can't be raw_request.
     pub fn same_until(&self, now: u64) -> Option<u64> {
         let until = self.loaded_at?.saturating_add(self.refresh.min(self.keep));
         (self.loaded_at? <= now && now < until).then_some(until)

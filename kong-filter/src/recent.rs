@@ -21,13 +21,13 @@ const MAX: usize = 1024;
 
 /// A request as the gateway tells of it.
 #[derive(Debug, Clone)]
-pub struct Told {
+pub struct RawRequest {
     headers: Vec<u8>,
     target: Option<String>,
     place: Digest,
 }
 
-impl Told {
+impl RawRequest {
     /// With these headers, `:method` and `:path` among them ([`pairs`]); and the raw target where the gateway's
     /// `:path` is not.
     #[inline(always)]
@@ -49,7 +49,7 @@ impl Told {
 
 /// A request that was let through.
 struct Passed {
-    told: Told,
+    raw_request: RawRequest,
     forward: Forward,
     /// The seconds in which it may be let through again, since 1970: the first one, and the first one after.
     seconds: std::ops::Range<u64>,
@@ -69,20 +69,24 @@ impl Recent {
 
     /// How the same request was let through, if it may be so again at `now`.
     #[inline(always)]
-    pub fn get(&mut self, told: &Told, epoch: u64, now: u64) -> Option<&Forward> {
-        let passed = self.known.get(&told.place)?;
-        let again = passed.epoch == epoch && passed.seconds.contains(&now) && same(&passed.told, told);
+    pub fn get(&mut self, raw_request: &RawRequest, epoch: u64, now: u64) -> Option<&Forward> {
+        let passed = self.known.get(&raw_request.place)?;
+        let again =
+            passed.epoch == epoch && passed.seconds.contains(&now) && same(&passed.raw_request, raw_request);
         again.then_some(&passed.forward)
     }
 
     /// Keeps how a request was let through at `now`, to be used before the second `until`.
-    pub fn keep(&mut self, told: &Told, forward: &Forward, epoch: u64, now: u64, until: u64) {
+    pub fn keep(&mut self, raw_request: &RawRequest, forward: &Forward, epoch: u64, now: u64, until: u64) {
         let texts = [Some(&forward.identity), forward.userinfo.as_ref()];
         let weight = texts.iter().flatten().map(|text| text.len()).sum::<usize>();
-        let targets = [&told.target, &forward.target].into_iter().flatten().map(String::len).sum::<usize>();
-        let weight = weight.saturating_add(targets).saturating_add(told.headers.len()).saturating_add(512);
-        let passed = Passed { told: told.clone(), forward: forward.clone(), seconds: now..until, epoch };
-        self.known.put(told.place, passed, weight);
+        let targets =
+            [&raw_request.target, &forward.target].into_iter().flatten().map(String::len).sum::<usize>();
+        let weight =
+            weight.saturating_add(targets).saturating_add(raw_request.headers.len()).saturating_add(512);
+        let passed =
+            Passed { raw_request: raw_request.clone(), forward: forward.clone(), seconds: now..until, epoch };
+        self.known.put(raw_request.place, passed, weight);
     }
 }
 
@@ -111,14 +115,14 @@ fn place(headers: &[u8]) -> Digest {
 /// Whether the filter must decide the same about two requests: they have headers of the same names in the same order,
 /// with the same values where it reads them ([`is_read`]), and the same raw target.
 #[inline(always)]
-fn same(known: &Told, told: &Told) -> bool {
-    let mut others = pairs::read(&told.headers);
+fn same(known: &RawRequest, raw_request: &RawRequest) -> bool {
+    let mut others = pairs::read(&raw_request.headers);
     let headers = pairs::read(&known.headers).all(|one| {
         others.next().is_some_and(|other| {
             equal(one.name, other.name) && (equal(one.value, other.value) || !is_read(one.name))
         })
     });
-    headers && others.next().is_none() && known.target == told.target
+    headers && others.next().is_none() && known.target == raw_request.target
 }
 
 /// Whether two texts are equal. (`==` is a call of C's `memcmp`, which compares one byte at a time here.)
@@ -145,10 +149,10 @@ mod tests {
         Recent::new(&config::TokenCache { entries, bytes })
     }
 
-    fn told(method: &str, target: &str, headers: &[(&str, &str)]) -> Told {
+    fn raw_request(method: &str, target: &str, headers: &[(&str, &str)]) -> RawRequest {
         let headers =
             headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect();
-        Request { method: method.into(), target: target.into(), headers, ..Request::default() }.told()
+        Request { method: method.into(), target: target.into(), headers, ..Request::default() }.raw_request()
     }
 
     const GOOD: [(&str, &str); 4] =
@@ -157,41 +161,44 @@ mod tests {
     #[test]
     fn for_its_seconds_and_until_an_issuer_speaks() {
         let mut recent = recent(9, 80_000);
-        let one = told("POST", "/a", &GOOD);
+        let one = raw_request("POST", "/a", &GOOD);
         recent.keep(&one, &forward("one"), 0, 100, 105);
-        let mut found =
-            |told: &Told, epoch, now| recent.get(told, epoch, now).map(|forward| forward.identity.clone());
+        let mut found = |raw_request: &RawRequest, epoch, now| {
+            recent.get(raw_request, epoch, now).map(|forward| forward.identity.clone())
+        };
         assert_eq!(found(&one, 0, 100).as_deref(), Some("one"));
         assert_eq!(found(&one, 0, 104).as_deref(), Some("one"));
-        let other = told("POST", "/b", &GOOD);
+        let other = raw_request("POST", "/b", &GOOD);
         // Nor when the clock was set back.
-        for (told, epoch, now) in [(&other, 0, 100), (&one, 1, 100), (&one, 0, 99), (&one, 0, 105)] {
-            assert_eq!(found(told, epoch, now), None, "{epoch} {now}");
+        for (raw_request, epoch, now) in [(&other, 0, 100), (&one, 1, 100), (&one, 0, 99), (&one, 0, 105)] {
+            assert_eq!(found(raw_request, epoch, now), None, "{epoch} {now}");
         }
     }
 
     #[test]
     fn whatever_is_read_makes_a_difference() {
-        let with = |method, target, more: &[(&str, &str)]| told(method, target, &[&GOOD[..], more].concat());
+        let with =
+            |method, target, more: &[(&str, &str)]| raw_request(method, target, &[&GOOD[..], more].concat());
         let but = |at: usize, header: (&'static str, &'static str)| {
             let mut headers = GOOD;
             headers[at] = header;
-            told("POST", "/a", &headers)
+            raw_request("POST", "/a", &headers)
         };
-        let raw = |target: &str| Told::new(told("POST", "/a", &GOOD).headers, Some(target.into()));
+        let raw =
+            |target: &str| RawRequest::new(raw_request("POST", "/a", &GOOD).headers, Some(target.into()));
         let mut all = vec![
-            told("POST", "/a", &GOOD),
+            raw_request("POST", "/a", &GOOD),
             with("GET", "/a", &[]),
             with("POS", "T/a", &[]),
             with("POST", "/a?b", &[]),
             with("POST", "/a", &[("x-userinfo", "")]),
             with("POST", "/a", &[("authorization", "Bearer x")]),
             with("POST", "/a", &[("X-Unread", "")]),
-            told("POST", "/a", &GOOD[1..]),
-            told("POST", "/a", &[&GOOD[1..], &GOOD[..1]].concat()),
+            raw_request("POST", "/a", &GOOD[1..]),
+            raw_request("POST", "/a", &[&GOOD[1..], &GOOD[..1]].concat()),
             raw("/a"),
             raw("/b"),
-            Told::new(Vec::new(), None),
+            RawRequest::new(Vec::new(), None),
         ];
         all.extend([
             but(0, ("host", "b")),
@@ -217,7 +224,7 @@ mod tests {
 
     #[test]
     fn what_is_not_read_makes_none() {
-        let with = |more: [(&str, &str); 3]| told("POST", "/a", &[&GOOD[..], &more].concat());
+        let with = |more: [(&str, &str); 3]| raw_request("POST", "/a", &[&GOOD[..], &more].concat());
         let one = with([("content-length", "7"), ("x-request-id", "1"), ("cookie", "a")]);
         let other = with([("content-length", "12"), ("x-request-id", "2"), ("cookie", "")]);
         assert!(same(&one, &other) && one.place == other.place);
@@ -226,7 +233,7 @@ mod tests {
     #[test]
     fn a_request_with_the_place_of_another_one_is_not_taken_for_it() {
         let mut recent = recent(9, 80_000);
-        let (one, other) = (told("POST", "/a", &GOOD), told("GET", "/a", &GOOD));
+        let (one, other) = (raw_request("POST", "/a", &GOOD), raw_request("GET", "/a", &GOOD));
         assert_eq!(one.place, other.place);
         recent.keep(&one, &forward("one"), 0, 1, 9);
         assert_eq!(recent.get(&other, 0, 1), None);
@@ -242,9 +249,9 @@ mod tests {
             let path = format!("/api/v1/mcp/org-{number}");
             let token = format!("Bearer a.b.{number:0>40}");
             places.extend([
-                told("POST", "/a", &[("Mcp-Name", &name)]).place,
-                told("POST", &path, &GOOD).place,
-                told("POST", "/a", &[("Authorization", &token)]).place,
+                raw_request("POST", "/a", &[("Mcp-Name", &name)]).place,
+                raw_request("POST", &path, &GOOD).place,
+                raw_request("POST", "/a", &[("Authorization", &token)]).place,
             ]);
         }
         assert!(places.len() > 2990, "{}", places.len());
@@ -255,8 +262,8 @@ mod tests {
         for mut recent in [recent(100_000, 100_000_000), recent(100_000, 8 * 2_000_000), recent(0, 1 << 30)] {
             let long = "x".repeat(10_000);
             for number in 0..3000 {
-                let told = told("POST", &format!("/{number}"), &[("cookie", &long)]);
-                recent.keep(&told, &forward(&long), 0, 1, 9);
+                let raw_request = raw_request("POST", &format!("/{number}"), &[("cookie", &long)]);
+                recent.keep(&raw_request, &forward(&long), 0, 1, 9);
             }
             assert!(recent.known.len() <= MAX, "{}", recent.known.len());
         }

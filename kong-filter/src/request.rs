@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::pairs::{self, Pair};
-use crate::recent::Told;
+use crate::recent::RawRequest;
 use crate::reply::Refusal;
 
 /// Method, target and headers of a request, as far as the filter looks at them.
@@ -15,7 +15,7 @@ pub struct Request {
     pub target: String,
     /// Names and values; HTTP/2 pseudo-headers may be among them.
     pub headers: Vec<(String, Vec<u8>)>,
-    /// The gateway's own id of this request, for the log and for what a refused client is told. No decision depends
+    /// The gateway's own id of this request, for the log and for what a refused client is raw_request. No decision depends
     /// on it.
     pub id: Option<String>,
 }
@@ -52,11 +52,11 @@ pub enum HeaderError {
 }
 
 impl Request {
-    /// A request of which the gateway has told, with the gateway's id of it.
-    pub fn read(told: &Told, id: Option<String>) -> Self {
+    /// A request of which the gateway has raw_request, with the gateway's id of it.
+    pub fn read(raw_request: &RawRequest, id: Option<String>) -> Self {
         let mut request = Self { id, ..Self::default() };
         let (mut method, mut path) = (None, None);
-        for Pair { name, value } in pairs::read(told.headers()) {
+        for Pair { name, value } in pairs::read(raw_request.headers()) {
             match name {
                 b":method" if method.is_none() => method = Some(value),
                 b":path" if path.is_none() => path = Some(value),
@@ -66,15 +66,15 @@ impl Request {
         let text =
             |value: Option<&[u8]>| String::from_utf8(value.unwrap_or_default().to_vec()).unwrap_or_default();
         request.method = text(method);
-        request.target = told.target().map(str::to_owned).unwrap_or_else(|| text(path));
+        request.target = raw_request.target().map(str::to_owned).unwrap_or_else(|| text(path));
         request
     }
 
     /// The request as a gateway tells of it, with `:method` and `:path` first.
-    pub fn told(&self) -> Told {
+    pub fn raw_request(&self) -> RawRequest {
         let own = [(&b":method"[..], self.method.as_bytes()), (b":path", self.target.as_bytes())];
         let headers = self.headers.iter().map(|(name, value)| (name.as_bytes(), value.as_slice()));
-        Told::new(pairs::write(own.into_iter().chain(headers)), None)
+        RawRequest::new(pairs::write(own.into_iter().chain(headers)), None)
     }
 
     /// All values of a header that the filter reads ([`is_read`]), and of no other; the name in lower case.

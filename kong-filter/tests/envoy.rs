@@ -32,7 +32,7 @@ fn module() -> PathBuf {
 
 fn envoy() -> PathBuf {
     if let Some(path) = std::env::var_os("ASGARD_ENVOY").map(PathBuf::from) {
-        assert!(path.is_file(), "ASGARD_ENVOY names {}, which is no file", path.display());
+        assert!(path.is_file(), "ASGARD_ENVOY names {}, which is not a file", path.display());
         return path;
     }
     let on_path = std::env::var_os("PATH").unwrap_or_default();

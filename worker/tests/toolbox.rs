@@ -71,7 +71,7 @@ fn raw(value: &Value) -> Box<RawValue> {
 
 fn job(era: Era, method: &str, mut params: Value) -> Job {
     let capabilities = json!({ "elicitation": {} });
-    let modern = era == Era::Modern;
+    let modern = era == Era::Stateless;
     let mut meta = json!({ "progressToken": "p" });
     if modern {
         meta["io.modelcontextprotocol/protocolVersion"] = json!("2026-07-28");
@@ -142,7 +142,7 @@ fn journal(path: &Path) -> Vec<Value> {
     std::fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-const ERAS: [Era; 2] = [Era::Session, Era::Modern];
+const ERAS: [Era; 2] = [Era::Stateful, Era::Stateless];
 
 #[tokio::test]
 async fn the_list_says_what_each_tool_is() {
@@ -187,13 +187,13 @@ async fn a_label_is_in_the_answer_and_in_the_journal() {
     let runner = toolbox(Config { journal: Some(file.clone()), ..Config::default() });
     for label in ["one of them", ""] {
         let arguments = json!({ "total_ms": 0, "label": label });
-        let (answer, _) = run(&runner, call(Era::Modern, "slow_count", arguments)).await;
+        let (answer, _) = run(&runner, call(Era::Stateless, "slow_count", arguments)).await;
         assert_eq!(answer["result"]["structuredContent"]["label"].as_str().unwrap_or_default(), label);
     }
     let labels: Vec<_> = journal(&file).iter().map(|line| line["label"].clone()).collect();
     assert_eq!(labels, [json!("one of them"), json!("one of them"), Value::Null, Value::Null]);
     let long = json!({ "total_ms": 0, "label": "x".repeat(65) });
-    let (answer, _) = run(&runner, call(Era::Modern, "slow_count", long)).await;
+    let (answer, _) = run(&runner, call(Era::Stateless, "slow_count", long)).await;
     assert_eq!(answer["result"]["isError"], true, "{answer}");
 }
 
@@ -273,7 +273,7 @@ async fn arguments_have_bounds() {
         ("weather_on", json!({})),
     ];
     for (name, arguments) in bad {
-        let (answer, _) = run(&runner, call(Era::Modern, name, arguments.clone())).await;
+        let (answer, _) = run(&runner, call(Era::Stateless, name, arguments.clone())).await;
         assert_eq!(answer["result"]["isError"], true, "{name} {arguments}: {answer}");
     }
     // Lengths are of characters, and an integer may be written with a point.
@@ -285,10 +285,10 @@ async fn arguments_have_bounds() {
     let folder = tempfile::tempdir().unwrap();
     let runner = toolbox(Config { data: Some(folder.path().into()), ..Config::default() });
     for (name, arguments) in good {
-        let (answer, _) = run(&runner, call(Era::Modern, name, arguments.clone())).await;
+        let (answer, _) = run(&runner, call(Era::Stateless, name, arguments.clone())).await;
         assert!(answer["result"]["structuredContent"].is_object(), "{name} {arguments}: {answer}");
     }
-    let (answer, _) = run(&runner, call(Era::Modern, "no_such_tool", json!({}))).await;
+    let (answer, _) = run(&runner, call(Era::Stateless, "no_such_tool", json!({}))).await;
     assert_eq!(answer["error"]["code"], -32602, "{answer}");
 }
 
@@ -298,16 +298,16 @@ async fn slow_tools_take_their_time_and_spread_their_events() {
     for (name, total_ms, events) in [("slow_echo", 60, 5), ("slow_count", 40, 3), ("slow_echo", 20, 0)] {
         let asked = Instant::now();
         let arguments = json!({ "text": "t", "total_ms": total_ms, "events": events });
-        let (answer, emitted) = run(&runner, call(Era::Modern, name, arguments)).await;
+        let (answer, emitted) = run(&runner, call(Era::Stateless, name, arguments)).await;
         assert!(asked.elapsed() >= Duration::from_millis(total_ms));
         assert_eq!(emitted.len(), events);
         assert_eq!(answer["result"]["structuredContent"]["worker"], std::process::id());
     }
     for count in 2..4 {
-        let (answer, _) = run(&runner, call(Era::Modern, "slow_count", json!({ "total_ms": 0 }))).await;
+        let (answer, _) = run(&runner, call(Era::Stateless, "slow_count", json!({ "total_ms": 0 }))).await;
         assert_eq!(answer["result"]["structuredContent"]["count"], count);
     }
-    let mut other = call(Era::Modern, "slow_count", json!({ "total_ms": 0 }));
+    let mut other = call(Era::Stateless, "slow_count", json!({ "total_ms": 0 }));
     other.principal = principal("f3a1", "org-2");
     assert_eq!(run(&runner, other).await.0["result"]["structuredContent"]["count"], 1);
 }
@@ -317,9 +317,9 @@ async fn the_journal_counts_runs_steps_and_ends() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("journal");
     let runner = toolbox(Config { journal: Some(file.clone()), ..Config::default() });
-    run(&runner, call(Era::Modern, "report", json!({ "steps": 2 }))).await;
-    run(&runner, call(Era::Modern, "echo", json!({ "text": "x" }))).await;
-    run(&runner, call(Era::Modern, "no_such_tool", json!({}))).await;
+    run(&runner, call(Era::Stateless, "report", json!({ "steps": 2 }))).await;
+    run(&runner, call(Era::Stateless, "echo", json!({ "text": "x" }))).await;
+    run(&runner, call(Era::Stateless, "no_such_tool", json!({}))).await;
     let lines = journal(&file);
     let told: Vec<_> =
         lines.iter().map(|line| format!("{} {} {}", line["tool"], line["event"], line["step"])).collect();
@@ -350,7 +350,7 @@ async fn slow_tools_hear_the_client_cancel_and_an_abort_drops_them() {
     let mut seen = 0;
     for (name, arguments) in slow {
         for (abort, end) in [(false, "end"), (true, "dropped")] {
-            let running = Running::start(&runner, call(Era::Session, name, arguments.clone()));
+            let running = Running::start(&runner, call(Era::Stateful, name, arguments.clone()));
             while journal(&file).len() <= seen {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
@@ -368,7 +368,7 @@ async fn slow_tools_hear_the_client_cancel_and_an_abort_drops_them() {
             seen = lines.len();
         }
     }
-    let (answer, _) = run(&runner, call(Era::Session, "slow_count", json!({ "total_ms": 0 }))).await;
+    let (answer, _) = run(&runner, call(Era::Stateful, "slow_count", json!({ "total_ms": 0 }))).await;
     assert_eq!(answer["result"]["structuredContent"]["count"], 1, "what was cancelled was not counted");
 }
 
@@ -377,19 +377,19 @@ async fn notes_are_kept_by_organisation() {
     let directory = tempfile::tempdir().unwrap();
     let runner = toolbox(Config { data: Some(directory.path().into()), ..Config::default() });
     for text in ["one", "two"] {
-        let (answer, _) = run(&runner, call(Era::Modern, "add_note", json!({ "text": text }))).await;
+        let (answer, _) = run(&runner, call(Era::Stateless, "add_note", json!({ "text": text }))).await;
         assert_eq!(answer["result"]["structuredContent"]["author"], "thor");
     }
     // Another worker with the same directory.
     let other = toolbox(Config { data: Some(directory.path().into()), ..Config::default() });
-    let (answer, _) = run(&other, call(Era::Session, "list_notes", json!({}))).await;
+    let (answer, _) = run(&other, call(Era::Stateful, "list_notes", json!({}))).await;
     let notes = &answer["result"]["structuredContent"]["notes"];
     assert_eq!((&notes[0]["text"], &notes[1]["text"]), (&json!("two"), &json!("one")));
-    let mut stranger = call(Era::Session, "list_notes", json!({}));
+    let mut stranger = call(Era::Stateful, "list_notes", json!({}));
     stranger.principal = principal("f3a1", "org-2");
     assert_eq!(run(&other, stranger).await.0["result"]["structuredContent"]["notes"], json!([]));
     let nowhere = toolbox(Config::default());
-    let (answer, _) = run(&nowhere, call(Era::Modern, "add_note", json!({ "text": "x" }))).await;
+    let (answer, _) = run(&nowhere, call(Era::Stateless, "add_note", json!({ "text": "x" }))).await;
     assert!(answer["result"]["content"][0]["text"].as_str().unwrap().contains("ASGARD_DATA"), "{answer}");
 }
 
@@ -414,7 +414,7 @@ async fn a_session_is_asked_by_a_request() {
     ]
     .into();
     for (who, (replies, wish)) in replies {
-        let running = Running::start(&runner, call(Era::Session, "plan_outing", json!({ "month": 7 })));
+        let running = Running::start(&runner, call(Era::Stateful, "plan_outing", json!({ "month": 7 })));
         for (n, reply) in replies.iter().enumerate() {
             let asked = running.outbox.nth(n).await;
             assert_eq!(asked["method"], "elicitation/create");
@@ -428,7 +428,7 @@ async fn a_session_is_asked_by_a_request() {
         assert_eq!(answer["result"]["structuredContent"]["wish"], wish, "{who}: {answer}");
         assert_eq!(answer["result"]["isError"] == true, wish.is_null(), "{who}: {answer}");
     }
-    let mut mute = call(Era::Session, "plan_outing", json!({ "month": 7 }));
+    let mut mute = call(Era::Stateful, "plan_outing", json!({ "month": 7 }));
     mute.peer = None;
     let (answer, emitted) = run(&runner, mute).await;
     assert_eq!(answer["result"]["structuredContent"]["wish"], "dry");
@@ -447,7 +447,7 @@ async fn a_modern_client_is_asked_by_a_result() {
         if let Some(reply) = reply {
             params["inputResponses"] = json!({ "wish": reply });
         }
-        job(Era::Modern, "tools/call", params)
+        job(Era::Stateless, "tools/call", params)
     };
     let (asked, emitted) = run(&runner, round(7, None, None)).await;
     assert!(emitted.is_empty());

@@ -91,7 +91,7 @@ impl Client {
         }
         let unreachable = |e: reqwest::Error| {
             Problem::new(format!("cannot reach {}: {}", self.url, cause(&e)))
-                .mend("start the stack with ./asgard up, or see what ./asgard status says")
+                .hint("start the stack with ./asgard up, or see what ./asgard status says")
         };
         let mut response = request.body(message.to_string()).send().await.map_err(unreachable)?;
         let (status, kind) = (response.status(), media_type(&response));
@@ -120,7 +120,7 @@ impl Client {
             }
         }
         Err(Problem::new("the stream ended before the result came")
-            .mend("see ./asgard status, then call again"))
+            .hint("see ./asgard status, then call again"))
     }
 
     fn message(&self, id: &str, method: &str, params: Value) -> Value {
@@ -186,7 +186,7 @@ fn media_type(response: &reqwest::Response) -> String {
 
 fn broken(error: &reqwest::Error) -> Problem {
     Problem::new(format!("the connection broke before the result came: {}", cause(error)))
-        .mend("see ./asgard status, then call again")
+        .hint("see ./asgard status, then call again")
 }
 
 /// The result of a JSON-RPC answer, or its error as a problem.
@@ -216,16 +216,16 @@ fn refusal(
     let problem = Problem::new(format!("the answer is {}: {}", status.as_u16(), one_line(&text)));
     match status.as_u16() {
         401 | 403 => {
-            problem.mend("see which organisation and scopes the token has: ./asgard token USER --org ORG")
+            problem.hint("see which organisation and scopes the token has: ./asgard token USER --org ORG")
         }
         429 | 503 => {
             let after = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
-            problem.mend(after.map_or_else(
+            problem.hint(after.map_or_else(
                 || "see ./asgard status and ./asgard logs gateway".to_owned(),
                 |seconds| format!("try again in {seconds} s"),
             ))
         }
-        502 | 504 => problem.mend("see ./asgard status and ./asgard logs gateway"),
+        502 | 504 => problem.hint("see ./asgard status and ./asgard logs gateway"),
         _ => problem,
     }
 }

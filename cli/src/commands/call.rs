@@ -26,7 +26,7 @@ pub async fn run(paths: &Paths, call: &Call) -> Result<ExitCode> {
     let (token, organisation) = token::for_user(&state, &call.user, call.org.as_deref()).await?;
     let organisation = organisation.ok_or_else(|| {
         Problem::new(format!("{} belongs to no organisation", call.user))
-            .mend("name a user with --user, such as thor")
+            .hint("name a user with --user, such as thor")
     })?;
     let url = match call.road {
         Road::Bifrost => state.resource(&organisation),
@@ -40,12 +40,12 @@ pub async fn run(paths: &Paths, call: &Call) -> Result<ExitCode> {
         .ok_or_else(|| {
             let names: Vec<&str> =
                 tools.iter().filter_map(|tool| tool.get("name").and_then(Value::as_str)).collect();
-            let mend = match names.as_slice() {
+            let hint = match names.as_slice() {
                 [] => "no worker offers any; see ./asgard status".to_owned(),
                 names => format!("the tools are {}", names.join(", ")),
             };
             Problem::new(format!("there is no tool {:?} for {} in {organisation}", call.tool, call.user))
-                .mend(mend)
+                .hint(hint)
         })?;
     let schema = tool.get("inputSchema").cloned().unwrap_or(Value::Null);
     let arguments = arguments(&call.args, &schema)?;
@@ -101,7 +101,7 @@ fn arguments(given: &[String], schema: &Value) -> Result<Map<String, Value>> {
     let mut arguments = Map::new();
     for pair in given {
         let (name, text) = pair.split_once('=').ok_or_else(|| {
-            Problem::new(format!("--arg {pair:?} is not NAME=VALUE")).mend("write --arg steps=20")
+            Problem::new(format!("--arg {pair:?} is not NAME=VALUE")).hint("write --arg steps=20")
         })?;
         let field = properties.and_then(|all| all.get(name));
         if let (None, Some(all)) =
@@ -109,7 +109,7 @@ fn arguments(given: &[String], schema: &Value) -> Result<Map<String, Value>> {
         {
             let names: Vec<&str> = all.keys().map(String::as_str).collect();
             return Err(Problem::new(format!("the tool has no argument {name:?}"))
-                .mend(format!("it has {}", names.join(", "))));
+                .hint(format!("it has {}", names.join(", "))));
         }
         let value = value(text, &types(field)).ok_or_else(|| {
             Problem::new(format!("{name}={text} does not fit: the tool wants {}", types(field).join(" or ")))
@@ -125,7 +125,7 @@ fn arguments(given: &[String], schema: &Value) -> Result<Map<String, Value>> {
     }
     let wanted: Vec<String> = missing.iter().map(|name| format!("--arg {name}=…")).collect();
     Err(Problem::new(format!("the tool needs {}", missing.join(", ")))
-        .mend(format!("add {}", wanted.join(" "))))
+        .hint(format!("add {}", wanted.join(" "))))
 }
 
 fn types(field: Option<&Value>) -> Vec<&str> {

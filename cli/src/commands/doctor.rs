@@ -1,4 +1,4 @@
-//! `asgard doctor`: one line a check: `ok`, or what is wrong and the mend.
+//! `asgard doctor`: one line a check: `ok`, or what is wrong and how to fix it.
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -27,15 +27,15 @@ const SKEW: u64 = 5;
 enum Finding {
     /// All is well; what was seen.
     Fine(String),
-    /// Worth knowing; nothing to mend.
+    /// Worth knowing; nothing to fix.
     Note(String),
-    /// What is wrong, and the mend.
+    /// What is wrong, and how to fix it.
     Wrong(String, String),
 }
 
 use Finding::{Fine, Note, Wrong};
 
-/// Looks at everything. Exit code 1 when something is to be mended.
+/// Looks at everything. Exit code 1 when something has to be fixed.
 ///
 /// # Errors
 /// Does not fail; problems are findings.
@@ -75,16 +75,16 @@ pub async fn run(paths: &Paths) -> Result<ExitCode> {
         match finding {
             Fine(text) => println!("ok       {check}: {text}"),
             Note(text) => println!("note     {check}: {text}"),
-            Wrong(text, mend) => {
+            Wrong(text, hint) => {
                 wrong += 1;
-                println!("problem  {check}: {text}\n         mend: {mend}");
+                println!("problem  {check}: {text}\n         fix: {hint}");
             }
         }
     }
     println!(
         "{}",
         match wrong {
-            0 => "nothing to mend".to_owned(),
+            0 => "nothing to fix".to_owned(),
             1 => "1 problem".to_owned(),
             n => format!("{n} problems"),
         }
@@ -95,30 +95,30 @@ pub async fn run(paths: &Paths) -> Result<ExitCode> {
 /// A part that runs: ready, degraded (with each reason), or not ready.
 fn health(part: &PartStatus, notes: &[String]) -> Vec<Finding> {
     let name = &part.name;
-    let mend = || format!("see ./asgard logs {name}");
+    let hint = || format!("see ./asgard logs {name}");
     if !part.ready {
         let of_part =
             |note: &&String| note.starts_with(&format!("{name}: ")) || note.starts_with(&format!("{name} "));
         let why = notes.iter().find(of_part).cloned();
-        return vec![Wrong(why.unwrap_or_else(|| format!("{name} is not ready")), mend())];
+        return vec![Wrong(why.unwrap_or_else(|| format!("{name} is not ready")), hint())];
     }
     if part.degraded.is_empty() {
         return vec![Fine(format!("{name} is ready at {}", part.address))];
     }
-    let degraded = |what: &String| Wrong(format!("{name} is degraded: {what}"), mend());
+    let degraded = |what: &String| Wrong(format!("{name} is degraded: {what}"), hint());
     part.degraded.iter().map(degraded).collect()
 }
 
 fn rust() -> Finding {
-    let mend = "install Rust: https://rustup.rs, or Debian's cargo-web and rustc-web".to_owned();
-    let Some(cargo) = install::cargo() else { return Wrong("there is no cargo".to_owned(), mend) };
+    let hint = "install Rust: https://rustup.rs, or Debian's cargo-web and rustc-web".to_owned();
+    let Some(cargo) = install::cargo() else { return Wrong("there is no cargo".to_owned(), hint) };
     let text = install::output_of(Command::new(&cargo).arg("--version")).unwrap_or_default();
     match version(&text) {
         Some(version) if version >= RUST => Fine(text.trim().to_owned()),
         Some((major, minor)) => {
-            Wrong(format!("cargo is {major}.{minor}, not {}.{} or later", RUST.0, RUST.1), mend)
+            Wrong(format!("cargo is {major}.{minor}, not {}.{} or later", RUST.0, RUST.1), hint)
         }
-        None => Wrong(format!("{} does not tell its version", cargo.display()), mend),
+        None => Wrong(format!("{} does not tell its version", cargo.display()), hint),
     }
 }
 
@@ -178,7 +178,7 @@ fn tools(paths: &Paths, state: Option<&State>) -> Vec<(&'static str, Finding)> {
                         NODE.0, NODE.1
                     ))
                 }
-                Err(problem) => Wrong(problem.what, problem.mend.unwrap_or(up_does)),
+                Err(problem) => Wrong(problem.what, problem.hint.unwrap_or(up_does)),
             },
         ));
     }
@@ -220,7 +220,7 @@ fn state_file(paths: &Paths, state: &Result<Option<State>>) -> Finding {
     let shown = paths.shown(&paths.state_file());
     match state {
         Err(problem) => {
-            Wrong(problem.what.clone(), problem.mend.clone().unwrap_or_else(|| "correct it".to_owned()))
+            Wrong(problem.what.clone(), problem.hint.clone().unwrap_or_else(|| "correct it".to_owned()))
         }
         Ok(None) => Note(format!("{shown} is not written yet; the first ./asgard up does")),
         Ok(Some(_)) => match State::open_to_others(paths) {
@@ -248,8 +248,8 @@ fn ports(paths: &Paths, state: &State) -> Vec<(&'static str, Finding)> {
                 || "a program of another user".to_owned(),
                 |holder| format!("pid {} ({})", holder.pid, holder.program),
             );
-            let mend = format!("stop it, or write another port into {}", paths.shown(&paths.state_file()));
-            ("port", Wrong(format!("{port} ({name}) is taken by {by}"), mend))
+            let hint = format!("stop it, or write another port into {}", paths.shown(&paths.state_file()));
+            ("port", Wrong(format!("{port} ({name}) is taken by {by}"), hint))
         })
         .collect();
     if taken.is_empty() { vec![("ports", Fine("all are free".to_owned()))] } else { taken }

@@ -25,7 +25,7 @@ pub async fn run(paths: &Paths) -> Result<ExitCode> {
     let begun = Instant::now();
     while !Lock::is_free(paths) {
         if begun.elapsed() > PATIENCE {
-            return Err(Problem::new("the supervisor does not end").mend("see .asgard/logs/supervisor.log"));
+            return Err(Problem::new("the supervisor does not end").hint("see .asgard/logs/supervisor.log"));
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -31,7 +31,7 @@ pub async fn run(paths: &Paths, part: Option<&str>, follow: bool, lines: usize) 
     };
     if !names.iter().any(|name| name == part) {
         let have = if names.is_empty() { "none yet".to_owned() } else { names.join(", ") };
-        return Err(Problem::new(format!("there is no log of {part:?}")).mend(format!("there are: {have}")));
+        return Err(Problem::new(format!("there is no log of {part:?}")).hint(format!("there are: {have}")));
     }
     let file = paths.log(part);
     tail(&file, lines).iter().for_each(|line| println!("{line}"));

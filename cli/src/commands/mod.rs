@@ -72,6 +72,6 @@ async fn run(cli: Cli) -> Result<ExitCode> {
 async fn order(paths: &Paths, request: Request) -> Result<ExitCode> {
     match control::ask(paths, &request).await? {
         Some(_) => Ok(ExitCode::SUCCESS),
-        None => Err(Problem::new("no stack is running").mend("run ./asgard up first")),
+        None => Err(Problem::new("no stack is running").hint("run ./asgard up first")),
     }
 }

@@ -21,7 +21,7 @@ pub async fn run(paths: &Paths, notify: &Notify) -> Result<ExitCode> {
         .build()
         .map_err(|error| Problem::new(format!("cannot make an HTTP client: {error}")))?;
     let mut problem = Problem::new("this stack has no admin API")
-        .mend("add `admin = 8181` to [ports] of its asgard.toml, and start it again");
+        .hint("add `admin = 8181` to [ports] of its asgard.toml, and start it again");
     for number in 1..=state.size.backends {
         let Some(address) = state.admin_address(number) else { break };
         let sent = client
@@ -44,7 +44,7 @@ pub async fn run(paths: &Paths, notify: &Notify) -> Result<ExitCode> {
             Ok(answer) => problem = Problem::new(format!("backend-{number} answers {}", answer.status())),
             Err(_) => {
                 problem = Problem::new(format!("backend-{number} does not answer on {address}"))
-                    .mend("is the stack up? ./asgard status");
+                    .hint("is the stack up? ./asgard status");
             }
         }
     }

@@ -137,7 +137,7 @@ pub async fn users(paths: &Paths, command: UserCommand) -> Result<ExitCode> {
             let admin = Admin::log_in(&state).await?;
             for org in &orgs {
                 admin.remove_member(&name, org).await?;
-                say(format!("{name} is no more a member of {org}"));
+                say(format!("{name} is no longer a member of {org}"));
             }
             if orgs.is_empty() {
                 admin.remove_user(&name).await?;
@@ -187,7 +187,7 @@ fn check_alias(name: &str) -> Result<()> {
     if identity::path::is_alias(name) {
         return Ok(());
     }
-    Err(Problem::new(format!("{name:?} cannot be an organisation's name")).mend(
+    Err(Problem::new(format!("{name:?} cannot be an organisation's name")).hint(
         "use letters, digits, and - . _ between them; mcp, sse, messages and servers have another meaning",
     ))
 }
@@ -207,7 +207,7 @@ fn check_theme(paths: &Paths, theme: &str) -> Result<()> {
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect();
     there.sort_unstable();
-    Err(Problem::new(format!("there is no theme {theme:?}")).mend(format!(
+    Err(Problem::new(format!("there is no theme {theme:?}")).hint(format!(
         "the themes are {}; a new one is a folder with a theme.css in {}",
         there.join(", "),
         paths.shown(&folder)
@@ -224,7 +224,7 @@ fn read_password() -> Result<String> {
     input.read_line(&mut line).map_err(|e| Problem::new(format!("cannot read the password: {e}")))?;
     let password = line.trim_end_matches(['\r', '\n']).to_owned();
     match password.len() {
-        0 => Err(Problem::new("the password is empty").mend("write it as one line to standard input")),
+        0 => Err(Problem::new("the password is empty").hint("write it as one line to standard input")),
         length if length > MAX_PASSWORD => {
             Err(Problem::new(format!("the password is longer than {MAX_PASSWORD} bytes")))
         }

@@ -19,7 +19,7 @@ pub async fn run(paths: &Paths) -> Result<ExitCode> {
     let state = State::existing(paths)?;
     if control::ask(paths, &Request::Status).await?.is_none() {
         return Err(
-            Problem::new("no stack is running").mend("run ./asgard up, which takes the settings as they are")
+            Problem::new("no stack is running").hint("run ./asgard up, which takes the settings as they are")
         );
     }
     gateway(paths, &state).await?;
@@ -68,7 +68,7 @@ pub async fn gateway(paths: &Paths, state: &State) -> Result<()> {
         }
         if begun.elapsed() > std::time::Duration::from_secs(60) {
             return Err(Problem::new("the gateway does not come back with the new host")
-                .mend(format!("see ./asgard logs {}", part.name)));
+                .hint(format!("see ./asgard logs {}", part.name)));
         }
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }

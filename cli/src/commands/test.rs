@@ -66,7 +66,9 @@ pub async fn run(paths: &Paths, names: &[String], list: bool, all: bool) -> Resu
 fn figures(log: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let is_figure = |line: &&str| {
-        ["Bifrost", "Hermod", "Memory", "Modern", "Session", "Corpus"].iter().any(|of| line.starts_with(of))
+        ["Bifrost", "Hermod", "Memory", "Stateless", "Stateful", "Corpus"]
+            .iter()
+            .any(|of| line.starts_with(of))
     };
     text.lines().filter(is_figure).map(str::to_owned).collect()
 }
@@ -81,7 +83,7 @@ fn choose<'a>(suites: &'a [Suite], names: &[String]) -> Result<Vec<&'a Suite>> {
             suites.iter().find(|suite| suite.name == name).ok_or_else(|| {
                 let all: Vec<&str> = suites.iter().map(|suite| suite.name).collect();
                 Problem::new(format!("there is no suite {name:?}"))
-                    .mend(format!("the suites are {}", all.join(", ")))
+                    .hint(format!("the suites are {}", all.join(", ")))
             })
         })
         .collect()
@@ -277,7 +279,7 @@ async fn start_stack() -> Result<(Stack, PathBuf)> {
 /// Brings a component of the toolchain where it is missing: by rustup, or Debian's package.
 fn demand_component(paths: &Paths, (command, component, package): (&str, &str, &'static str)) -> Result<()> {
     let cargo =
-        cargo().ok_or_else(|| Problem::new("there is no cargo").mend("install Rust: https://rustup.rs"))?;
+        cargo().ok_or_else(|| Problem::new("there is no cargo").hint("install Rust: https://rustup.rs"))?;
     let there = || install::output_of(Command::new(&cargo).args([command, "--version"])).is_some();
     if there() {
         return Ok(());
@@ -289,7 +291,7 @@ fn demand_component(paths: &Paths, (command, component, package): (&str, &str, &
             doing: "add a component to the Rust toolchain",
             log_shown: paths.shown(&log),
             log,
-            mend: "run rustup component add rustfmt clippy",
+            hint: "run rustup component add rustfmt clippy",
         };
         run.run(Command::new(rustup).args(["component", "add", component]), &step, |_, _| {})?;
         step.done();
@@ -299,7 +301,7 @@ fn demand_component(paths: &Paths, (command, component, package): (&str, &str, &
     if there() {
         Ok(())
     } else {
-        Err(Problem::new(format!("cargo {command} does not work")).mend("see cargo's own help"))
+        Err(Problem::new(format!("cargo {command} does not work")).hint("see cargo's own help"))
     }
 }
 

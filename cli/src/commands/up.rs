@@ -43,7 +43,7 @@ pub async fn run(paths: &Paths, up: Up) -> Result<ExitCode> {
             summary::print(paths, &state);
             return Ok(ExitCode::SUCCESS);
         }
-        return Err(Problem::new("this stack is just starting or stopping").mend("look at ./asgard status"));
+        return Err(Problem::new("this stack is just starting or stopping").hint("look at ./asgard status"));
     }
     // Before anything is installed: what cannot work anyway is said at once.
     Supervisor::clear_leftovers(paths);
@@ -79,7 +79,7 @@ fn only_native(up: &Up) -> Result<()> {
         Some((option, _)) => Err(Problem::new(format!(
             "{option} is for native parts, and a container engine is here, which takes docker-compose.yml"
         ))
-        .mend("add --native, or leave it out and change docker-compose.yml")),
+        .hint("add --native, or leave it out and change docker-compose.yml")),
     }
 }
 
@@ -91,7 +91,7 @@ fn state(paths: &Paths, ports: Option<&str>) -> Result<State> {
             "the ports of this stack are already written in {}, and are others",
             paths.shown(&paths.state_file())
         ))
-        .mend("edit that file, or leave --ports out")),
+        .hint("edit that file, or leave --ports out")),
         (Some(state), None) => Ok(state),
         (None, ports) => {
             let ports = ports.map(Ports::parse).transpose()?.unwrap_or_default();
@@ -150,14 +150,14 @@ pub fn gateway(wanted: Option<Gateway>) -> Result<Gateway> {
 /// # Errors
 /// Why not.
 pub fn usable_kong() -> Result<()> {
-    let mend = "install Kong Gateway 3.9 (3.10 and later come without WebAssembly), or use --gateway envoy";
-    let kong = find_program("kong").ok_or_else(|| Problem::new("there is no kong on PATH").mend(mend))?;
+    let hint = "install Kong Gateway 3.9 (3.10 and later come without WebAssembly), or use --gateway envoy";
+    let kong = find_program("kong").ok_or_else(|| Problem::new("there is no kong on PATH").hint(hint))?;
     let text = output_of(std::process::Command::new(&kong).arg("version"))
-        .ok_or_else(|| Problem::new(format!("{} does not tell its version", kong.display())).mend(mend))?;
+        .ok_or_else(|| Problem::new(format!("{} does not tell its version", kong.display())).hint(hint))?;
     match kong_version(&text) {
         Some((3, 9)) => Ok(()),
-        Some((major, minor)) => Err(Problem::new(format!("kong is {major}.{minor}, not 3.9")).mend(mend)),
-        None => Err(Problem::new(format!("{} tells no version that is known", kong.display())).mend(mend)),
+        Some((major, minor)) => Err(Problem::new(format!("kong is {major}.{minor}, not 3.9")).hint(hint)),
+        None => Err(Problem::new(format!("{} tells no version that is known", kong.display())).hint(hint)),
     }
 }
 
@@ -233,7 +233,7 @@ mod tests {
             Up { ports: Some("free".into()), ..Up::default() },
             Up { no_inspector: true, ..Up::default() },
         ] {
-            assert!(only_native(&up).unwrap_err().mend.unwrap().contains("--native"), "{up:?}");
+            assert!(only_native(&up).unwrap_err().hint.unwrap().contains("--native"), "{up:?}");
         }
     }
 

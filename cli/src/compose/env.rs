@@ -94,7 +94,7 @@ impl Env {
         let stray = |c: char| !c.is_ascii_alphanumeric() && !"._:/@,+=*-".contains(c);
         if let Some((name, _)) = values.iter().find(|(_, value)| value.contains(stray)) {
             return Err(Problem::new(format!("{name} has characters that it must not have"))
-                .mend("write letters, digits and . _ : / @ , + = * - alone"));
+                .hint("write letters, digits and . _ : / @ , + = * - alone"));
         }
         fill(&mut state, &values)?;
         let of = |name: &'static str| {
@@ -177,7 +177,7 @@ fn check_samples(state: &State) -> Result<()> {
         "PUBLIC_URL {} is not this machine alone, and the sample users and the administrator have passwords that everybody knows",
         state.public_url
     ))
-    .mend(
+    .hint(
         "write SAMPLE_USERS=anywhere into it to start all the same; then, before others can reach it, remove them and the \
          client asgard-cli in Keycloak, and change the administrator's password",
     ))
@@ -189,7 +189,7 @@ fn organisation_hosts(state: &State, text: &str) -> Result<Hosts> {
     for pair in list(text) {
         let wrong = || {
             Problem::new(format!("{pair} is not HOST=ORGANISATION"))
-                .mend("write a name in lower case, and an organisation's, with commas between such pairs")
+                .hint("write a name in lower case, and an organisation's, with commas between such pairs")
         };
         let (host, organisation) = pair.split_once('=').ok_or_else(wrong)?;
         hosts::url(state, host)?;

@@ -192,7 +192,7 @@ async fn wait_healthy(paths: &Paths) -> Result<()> {
             let late: Vec<String> =
                 parts.into_iter().filter(|part| !part.ready).map(|part| part.name).collect();
             return Err(Problem::new(format!("not healthy after 300 s: {}", late.join(", ")))
-                .mend("see ./asgard logs PART, then ./asgard down"));
+                .hint("see ./asgard logs PART, then ./asgard down"));
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
@@ -240,7 +240,7 @@ async fn demand(paths: &Paths, mut command: Command, doing: &str) -> Result<()> 
         return Ok(());
     }
     Err(Problem::new(format!("cannot {doing}: {}", crate::process::ending(status)))
-        .mend("see above; `./asgard up --native` does without containers"))
+        .hint("see above; `./asgard up --native` does without containers"))
 }
 
 #[cfg(test)]

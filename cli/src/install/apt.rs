@@ -50,7 +50,7 @@ pub fn install(paths: &Paths, missing: &[&str]) -> Result<()> {
         return Err(Problem::new(format!(
             "these Debian packages (or your system's like) are missing: {list}"
         ))
-        .mend("install them with your package manager, or use a container engine"));
+        .hint("install them with your package manager, or use a container engine"));
     }
     let mut command = if nix::unistd::geteuid().is_root() {
         Command::new("sh")
@@ -59,7 +59,7 @@ pub fn install(paths: &Paths, missing: &[&str]) -> Result<()> {
         let allowed = Command::new("sudo").arg("-v").status().is_ok_and(|status| status.success());
         if !allowed {
             return Err(Problem::new(format!("packages are missing, and sudo does not let us: {list}"))
-                .mend(format!("as root: apt-get install -y --no-install-recommends {list}")));
+                .hint(format!("as root: apt-get install -y --no-install-recommends {list}")));
         }
         let mut sudo = Command::new("sudo");
         sudo.arg("sh");
@@ -68,12 +68,12 @@ pub fn install(paths: &Paths, missing: &[&str]) -> Result<()> {
         return Err(Problem::new(format!(
             "packages are missing, and this user may not install them: {list}"
         ))
-        .mend(format!("as root: apt-get install -y --no-install-recommends {list}")));
+        .hint(format!("as root: apt-get install -y --no-install-recommends {list}")));
     };
     let step = Step::begin("Debian packages");
     step.message(list.clone());
     let log = paths.log("install-packages");
-    let run = Run { doing: "install packages", log_shown: paths.shown(&log), log, mend: &by_hand };
+    let run = Run { doing: "install packages", log_shown: paths.shown(&log), log, hint: &by_hand };
     command.args(["-c", SCRIPT, "asgard"]).args(missing);
     run.run(&mut command, &step, |line, step| {
         if line.starts_with("Setting up") || line.starts_with("Unpacking") || line.starts_with("Get:") {

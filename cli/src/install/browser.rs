@@ -42,7 +42,7 @@ impl Browser {
             inspector: fetch::inspector(paths, state),
             playwright,
             chromium: chromium()
-                .ok_or_else(|| Problem::new("Chromium is not on PATH").mend("apt-get install chromium"))?,
+                .ok_or_else(|| Problem::new("Chromium is not on PATH").hint("apt-get install chromium"))?,
         })
     }
 }

@@ -52,7 +52,7 @@ pub(super) fn has_wasm_target() -> bool {
 /// Builds backend and worker, or the whole workspace with its tests.
 pub(super) fn programs(paths: &Paths, tests: bool) -> Result<()> {
     let cargo =
-        cargo().ok_or_else(|| Problem::new("there is no cargo").mend("install Rust: https://rustup.rs"))?;
+        cargo().ok_or_else(|| Problem::new("there is no cargo").hint("install Rust: https://rustup.rs"))?;
     let name = if tests { "programs and tests: build" } else { "backend and worker: build" };
     let step = Step::begin(name);
     let log = paths.log("install-programs");
@@ -60,7 +60,7 @@ pub(super) fn programs(paths: &Paths, tests: bool) -> Result<()> {
         doing: if tests { "build the programs and their tests" } else { "build the backend and the worker" },
         log_shown: paths.shown(&log),
         log,
-        mend: "mend the code, or check the network if a crate could not be fetched",
+        hint: "fix the code, or check the network if a crate could not be fetched",
     };
     let mut command = Command::new(cargo);
     command
@@ -100,7 +100,7 @@ pub fn filter(paths: &Paths) -> Result<()> {
         doing: "build the gateway's filter",
         log_shown: paths.shown(&log),
         log,
-        mend: "mend the cause and run the command again",
+        hint: "fix the cause and run the command again",
     };
     let mut fresh = false;
     run.run(Command::new(&script).current_dir(&paths.root), &step, |line, step| {

@@ -53,7 +53,7 @@ impl Clients {
     pub fn ensure(paths: &Paths, state: &State, names: &[&str]) -> Result<Self> {
         let _lock = super::lock(paths)?;
         fetch::ensure_node(paths, state)?;
-        let none = || Problem::new("there is no Python with venv").mend("install python3-venv");
+        let none = || Problem::new("there is no Python with venv").hint("install python3-venv");
         let python = fetch::python().ok_or_else(none)?;
         let environments = names.iter().map(|name| environment(paths, state, &python, name));
         Ok(Self {

@@ -88,7 +88,7 @@ pub(super) fn make_folder(folder: &Path, make: impl FnOnce(&Path) -> Result<()>)
 
 pub(super) fn runner<'a>(paths: &Paths, name: &str, doing: &'a str) -> Run<'a> {
     let log = paths.log(&format!("install-{name}"));
-    Run { doing, log_shown: paths.shown(&log), log, mend: NETWORK }
+    Run { doing, log_shown: paths.shown(&log), log, hint: NETWORK }
 }
 
 fn quiet(_: &str, _: &Step) {}
@@ -103,7 +103,7 @@ pub(super) fn ensure_keycloak(paths: &Paths, state: &State) -> Result<()> {
     pinned::keycloak_is_known(version)?;
     let java = apt::java().ok_or_else(|| Problem::new("Keycloak needs Java, which is not installed"))?;
     let mvn = find_program("mvn")
-        .ok_or_else(|| Problem::new("Maven is not installed").mend("apt-get install maven"))?;
+        .ok_or_else(|| Problem::new("Maven is not installed").hint("apt-get install maven"))?;
     // Its zip and Maven's own plugins, none of which are needed afterwards.
     let repository = paths.cache.join("maven.part");
     let unpacked = paths.cache.join("keycloak-unpacked.part");
@@ -147,7 +147,7 @@ pub(super) fn ensure_keycloak(paths: &Paths, state: &State) -> Result<()> {
         let step = Step::begin(format!("Keycloak {version}: build"));
         let mut command = Command::new(&java);
         command.args(java_arguments(part)).arg("build").args(BUILD_OPTIONS).current_dir(part);
-        let run = Run { mend: "run the command again", ..runner(paths, "keycloak", "build Keycloak") };
+        let run = Run { hint: "run the command again", ..runner(paths, "keycloak", "build Keycloak") };
         run.run(&mut command, &step, quiet)?;
         step.done();
         Ok(())
@@ -232,7 +232,7 @@ pub(super) fn npm(
     let npm = match own.exists() {
         true => own,
         false => find_program("npm").and_then(|npm| npm.canonicalize().ok()).ok_or_else(|| {
-            Problem::new("there is a Node.js but no npm").mend("install npm, or remove that Node.js")
+            Problem::new("there is a Node.js but no npm").hint("install npm, or remove that Node.js")
         })?,
     };
     let mut command = Command::new(&node);
@@ -261,7 +261,7 @@ pub(super) fn npm(
 /// `name` is for people and for the log.
 pub(super) fn pip(paths: &Paths, folder: &Path, name: &str, requirements: &Path, step: &Step) -> Result<()> {
     let python =
-        python().ok_or_else(|| Problem::new("there is no Python with venv").mend("install python3-venv"))?;
+        python().ok_or_else(|| Problem::new("there is no Python with venv").hint("install python3-venv"))?;
     let environment = folder.join(".venv");
     let run = runner(paths, name, "make a Python environment");
     run.run(Command::new(python).args(["-m", "venv"]).arg(&environment), step, quiet)?;

@@ -104,13 +104,13 @@ impl Tools {
     pub fn locate(paths: &Paths, state: &State, needs: &Needs) -> Result<Self> {
         let program = |name: &str| {
             find_program(name)
-                .ok_or_else(|| Problem::new(format!("{name} is not installed")).mend("run ./asgard up"))
+                .ok_or_else(|| Problem::new(format!("{name} is not installed")).hint("run ./asgard up"))
         };
         let file = |path: PathBuf| {
             if path.exists() {
                 return Ok(path);
             }
-            Err(Problem::new(format!("{} is missing", paths.shown(&path))).mend("run ./asgard up"))
+            Err(Problem::new(format!("{} is missing", paths.shown(&path))).hint("run ./asgard up"))
         };
         let own = |name: &str| file(Built::folder(paths).join(name));
         let mut tools = Self::default();
@@ -122,7 +122,7 @@ impl Tools {
         }
         if needs.wants(Kind::Keycloak) {
             let no_java =
-                || Problem::new(format!("there is no Java {JAVA} or later")).mend("run ./asgard up");
+                || Problem::new(format!("there is no Java {JAVA} or later")).hint("run ./asgard up");
             tools.java = apt::java().ok_or_else(no_java)?;
             tools.keycloak = file(fetch::keycloak(paths, state))?;
         }
@@ -143,7 +143,7 @@ impl Tools {
         }
         if needs.wants(Kind::Inspector) {
             let old = || Problem::new(format!("there is no Node.js {}.{} or later", NODE.0, NODE.1));
-            tools.node = Some(fetch::node(paths, state).ok_or_else(|| old().mend("run ./asgard up"))?);
+            tools.node = Some(fetch::node(paths, state).ok_or_else(|| old().hint("run ./asgard up"))?);
             tools.inspector = Some(file(fetch::inspector(paths, state))?);
         }
         Ok(tools)
@@ -261,7 +261,7 @@ fn demand_space(paths: &Paths) -> Result<()> {
             free >> 20,
             SPACE >> 20
         ))
-        .mend("free some space, or point ASGARD_CACHE and CARGO_TARGET_DIR at another disk")),
+        .hint("free some space, or point ASGARD_CACHE and CARGO_TARGET_DIR at another disk")),
         _ => Ok(()),
     }
 }

@@ -95,7 +95,7 @@ fn known(is: bool, name: &str, version: &str) -> Result<()> {
         return Ok(());
     }
     Err(Problem::new(format!("the hashes of {name} {version} are not known: others are in supply/"))
-        .mend("take its line out of [versions] in the state file, or write its hashes with scripts/pin"))
+        .hint("take its line out of [versions] in the state file, or write its hashes with scripts/pin"))
 }
 
 /// Whether Keycloak's hash is known in this version.
@@ -106,7 +106,7 @@ pub(super) fn keycloak_is_known(version: &str) -> Result<()> {
     if version == KEYCLOAK.0 {
         return Ok(());
     }
-    Err(Problem::new(format!("the hash of Keycloak {version} is not known, that of {} is", KEYCLOAK.0)).mend(
+    Err(Problem::new(format!("the hash of Keycloak {version} is not known, that of {} is", KEYCLOAK.0)).hint(
         "take its line out of [versions] in the state file, or write its hash into cli/src/install/pinned.rs",
     ))
 }
@@ -140,7 +140,7 @@ fn check_file(file: &Path, wanted: &str) -> Result<()> {
     Err(Problem::new(format!(
         "{name} has the SHA-256 {found}, and must have {wanted}: it is not what was tested"
     ))
-    .mend("try again; if it stays so, ask where it comes from before you use it"))
+    .hint("try again; if it stays so, ask where it comes from before you use it"))
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ pub struct Run<'a> {
     /// How the log is shown to a person.
     pub log_shown: String,
     /// What to do when it fails (beside looking at the log).
-    pub mend: &'a str,
+    pub hint: &'a str,
 }
 
 impl Run<'_> {
@@ -27,7 +27,7 @@ impl Run<'_> {
     /// # Errors
     /// When it cannot be started or fails. The log has the whole story, the problem its most telling line.
     pub fn run(&self, command: &mut Command, step: &Step, mut line: impl FnMut(&str, &Step)) -> Result<()> {
-        let failed = |e: &std::io::Error| Problem::new(format!("cannot {}: {e}", self.doing)).mend(self.mend);
+        let failed = |e: &std::io::Error| Problem::new(format!("cannot {}: {e}", self.doing)).hint(self.hint);
         let mut log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -58,11 +58,11 @@ impl Run<'_> {
         }
         if telling.contains("No space left") {
             return Err(Problem::new(format!("cannot {}: the disk is full", self.doing))
-                .mend("free some space (`df -h`), then run the command again"));
+                .hint("free some space (`df -h`), then run the command again"));
         }
         let why = if telling.is_empty() { crate::process::ending(status) } else { telling };
         Err(Problem::new(format!("cannot {}: {why}", self.doing))
-            .mend(format!("{}; see {}", self.mend, self.log_shown)))
+            .hint(format!("{}; see {}", self.hint, self.log_shown)))
     }
 }
 
@@ -90,7 +90,7 @@ mod tests {
 
     fn run(name: &str, script: &str) -> (Result<()>, String) {
         let log = std::env::temp_dir().join(format!("asgard-run-{name}-{}", std::process::id()));
-        let run = Run { doing: "do it", log: log.clone(), log_shown: "the log".into(), mend: "try again" };
+        let run = Run { doing: "do it", log: log.clone(), log_shown: "the log".into(), hint: "try again" };
         let result = run.run(Command::new("sh").args(["-c", script]), &Step::begin("test"), |_, _| {});
         let text = std::fs::read_to_string(&log).unwrap();
         std::fs::remove_file(log).unwrap();

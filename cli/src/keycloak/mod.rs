@@ -59,16 +59,16 @@ impl Admin {
             .await
             .map_err(|e| {
                 Problem::new(format!("cannot reach Keycloak at {url}: {}", cause(&e)))
-                    .mend("start the stack with ./asgard up, or see what ./asgard status says")
+                    .hint("start the stack with ./asgard up, or see what ./asgard status says")
             })?;
         let status = answer.status();
         let answer: Value = answer.json().await.unwrap_or_default();
         let token = answer.get("access_token").and_then(Value::as_str).map(str::to_owned);
         let token = token.ok_or_else(|| match status.as_u16() {
             400 | 401 => Problem::new(format!("Keycloak refuses the administrator {}", state.secrets.admin_user))
-                .mend("write the administrator's name and password into the state file (admin_user, admin_password)"),
+                .hint("write the administrator's name and password into the state file (admin_user, admin_password)"),
             status => Problem::new(format!("Keycloak answered {status} to the administrator's login"))
-                .mend("see ./asgard logs keycloak"),
+                .hint("see ./asgard logs keycloak"),
         })?;
         Ok(Self { http, realm: format!("{}/heimdall/admin/realms/asgard", state.public_url), token })
     }
@@ -103,7 +103,7 @@ impl Admin {
     async fn list(&self, path: &str) -> Result<Vec<Value>> {
         match self.get(path).await? {
             Value::Array(all) => Ok(all),
-            _ => Err(Problem::new(format!("Keycloak's {path} is no list"))),
+            _ => Err(Problem::new(format!("Keycloak's {path} is not a list"))),
         }
     }
 
@@ -122,8 +122,8 @@ impl Refusal {
             .map_or_else(|| format!("status {}", self.status.as_u16()), str::to_owned);
         let problem = Problem::new(format!("cannot {doing}: Keycloak says: {told}"));
         match self.status.as_u16() {
-            403 => problem.mend("the administrator of the state file needs the realm's administration role"),
-            500.. => problem.mend("see ./asgard logs keycloak"),
+            403 => problem.hint("the administrator of the state file needs the realm's administration role"),
+            500.. => problem.hint("see ./asgard logs keycloak"),
             _ => problem,
         }
     }

@@ -89,7 +89,7 @@ impl Admin {
             let mut aliases: Vec<&str> = all.iter().map(|one| text(one, "alias")).collect();
             aliases.sort_unstable();
             Problem::new(format!("there is no organisation {alias}"))
-                .mend(format!("there are {}; ./asgard org add {alias} adds it", aliases.join(", ")))
+                .hint(format!("there are {}; ./asgard org add {alias} adds it", aliases.join(", ")))
         })
     }
 
@@ -102,7 +102,7 @@ impl Admin {
         for other in all.iter().map(Organisation::of).filter(|other| other.alias != wanted.alias) {
             if let Some(domain) = other.domains.iter().find(|domain| wanted.domains.contains(domain)) {
                 return Err(Problem::new(format!("{domain} belongs to the organisation {}", other.alias))
-                    .mend(format!(
+                    .hint(format!(
                         "./asgard org remove {} --domain {domain} takes it away there",
                         other.alias
                     )));
@@ -166,7 +166,7 @@ impl Admin {
         domains.retain(|one| text(one, "name") != domain);
         if domains.len() == before {
             return Err(Problem::new(format!("{alias} has no domain {domain}"))
-                .mend(format!("its domains are {}", organisation.domains.join(", "))));
+                .hint(format!("its domains are {}", organisation.domains.join(", "))));
         }
         set(&mut one, "domains", Value::Array(domains));
         self.change(Method::PUT, &path, Some(&one), &format!("take {domain} from {alias}")).await?;
@@ -228,7 +228,7 @@ impl Admin {
         let scopes = self.list("/client-scopes").await?;
         let scope = scopes.iter().find(|scope| text(scope, "name") == SCOPE).ok_or_else(|| {
             Problem::new(format!("the realm has no client scope {SCOPE}"))
-                .mend("make it in the console, as a default scope: Client scopes, Create client scope")
+                .hint("make it in the console, as a default scope: Client scopes, Create client scope")
         })?;
         Ok(format!("/client-scopes/{}/protocol-mappers/models", text(scope, "id")))
     }

@@ -61,7 +61,7 @@ impl Admin {
             Problem::new(
                 "the realm has no policy Trusted Hosts for anonymous registration: it trusts every host",
             )
-            .mend("add it in the console: Clients, Client registration, Anonymous access policies")
+            .hint("add it in the console: Clients, Client registration, Anonymous access policies")
         })
     }
 }

@@ -74,7 +74,7 @@ impl Admin {
         match self.ask(Method::DELETE, &path, None).await? {
             Ok(_) => Ok(()),
             Err(refusal) if [400, 404].contains(&refusal.status.as_u16()) => {
-                Err(Problem::new(format!("{user} is no member of {}", organisation.alias)))
+                Err(Problem::new(format!("{user} is not a member of {}", organisation.alias)))
             }
             Err(refusal) => Err(refusal.problem(&format!("take {user} out of {}", organisation.alias))),
         }
@@ -92,7 +92,7 @@ impl Admin {
     async fn existing(&self, name: &str) -> Result<String> {
         self.user(name).await?.ok_or_else(|| {
             Problem::new(format!("there is no user {name}"))
-                .mend(format!("./asgard user add {name} --org ORG adds the user"))
+                .hint(format!("./asgard user add {name} --org ORG adds the user"))
         })
     }
 

@@ -15,7 +15,7 @@ use crate::supervisor::part::{Kind, PartSpec};
 pub(super) fn part(plan: &Plan) -> Result<PartSpec> {
     let (Some(node), Some(script)) = (plan.tools.node.clone(), plan.tools.inspector.clone()) else {
         return Err(
-            Problem::new("the Inspector is not installed").mend("run ./asgard up without --no-inspector")
+            Problem::new("the Inspector is not installed").hint("run ./asgard up without --no-inspector")
         );
     };
     let folder = plan.folder("inspector")?;

@@ -20,7 +20,7 @@ const FILTERS: &str = "filters";
 
 pub(super) fn part(plan: &Plan) -> Result<PartSpec> {
     let program = plan.tools.kong.clone().ok_or_else(|| {
-        Problem::new("there is no kong on PATH").mend("install Kong Gateway 3.9, or use --gateway envoy")
+        Problem::new("there is no kong on PATH").hint("install Kong Gateway 3.9, or use --gateway envoy")
     })?;
     let folder = plan.folder("gateway")?;
     let (prefix, filters) = (folder.join(PREFIX), folder.join(FILTERS));

@@ -111,7 +111,7 @@ pub async fn ask(paths: &Paths, request: &Request) -> Result<Option<Reply>> {
         read_line::<Reply>(stream).await.map(|(reply, _)| reply)
     };
     let no_answer = |why: String| {
-        Problem::new(format!("the supervisor does not answer: {why}")).mend("see .asgard/logs/supervisor.log")
+        Problem::new(format!("the supervisor does not answer: {why}")).hint("see .asgard/logs/supervisor.log")
     };
     match tokio::time::timeout(Duration::from_secs(40), talk).await {
         Ok(Ok(Reply { error: Some(error), .. })) => Err(Problem::new(error)),

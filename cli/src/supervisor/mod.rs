@@ -39,7 +39,7 @@ impl Lock {
         match lock.try_lock() {
             Ok(()) => Ok(Self(lock)),
             Err(std::fs::TryLockError::WouldBlock) => Err(Problem::new("this stack is already running")
-                .mend("`./asgard status` shows it, `./asgard down` stops it")),
+                .hint("`./asgard status` shows it, `./asgard down` stops it")),
             Err(std::fs::TryLockError::Error(e)) => Err(Problem::io("lock", &file, &e)),
         }
     }
@@ -180,7 +180,7 @@ impl Supervisor {
                         part.spec.name,
                         part.spec.start_timeout.as_secs()
                     ))
-                    .mend(format!("see ./asgard logs {}", part.spec.name)));
+                    .hint(format!("see ./asgard logs {}", part.spec.name)));
                 }
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -207,7 +207,7 @@ impl Supervisor {
         let part = self.parts.iter().find(|part| part.spec.name == name).ok_or_else(|| {
             let names: Vec<&str> = self.parts.iter().map(|p| p.spec.name.as_str()).collect();
             Problem::new(format!("there is no part {name:?}"))
-                .mend(format!("the parts are {}", names.join(", ")))
+                .hint(format!("the parts are {}", names.join(", ")))
         })?;
         let (done, wait) = oneshot::channel();
         let _ = part.orders.send(order(done)).await;

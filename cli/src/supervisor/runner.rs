@@ -169,7 +169,7 @@ impl Runner {
                 command.arg(setpriv).args(["--pdeathsig", signal, "--"]).arg(&self.spec.program);
                 command
             }
-            _ => return Err(Problem::new("setsid and setpriv are missing").mend("install util-linux")),
+            _ => return Err(Problem::new("setsid and setpriv are missing").hint("install util-linux")),
         };
         for (name, _) in std::env::vars_os() {
             let foreign =
@@ -267,7 +267,7 @@ impl Runner {
             Restart::Slow(wait) => {
                 let line = format!(
                     "{name} keeps dying, {} times in {} s (last: {ending}); the next start is in {} s. Look at {} \
-                     and mend the cause",
+                     and fix the cause",
                     Backoff::MAX_DEATHS,
                     Backoff::WINDOW.as_secs(),
                     wait.as_secs(),

@@ -267,7 +267,7 @@ impl Policy {
     /// Reads and checks a policy: a JSON object of at most [`MAX_JSON`] bytes.
     ///
     /// # Errors
-    /// [`PolicyError`] names the place and the mend.
+    /// [`PolicyError`] names the place and says what to do.
     pub fn from_json(json: &[u8]) -> Result<Self, PolicyError> {
         if json.len() > MAX_JSON {
             return Err(PolicyError::Form(format!("it is larger than {MAX_JSON} bytes")));
@@ -301,7 +301,7 @@ impl Policy {
     /// Checks the bounds. To be called once, after reading a policy from outside.
     ///
     /// # Errors
-    /// [`PolicyError`] names the place and the mend.
+    /// [`PolicyError`] names the place and says what to do.
     pub fn check(&self) -> Result<(), PolicyError> {
         if self.rules.len() > MAX_RULES {
             return Err(PolicyError::TooManyRules);

@@ -3,7 +3,7 @@
 //! | request | body | does |
 //! |---|---|---|
 //! | `POST /notify` | `{"audience": …, "method": …, "params": …}` | sends a notification of MCP to the audience |
-//! | `POST /close` | `{"audience": …}` | ends the audience's standing streams |
+//! | `POST /close` | `{"audience": …}` | ends the audience's long-lived streams |
 //!
 //! An audience is `"everyone"`, `{"organisation": {"issuer": …, "organisation": …}}`,
 //! `{"principal": {"issuer": …, "subject": …, "organisation": …}}` or `{"session": …}`, with the session's
@@ -105,14 +105,14 @@ pub fn routes(broadcaster: Broadcaster, token: AdminToken) -> Router {
 /// An audience as a person writes it.
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
-enum Whom {
+enum AudienceName {
     Everyone,
     Organisation { issuer: String, organisation: String },
     Principal { issuer: String, subject: String, organisation: String },
     Session(String),
 }
 
-impl Whom {
+impl AudienceName {
     fn audience(self) -> Result<Audience, &'static str> {
         Ok(match self {
             Self::Everyone => Audience::Everyone,
@@ -127,7 +127,7 @@ impl Whom {
                 roles: Vec::new(),
                 groups: Vec::new(),
             }),
-            Self::Session(id) => Audience::Session(session_key(&id).ok_or("That is no session id.")?),
+            Self::Session(id) => Audience::Session(session_key(&id).ok_or("That is not a session id.")?),
         })
     }
 }
@@ -151,7 +151,7 @@ fn session_key(id: &str) -> Option<String> {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Notify {
-    audience: Whom,
+    audience: AudienceName,
     method: String,
     #[serde(default)]
     params: Option<Box<RawValue>>,
@@ -160,7 +160,7 @@ struct Notify {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Close {
-    audience: Whom,
+    audience: AudienceName,
 }
 
 async fn notify(State(broadcaster): State<Broadcaster>, body: Bytes) -> Response {

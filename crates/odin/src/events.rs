@@ -84,11 +84,11 @@ pub(crate) fn in_place_of(answer: &str, why: &str) -> Message {
     jsonrpc::error(id, jsonrpc::error_object(code::INTERNAL_ERROR, why, None)).into()
 }
 
-/// One server-sent event. Only the session eras have event ids: a modern stream can't be resumed.
+/// One server-sent event. Only the stateful eras have event ids: a stateless stream can't be resumed.
 pub(crate) fn event(call: CallId, era: Era, number: u32, message: &str) -> String {
     match era {
-        Era::Modern => sse::message(message),
-        Era::Session => format!("id: {call}-{number}\n{}", sse::message(message)),
+        Era::Stateless => sse::message(message),
+        Era::Stateful => format!("id: {call}-{number}\n{}", sse::message(message)),
     }
 }
 
@@ -108,7 +108,7 @@ mod tests {
     fn what_pushpin_does_not_take_is_replaced_under_its_id() {
         let channel = CallChannel { call: CallId::random(), number: 1 };
         for shared in [None, Some("s-1".to_owned())] {
-            let stream = Stream { era: Era::Session, shared };
+            let stream = Stream { era: Era::Stateful, shared };
             // Its quotes are escaped twice.
             let text = serde_json::to_string(&"\"".repeat(300_000)).unwrap();
             let answer: Message = format!(r#"{{"jsonrpc":"2.0","id":"x","result":{text}}}"#).into();

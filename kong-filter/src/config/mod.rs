@@ -1,7 +1,7 @@
 //! The filter's configuration, as it is written in Kong's or Envoy's files, in JSON.
 //!
 //! Reading never fails halfway: it gives a [`Config`] that was checked as a whole, or one
-//! [`ConfigError`] that names the place and the mend. What a wrong configuration does is decided in
+//! [`ConfigError`] that names the place and says what to do. What a wrong configuration does is decided in
 //! [`crate::filter`]: every request is refused.
 //!
 //! The doc comments of these types are the reference: the JSON Schema for Kong and the page
@@ -411,16 +411,16 @@ fn default_bytes() -> usize {
 
 /// What is wrong in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{path}: {mend}")]
+#[error("{path}: {hint}")]
 pub struct ConfigError {
     /// The place, such as `issuers[0].jwks.path`; `configuration` for the whole.
     pub path: String,
     /// What is wrong there, and what would be right. Shows no secret.
-    pub mend: String,
+    pub hint: String,
 }
 
-fn wrong<T>(path: impl Into<String>, mend: impl fmt::Display) -> Result<T, ConfigError> {
-    Err(ConfigError { path: path.into(), mend: mend.to_string() })
+fn wrong<T>(path: impl Into<String>, hint: impl fmt::Display) -> Result<T, ConfigError> {
+    Err(ConfigError { path: path.into(), hint: hint.to_string() })
 }
 
 impl Config {
@@ -447,7 +447,7 @@ impl Config {
         };
         let config: Self = tree::read(&value).map_err(|tree::Error { path, message }| {
             let path = if path.is_empty() { "configuration".to_owned() } else { path };
-            ConfigError { path, mend: message }
+            ConfigError { path, hint: message }
         })?;
         config.check()?;
         Ok(config)

@@ -16,7 +16,7 @@ use proxy_wasm::types::{Action, BufferType, ContextType, LogLevel, MapType};
 
 use crate::filter::{Call, Forward, Service, Step};
 use crate::jwks;
-use crate::recent::Told;
+use crate::recent::RawRequest;
 use crate::reply::Reply;
 use crate::request::Request;
 use crate::shared::SharedData;
@@ -98,7 +98,7 @@ struct Http {
 
 struct Paused {
     request: Request,
-    told: Told,
+    raw_request: RawRequest,
     awaited: Awaited,
     progress: Progress,
 }
@@ -108,7 +108,7 @@ impl Context for Http {
         let Some(paused) = self.paused.take() else {
             return;
         };
-        let Paused { request, told, awaited, mut progress } = *paused;
+        let Paused { request, raw_request, awaited, mut progress } = *paused;
         let status =
             hostcalls::get_map_value_bytes(MapType::HttpCallResponseHeaders, ":status").ok().flatten();
         let status = status.and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok());
@@ -118,7 +118,7 @@ impl Context for Http {
             size => hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, size).ok().flatten(),
         };
         self.answered(awaited, status, &body.unwrap_or_default(), &mut progress);
-        if self.judge(request, told, progress) == Action::Continue {
+        if self.judge(request, raw_request, progress) == Action::Continue {
             let _ = hostcalls::resume_http_request();
         }
     }
@@ -130,22 +130,22 @@ impl Http {
         // Kong's `:path` is normalised already; what the backend gets is the raw one.
         let in_kong = self.service.try_borrow().is_ok_and(|service| service.in_kong());
         let target = if in_kong { phase.property(&["request", "path"]) } else { None };
-        let told = Told::new(hostcall::request_headers(), target);
+        let raw_request = RawRequest::new(hostcall::request_headers(), target);
         let passed = self
             .service
             .try_borrow_mut()
-            .is_ok_and(|mut service| service.recent(&told, now()).is_some_and(pass));
+            .is_ok_and(|mut service| service.recent(&raw_request, now()).is_some_and(pass));
         if passed {
             return Action::Continue;
         }
-        self.judge(Request::read(&told, request_id(in_kong)), told, Progress::default())
+        self.judge(Request::read(&raw_request, request_id(in_kong)), raw_request, Progress::default())
     }
 
-    fn judge(&mut self, request: Request, told: Told, mut progress: Progress) -> Action {
+    fn judge(&mut self, request: Request, raw_request: RawRequest, mut progress: Progress) -> Action {
         // Each call is made once for a request, and there are two.
         for _ in 0..3 {
             let step = match self.service.try_borrow_mut() {
-                Ok(mut service) => service.decide(&request, &told, now(), &mut progress),
+                Ok(mut service) => service.decide(&request, &raw_request, now(), &mut progress),
                 Err(_) => Step::Reply(unable("busy")),
             };
             match step {
@@ -153,7 +153,7 @@ impl Http {
                 Step::Forward(forward) => return forwarded(&request, &forward),
                 Step::Call(call) if dispatch(&call) => {
                     let awaited = call.awaited;
-                    self.paused = Some(Box::new(Paused { request, told, awaited, progress }));
+                    self.paused = Some(Box::new(Paused { request, raw_request, awaited, progress }));
                     return Action::Pause;
                 }
                 // No such upstream: as good as no answer.

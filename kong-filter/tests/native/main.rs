@@ -62,7 +62,7 @@ fn judge(service: &mut Service, request: &Request, now: u64, jwks: Option<&str>)
     panic!("a request asks again and again");
 }
 
-/// What a request is told at first, before anybody is asked.
+/// What a request is raw_request at first, before anybody is asked.
 fn first(service: &mut Service, request: &Request, now: u64) -> Step {
     service.judge(request, now, &mut Progress::default())
 }

@@ -88,7 +88,7 @@ thread_local! {
     static VARIANTS: Variants = Variants::new();
 }
 
-/// The part of a decision that must be the same: what the backend is told, or what the client is.
+/// The part of a decision that must be the same: what the backend is raw_request, or what the client is.
 fn decision(step: Step, keys: &AssertionKeys, now: u64) -> Result<(Assertion, Forward), (u16, String)> {
     match step {
         Step::Forward(mut forward) => {

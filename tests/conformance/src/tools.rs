@@ -140,7 +140,7 @@ pub(crate) async fn call(
             }
             // Meanwhile the client comes back.
             tokio::time::sleep(PAUSE * 2).await;
-            said("The stream was closed, and taken up again.")
+            said("The stream was closed, and resumed.")
         }
         "test_sampling" => sample(&request, &context).await,
         "test_elicitation" => {

@@ -3,7 +3,7 @@
 //! Before 1.41 Pushpin's connection manager sends keep-alives, every 45 seconds, also to a session that is just
 //! being handed from its proxy to its handler, as each hold is. The session's sequence numbers are off by one
 //! then, and the handler cancels it: the client's connection is cut. Nothing outside Pushpin can prevent it
-//! (mended in <https://github.com/fastly/pushpin/pull/48072>). It is rare, but a test of thousands of calls
+//! (fixed in <https://github.com/fastly/pushpin/pull/48072>). It is rare, but a test of thousands of calls
 //! meets it. The handler logs each case: as many cut streams are excused, and no more.
 
 use std::path::PathBuf;
@@ -35,7 +35,7 @@ impl Breaks {
             return false;
         }
         self.cut += 1;
-        println!("cut by Pushpin, which says so in its log (mended in 1.41): {}", exchange.outline());
+        println!("cut by Pushpin, which says so in its log (fixed in 1.41): {}", exchange.outline());
         true
     }
 

@@ -9,18 +9,18 @@ use crate::exchange::Exchange;
 use crate::stack::{Road, Stack};
 use crate::tokens;
 
-/// The revision of the modern era.
+/// The revision of the stateless era.
 pub const MODERN: &str = "2026-07-28";
 /// The latest revision with sessions.
 pub const SESSION: &str = "2025-11-25";
 
-/// A client of a modern or of a session revision.
+/// A client of a stateless or of a stateful revision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Era {
     /// No sessions: each request says all.
-    Modern,
+    Stateless,
     /// `initialize`, and a session from there on.
-    Session,
+    Stateful,
 }
 
 /// An HTTP client with no proxy; `localhost` is 127.0.0.1.
@@ -46,7 +46,7 @@ pub struct Client {
     pub endpoint: String,
     /// The bearer token; empty: none is sent.
     pub token: String,
-    /// The session; none in the modern era.
+    /// The session; none in the stateless era.
     pub session: Option<String>,
     /// What the client says that it can do.
     pub capabilities: Value,
@@ -67,8 +67,8 @@ impl Client {
     /// A client of an era.
     pub async fn of(era: Era, stack: &Stack, road: Road, user: &str, organisation: &str) -> Self {
         match era {
-            Era::Modern => Self::modern(stack, road, user, organisation).await,
-            Era::Session => Self::session(stack, road, user, organisation).await,
+            Era::Stateless => Self::modern(stack, road, user, organisation).await,
+            Era::Stateful => Self::session(stack, road, user, organisation).await,
         }
     }
 
@@ -111,7 +111,7 @@ impl Client {
         self
     }
 
-    /// Sends `initialize` of the session era.
+    /// Sends `initialize` of the stateful era.
     pub async fn initialize(&self) -> Exchange {
         let params = json!({
             "protocolVersion": SESSION,
@@ -205,7 +205,7 @@ impl Client {
         Exchange::of(self.get(None), 0).await
     }
 
-    /// Takes a stream up again after its last event.
+    /// Resumes a stream after its last event.
     pub async fn resume(&self, before: Exchange) -> Exchange {
         let last = before.last_id.clone();
         Exchange::resumed(before, self.get(last.as_deref())).await
@@ -230,7 +230,7 @@ impl Client {
         self.with_headers(self.http.delete(&self.endpoint))
     }
 
-    /// A POST with all headers but those of the modern era.
+    /// A POST with all headers but those of the stateless era.
     pub fn post(&self) -> reqwest::RequestBuilder {
         self.with_headers(self.http.post(&self.endpoint)).header("content-type", "application/json")
     }

@@ -57,7 +57,7 @@ pub enum End {
 pub struct Arrived {
     /// When.
     pub at: Instant,
-    /// The event's id; none in JSON and in the modern era.
+    /// The event's id; none in JSON and in the stateless era.
     pub id: Option<String>,
     /// The message.
     pub message: Value,

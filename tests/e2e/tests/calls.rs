@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 #[tokio::test]
 async fn quick_calls_on_the_bifrost_road_never_touch_pushpin() {
     let stack = Stack::claim().await;
-    for era in [Era::Modern, Era::Session] {
+    for era in [Era::Stateless, Era::Stateful] {
         let client = Client::of(era, &stack, Road::Bifrost, "thor", "org-1").await;
         // On a machine that stalls, a quick call may become a slow one: then the round does not count, but
         // even then the counter moves by those alone.
@@ -43,7 +43,7 @@ async fn quick_calls_on_the_bifrost_road_never_touch_pushpin() {
 async fn slow_calls_stream_their_progress_and_result() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {
-        for era in [Era::Modern, Era::Session] {
+        for era in [Era::Stateless, Era::Stateful] {
             let client = Client::of(era, &stack, road, "thor", "org-1").await;
             let held = |counters: &std::collections::BTreeMap<
                 String,
@@ -59,7 +59,7 @@ async fn slow_calls_stream_their_progress_and_result() {
             // It came while the tool worked, not at its end.
             let (first, last) = (exchange.messages[0].at, exchange.messages[12].at);
             assert!(last - first > Duration::from_millis(600), "{}", exchange.outline());
-            assert_eq!(exchange.messages[0].id.is_some(), era == Era::Session, "event ids");
+            assert_eq!(exchange.messages[0].id.is_some(), era == Era::Stateful, "event ids");
             let runs = journal.runs();
             assert_eq!(runs.len(), 1);
             assert!(runs.values().all(|run| run.starts.len() == 1 && run.ends == 1), "{runs:?}");
@@ -99,7 +99,7 @@ async fn discovery_and_lists() {
         assert!(versions.contains(&json!("2026-07-28")), "{versions:?}");
         assert!(result["capabilities"]["tools"].is_object(), "{result}");
 
-        for era in [Era::Modern, Era::Session] {
+        for era in [Era::Stateless, Era::Stateful] {
             let client = Client::of(era, &stack, road, "thor", "org-1").await;
             let listed = client.request("tools/list", json!({})).await;
             assert_eq!(listed.form(), Form::Json);
@@ -142,7 +142,7 @@ async fn a_session_lives_from_initialize_to_delete() {
 async fn errors_of_a_tool_and_of_the_protocol_reach_the_client() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {
-        for era in [Era::Modern, Era::Session] {
+        for era in [Era::Stateless, Era::Stateful] {
             let client = Client::of(era, &stack, road, "thor", "org-1").await;
             let code = async |method: &str, params: Value| {
                 let exchange = client.request(method, params).await;
@@ -153,7 +153,7 @@ async fn errors_of_a_tool_and_of_the_protocol_reach_the_client() {
             assert_eq!(code("tools/call", none).await.1, json!(-32602), "{era:?}");
             let (status, unknown) = code("no/such/method", json!({})).await;
             assert_eq!(unknown, json!(-32601));
-            assert_eq!(status, if era == Era::Modern { 404 } else { 200 });
+            assert_eq!(status, if era == Era::Stateless { 404 } else { 200 });
             // A tool's own error is a result.
             let failed = client.tool("weather_on", json!({"date": "yesterday"})).await;
             assert_eq!(failed.result().unwrap()["isError"], true, "{}", failed.outline());
@@ -258,7 +258,7 @@ async fn in_the_modern_era_a_tool_asks_by_its_result_and_any_worker_takes_the_an
 async fn an_answer_may_be_as_large_as_what_carries_it_allows() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {
-        for era in [Era::Modern, Era::Session] {
+        for era in [Era::Stateless, Era::Stateful] {
             let client = Client::of(era, &stack, road, "thor", "org-1").await;
             // One document: larger than any item of Pushpin's.
             let text = "x".repeat(1_500_000);
@@ -275,7 +275,7 @@ async fn an_answer_may_be_as_large_as_what_carries_it_allows() {
         }
     }
     // On a stream that Pushpin holds: few bytes, but each of them takes up to twelve on the way there.
-    for era in [Era::Modern, Era::Session] {
+    for era in [Era::Stateless, Era::Stateful] {
         let client = Client::of(era, &stack, Road::Bifrost, "thor", "org-1").await;
         let arguments = json!({"text": "\"".repeat(100_000), "total_ms": 300, "events": 3});
         let held = client.tool_with_progress("slow_echo", arguments).await;

@@ -48,13 +48,13 @@ async fn start() -> Embedded {
 
 async fn client(embedded: &Embedded, era: Era) -> Client {
     let client = Client::at(embedded.endpoint.clone(), String::new());
-    if era == Era::Session { client.initialized().await } else { client }
+    if era == Era::Stateful { client.initialized().await } else { client }
 }
 
 #[tokio::test]
 async fn quick_calls_are_json_and_slow_ones_its_own_stream() {
     let embedded = start().await;
-    for era in [Era::Modern, Era::Session] {
+    for era in [Era::Stateless, Era::Stateful] {
         let client = client(&embedded, era).await;
         let mut json = 0;
         for number in 0..50 {
@@ -76,7 +76,7 @@ async fn quick_calls_are_json_and_slow_ones_its_own_stream() {
 #[tokio::test]
 async fn many_at_once_each_get_their_own() {
     let embedded = start().await;
-    let client = client(&embedded, Era::Modern).await;
+    let client = client(&embedded, Era::Stateless).await;
     let calls = (0..100_u64).map(|number| {
         let client = &client;
         async move {
@@ -95,7 +95,7 @@ async fn many_at_once_each_get_their_own() {
 #[tokio::test]
 async fn a_modern_client_that_goes_ends_its_call() {
     let embedded = start().await;
-    let client = client(&embedded, Era::Modern).await;
+    let client = client(&embedded, Era::Stateless).await;
     let mut exchange = client.open_tool("slow_echo", json!({"total_ms": 20_000, "events": 400}), true).await;
     exchange.read_messages(3).await;
     drop(exchange);
@@ -105,7 +105,7 @@ async fn a_modern_client_that_goes_ends_its_call() {
 #[tokio::test]
 async fn pages_of_other_sites_are_refused() {
     let embedded = start().await;
-    let client = client(&embedded, Era::Modern).await;
+    let client = client(&embedded, Era::Stateless).await;
     let params = json!({"name": "echo", "arguments": {"text": "x"}});
     for (name, value, status) in [
         ("origin", "https://evil.example", 403),
@@ -124,7 +124,7 @@ async fn pages_of_other_sites_are_refused() {
 #[tokio::test]
 async fn streams_are_resumed_and_requests_repeated() {
     let embedded = start().await;
-    let client = client(&embedded, Era::Session).await;
+    let client = client(&embedded, Era::Stateful).await;
     let mut exchange = client.open_tool("slow_echo", json!({"total_ms": 1_500, "events": 50}), true).await;
     for cut in [1, 10, 25] {
         exchange.read_messages(cut).await;
@@ -150,7 +150,7 @@ async fn streams_are_resumed_and_requests_repeated() {
 #[tokio::test]
 async fn sessions_have_streams_of_their_own_and_http_sse_works() {
     let embedded = start().await;
-    let client = client(&embedded, Era::Session).await;
+    let client = client(&embedded, Era::Stateful).await;
     // Both stay, and the end of the session ends both.
     let (first, second) = (client.listen().await, client.listen().await);
     assert_eq!((first.form(), second.form()), (Form::Stream, Form::Stream));

@@ -61,7 +61,7 @@ impl Call {
 async fn draw(stack: &Stack, road: Road, run: u64, generator: &mut impl RngExt) -> Vec<Call> {
     let mut calls = Vec::new();
     for number in 0..CALLS {
-        let era = if (run + number).is_multiple_of(2) { Era::Modern } else { Era::Session };
+        let era = if (run + number).is_multiple_of(2) { Era::Stateless } else { Era::Stateful };
         calls.push(Call {
             client: Client::of(era, stack, road, "thor", "org-1").await,
             tool: if generator.random_bool(0.5) { "slow_echo" } else { "slow_count" },
@@ -187,9 +187,9 @@ async fn workers_die_while_calls_run() {
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
 }
 
-/// A call that may run again is whole all the same; but in the modern era, which keeps no events, steps that were
+/// A call that may run again is whole all the same; but in the stateless era, which keeps no events, steps that were
 /// on their way die with the worker (docs/calls.md). One that may not ends with an error. A session's stream that
-/// had begun is closed: the client takes it up again with `Last-Event-ID`.
+/// had begun is closed: the client resumes it with `Last-Event-ID`.
 fn judge_without_worker(exchange: &Exchange, call: &Call) -> Result<&'static str, String> {
     let whole = exchange.check_whole(if exchange.form() == Form::Json { 0 } else { call.events });
     if exchange.took() > Duration::from_millis(call.total_ms) + Duration::from_secs(15) {

@@ -38,7 +38,7 @@ async fn load(road: Road, seed: u64) {
     let mut generator = random::generator(seed);
     let mut clients = Vec::new();
     for number in 0..CONCURRENCY {
-        let era = if number % 2 == 0 { Era::Modern } else { Era::Session };
+        let era = if number % 2 == 0 { Era::Stateless } else { Era::Stateful };
         clients.push(Arc::new(Client::of(era, &stack, road, "thor", "org-1").await));
     }
     let plans: Vec<Plan> = (0..CALLS)

@@ -18,7 +18,7 @@ async fn tell(stack: &Stack, what: News, organisation: Option<&str>) {
     assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::SUCCESS));
 }
 
-/// A modern stream that wants to know when the tools change, acknowledged.
+/// A stateless stream that wants to know when the tools change, acknowledged.
 async fn listen(client: &Client) -> Exchange {
     let filter = json!({"notifications": {"toolsListChanged": true, "promptsListChanged": true}});
     let mut stream = client.open("subscriptions/listen", filter).await;
@@ -62,7 +62,7 @@ async fn an_organisation_is_told_and_no_other() {
         };
         let before = notified().await;
         tell(&stack, News::Tools, Some("org-1")).await;
-        // One item for all modern streams, one for all sessions.
+        // One item for all stateless streams, one for all sessions.
         assert_eq!(notified().await - before, 2);
         for stream in &mut streams {
             expect_change(stream).await;

@@ -124,7 +124,7 @@ async fn a_new_organisation_is_a_tenant_of_its_own() {
     assert_eq!(status(stack.endpoint(Road::Bifrost, "org-1"), login.token()).await, 200);
     run(&stack, "./asgard user remove njord --org org-1").await;
     let text = refused(&stack, "./asgard user remove njord --org org-1").await;
-    assert!(text.contains("njord is no member of org-1"), "{text}");
+    assert!(text.contains("njord is not a member of org-1"), "{text}");
 
     run(&stack, "./asgard org remove vanaheim").await;
     run(&stack, "./asgard user remove njord").await;
@@ -151,7 +151,7 @@ async fn mistakes_are_told_in_one_line() {
         ("./asgard user add sigyn --org org-1 --email thor@org1.example", "cannot add the user sigyn"),
         ("printf '\\n' | ./asgard user add sigyn --org org-1 --password-stdin", "the password is empty"),
         ("./asgard user remove nobody", "there is no user nobody"),
-        ("./asgard user remove thor --org org-2", "thor is no member of org-2"),
+        ("./asgard user remove thor --org org-2", "thor is not a member of org-2"),
         ("./asgard host add https://x.example", "no name of a host"),
     ] {
         let text = refused(&stack, line).await;

@@ -318,7 +318,7 @@ async fn the_command_explains_refusals_and_rights() {
         let id = body["request_id"].as_str().unwrap_or_else(|| panic!("no request_id: {body}")).to_owned();
         e2e::stack::wait("the gateway's log has the refusal", Duration::from_secs(20), async || {
             let (ok, text) = asgard(&["why", &id]).await;
-            (ok && text.contains(reason) && text.contains("mend:")).then_some(())
+            (ok && text.contains(reason) && text.contains("fix:")).then_some(())
         })
         .await;
     }

@@ -58,7 +58,7 @@ async fn a_lost_pushpin_takes_no_node_out_of_service() {
         assert!(nodes.iter().all(|part| part.ready), "{nodes:?}");
     }
     // Slow calls go through the backend, with all their events.
-    for era in [Era::Modern, Era::Session] {
+    for era in [Era::Stateless, Era::Stateful] {
         let client = Client::of(era, &stack, Road::Bifrost, "thor", "org-1").await;
         let slow = client.tool_with_progress("slow_echo", json!({"total_ms": 600, "events": 5})).await;
         assert_eq!(slow.form(), Form::Stream, "{}", slow.outline());
@@ -154,10 +154,10 @@ async fn a_running_call_outlives_a_restart_of_redis() {
     // Longer than a lease: the worker's own has run out when Redis is back, and nobody may take it for dead.
     let outages = [Duration::ZERO, Duration::from_millis(2_500)];
     for (road, era, outage) in [
-        (Road::Bifrost, Era::Modern, outages[0]),
-        (Road::Bifrost, Era::Session, outages[1]),
-        (Road::Hermod, Era::Modern, outages[1]),
-        (Road::Hermod, Era::Session, outages[0]),
+        (Road::Bifrost, Era::Stateless, outages[0]),
+        (Road::Bifrost, Era::Stateful, outages[1]),
+        (Road::Hermod, Era::Stateless, outages[1]),
+        (Road::Hermod, Era::Stateful, outages[0]),
     ] {
         let client = Client::of(era, &stack, road, "thor", "org-1").await;
         let journal = stack.journal();

@@ -27,7 +27,7 @@ fn unique(what: &str) -> String {
 async fn a_finished_call_is_answered_again_under_the_new_id() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {
-        for era in [Era::Modern, Era::Session] {
+        for era in [Era::Stateless, Era::Stateful] {
             let client = Client::of(era, &stack, road, "thor", "org-1").await;
             let key = unique("done");
             let journal = stack.journal();
@@ -41,7 +41,7 @@ async fn a_finished_call_is_answered_again_under_the_new_id() {
             let call = keyed(&client, 3, &key, "slow_count", json!({"total_ms": 61, "events": 0}));
             let exchange = Exchange::of(call, 3).await.to_end().await;
             assert_eq!(exchange.refused(), Some(422), "{}", exchange.outline());
-            assert_eq!(exchange.status(), if era == Era::Modern { 422 } else { 200 });
+            assert_eq!(exchange.status(), if era == Era::Stateless { 422 } else { 200 });
             assert_eq!(exchange.error().unwrap()["code"], -32602);
             assert_eq!(journal.runs().len(), 1);
             // A key is its principal's own.
@@ -59,7 +59,7 @@ async fn a_finished_call_is_answered_again_under_the_new_id() {
 async fn a_client_that_lost_its_connection_joins_the_running_call() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {
-        for era in [Era::Modern, Era::Session] {
+        for era in [Era::Stateless, Era::Stateful] {
             let client = Client::of(era, &stack, road, "thor", "org-1").await;
             let key = unique("join");
             let journal = stack.journal();

@@ -1,4 +1,4 @@
-//! Streams that are taken up again, on whichever backend the request reaches; HTTP+SSE; sessions' own streams.
+//! Streams that are resumed, on whichever backend the request reaches; HTTP+SSE; sessions' own streams.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -214,7 +214,7 @@ async fn a_session_has_up_to_four_streams_of_its_own() {
 async fn sixty_four_calls_with_one_id_each_get_their_own_answer() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {
-        for era in [Era::Modern, Era::Session] {
+        for era in [Era::Stateless, Era::Stateful] {
             let one = Client::of(era, &stack, road, "thor", "org-1").await;
             let two = Client::of(era, &stack, road, "freya", "org-1").await;
             let calls = (0..64_u64).map(|number| {

@@ -67,7 +67,7 @@ async fn slow_bodies_end_and_long_answers_live() {
     let kong = probe.headers().contains_key("x-kong-request-id");
     let mut long = Vec::new();
     for road in Road::BOTH {
-        for era in [Era::Modern, Era::Session] {
+        for era in [Era::Stateless, Era::Stateful] {
             let client = Client::of(era, &stack, road, "thor", "org-1").await;
             let arguments = json!({"total_ms": LONG, "events": 20});
             long.push(tokio::spawn(async move {

@@ -24,8 +24,8 @@ pub async fn run(paths: &Paths, id: &str) -> Result<ExitCode> {
     if !(4..=MAX_ID).contains(&id.len())
         || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
     {
-        return Err(Problem::new(format!("{id:?} is no id of a request"))
-            .mend("take request_id from the body of the refusal"));
+        return Err(Problem::new(format!("{id:?} is not a request id"))
+            .hint("take request_id from the body of the refusal"));
     }
     let mut found = Found::default();
     if compose::is_up(paths) {
@@ -39,7 +39,7 @@ pub async fn run(paths: &Paths, id: &str) -> Result<ExitCode> {
         }
     }
     if found.lines.is_empty() {
-        return Err(Problem::new(format!("no log of this stack knows the request {id}")).mend(
+        return Err(Problem::new(format!("no log of this stack knows the request {id}")).hint(
             "a refusal's body has its request_id; a request that was not refused leaves no line, and logs begin \
              anew when a stack is started",
         ));
@@ -107,12 +107,12 @@ impl Found {
                         refusal.reason
                     ),
                 });
-                let (meaning, mend) = reasons::of(&refusal.reason);
+                let (meaning, hint) = reasons::of(&refusal.reason);
                 say(&format!("  why:  {meaning}"));
                 if let Some(rule) = &refusal.rule {
                     say(&format!("  rule: {rule}"));
                 }
-                say(&format!("  mend: {mend}"));
+                say(&format!("  hint: {hint}"));
                 let source = reasons::cause_of(&refusal.reason);
                 let mut causes = self.causes.iter().filter(|cause| {
                     cause

@@ -1,10 +1,10 @@
 //! The filter's reason codes in words: what each means, and what helps.
 
-/// Code, meaning, mend.
+/// Code, meaning, fix.
 type Reason = (&'static str, &'static str, &'static str);
 
 const TOKEN: &str = "get a new token: ./asgard token USER; clients do it when they see the 401";
-const CLIENT: &str = "this is the client's to mend";
+const CLIENT: &str = "this is for the client's author to fix";
 
 #[rustfmt::skip]
 const REASONS: &[Reason] = &[
@@ -12,7 +12,7 @@ const REASONS: &[Reason] = &[
     ("token_malformed", "the token is no JSON Web Token, or a claim in it is of the wrong type", TOKEN),
     ("token_too_long", "the token is longer than max_token_bytes", "put fewer roles and groups into tokens, or raise max_token_bytes"),
     ("algorithm_refused", "the token is signed with an algorithm that the issuer's algorithms do not name", "compare the token's header (alg) with issuers[].algorithms"),
-    ("token_kind", "the token is no access token: an ID or refresh token, or one with a critical extension", "send the access_token of the token response"),
+    ("token_kind", "the token is not an access token: an ID or refresh token, or one with a critical extension", "send the access_token of the token response"),
     ("token_bound", "the token is bound to a key of the client (DPoP or mutual TLS), which is not supported", "ask for plain bearer tokens"),
     ("key_unknown", "the issuer's key set has no key with the token's kid for that algorithm", "see whether issuers[].jwks leads to the issuer that signed the token"),
     ("signature_wrong", "the token's signature is not the issuer's: the token was changed, or is somebody else's", TOKEN),
@@ -34,7 +34,7 @@ const REASONS: &[Reason] = &[
     ("token_in_query", "the URL has an access token, which would end up in logs", CLIENT),
     ("identity_header", "the request had a header that only the gateway sets (X-Asgard-Identity, X-Userinfo)", CLIENT),
     ("path_malformed", "the path can be read in two ways: percent-encoding, double slashes, dots, or a semicolon", CLIENT),
-    ("method_malformed", "the HTTP method is no method", CLIENT),
+    ("method_malformed", "the HTTP method is not one", CLIENT),
     ("not_found", "there is nothing at this path", "an organisation's endpoint is /api/v1/mcp/NAME"),
     ("method_not_allowed", "the metadata can only be read", CLIENT),
     ("host_unknown", "the request is for a host that this gateway is not", "if it is yours, add it to accepted_hosts in asgard.toml, then ./asgard reload (in containers to ACCEPTED_HOSTS in .env, then ./setup.sh); to give it to one organisation, ./asgard org add NAME --domain HOST"),
@@ -43,7 +43,7 @@ const REASONS: &[Reason] = &[
     ("introspection_unavailable", "the issuer could not be asked about the token", "see whether the issuer is up: ./asgard status, ./asgard logs keycloak"),
     ("introspection_busy", "too many tokens are being asked about at once", "raise issuers[].introspection.max_in_flight, or see why the issuer is slow"),
     ("introspection_refused", "the issuer refused the gateway's own client", "compare issuers[].introspection.client_id and client_secret with the issuer's"),
-    ("misconfigured", "the filter's configuration is not usable, so every request is refused", "the gateway's log names the setting and the mend: ./asgard logs gateway"),
+    ("misconfigured", "the filter's configuration is not usable, so every request is refused", "the gateway's log names the setting and the hint: ./asgard logs gateway"),
     ("gateway_failed", "the gateway did not let the filter change the request", "see the gateway's log"),
     ("host_refused", "the gateway did not let the filter change the request", "see the gateway's log"),
 ];
@@ -52,7 +52,7 @@ const REASONS: &[Reason] = &[
 pub(super) fn of(code: &str) -> (&'static str, &'static str) {
     REASONS.iter().find(|(known, ..)| *known == code).map_or(
         ("this version of the command does not know that reason", "see kong-filter/README.md"),
-        |(_, meaning, mend)| (meaning, mend),
+        |(_, meaning, hint)| (meaning, hint),
     )
 }
 

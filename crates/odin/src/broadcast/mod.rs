@@ -2,16 +2,16 @@
 //!
 //! A [`Broadcaster`] is what library code, running tools and the admin API notify with. It sends one item to
 //! each Pushpin, however many streams there are: streams are subscribed to the channels of their audiences,
-//! and Pushpin writes each modern stream's own subscription id into its copy. The same goes over the
+//! and Pushpin writes each stateless stream's own subscription id into its copy. The same goes over the
 //! store's bus to the streams that backends hold themselves.
 //!
 //! Nothing is kept. Who is not connected misses a notification: modern clients ask for the lists when they
 //! subscribe, and to a session that comes back the list changes are sent again.
 
+mod long_lived;
 mod names;
 mod notice;
 mod send;
-mod standing;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -27,11 +27,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
+pub use long_lived::STREAMS_OF_SESSION;
+pub(crate) use long_lived::{Kept, LongLivedStream, NotOpened};
 pub(crate) use names::CHANNELS;
 pub use names::{BroadcastKey, InvalidKey};
 pub use notice::{Audience, LogLevel, MAX_NOTICE, Notice, NoticeError};
-pub use standing::STREAMS_OF_SESSION;
-pub(crate) use standing::{Kept, NotOpened, Standing};
 pub use streams::{Following, Subscription};
 
 use crate::id::CallId;
@@ -64,12 +64,12 @@ struct Inner {
     /// One for each Pushpin.
     late: Vec<Late>,
     items: AtomicU64,
-    held_back: Mutex<standing::HeldBack>,
+    held_back: Mutex<long_lived::HeldBack>,
     /// Streams that are gone are being taken out.
     tidying: AtomicBool,
 }
 
-/// What a modern stream asked for, and is to get.
+/// What a stateless stream asked for, and is to get.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Topics {
     pub(crate) tools: bool,
@@ -183,7 +183,7 @@ impl Broadcaster {
         }
     }
 
-    /// Sends a task's state to the modern streams that are subscribed to it. `params` are those of
+    /// Sends a task's state to the stateless streams that are subscribed to it. `params` are those of
     /// `notifications/tasks`.
     ///
     /// # Errors
@@ -202,7 +202,7 @@ impl Broadcaster {
         }
     }
 
-    /// Ends the audience's standing streams: modern ones with the answer to their `subscriptions/listen`,
+    /// Ends the audience's long-lived streams: modern ones with the answer to their `subscriptions/listen`,
     /// those of sessions without a word. Clients may connect again.
     ///
     /// # Errors
@@ -251,7 +251,7 @@ impl Broadcaster {
         self.inner.store.leave(&self.subscriptions_of(session), &all).await
     }
 
-    /// What a session's standing stream is subscribed to. `level`: the lowest level of log messages that the
+    /// What a session's long-lived stream is subscribed to. `level`: the lowest level of log messages that the
     /// session wants, as it is now; none: all.
     pub fn session_subscription(
         &self,
@@ -273,7 +273,7 @@ impl Broadcaster {
         Subscription { channels, topics, id: None, name: None }
     }
 
-    /// What a modern stream is subscribed to. `id`: that of its request, as JSON.
+    /// What a stateless stream is subscribed to. `id`: that of its request, as JSON.
     pub(crate) fn listen_subscription(
         &self,
         principal: &Principal,
@@ -303,7 +303,7 @@ impl Broadcaster {
         self.inner.items.load(Ordering::Relaxed)
     }
 
-    /// What goes to modern streams, and to which of them.
+    /// What goes to stateless streams, and to which of them.
     fn modern(&self, audience: &Audience, notice: &Notice) -> Option<(Outgoing, Audience)> {
         let content = || text::modern(notice.method(), &notice.params);
         if let Topic::Task(id) = notice.topic {
@@ -348,7 +348,7 @@ impl Broadcaster {
         self.inner.key.name(&all)
     }
 
-    /// The channel of an audience; modern requests have no session.
+    /// The channel of an audience; stateless requests have no session.
     fn audience(&self, kind: Kind, audience: &Audience) -> Option<String> {
         let kind = match kind {
             Kind::Modern if matches!(audience, Audience::Session(_)) => return None,
@@ -365,7 +365,7 @@ impl Broadcaster {
         })
     }
 
-    /// The channel that says that a modern stream asked for a topic.
+    /// The channel that says that a stateless stream asked for a topic.
     fn topic(&self, topic: &Topic) -> Option<String> {
         Some(match topic {
             Topic::Tools => self.name(&["wants", "tools"]),
@@ -399,7 +399,7 @@ impl std::fmt::Debug for Broadcaster {
     }
 }
 
-/// A notification without parameters as an event of the session eras.
+/// A notification without parameters as an event of the stateful eras.
 pub(crate) fn event(method: &str) -> String {
     text::session(method, &text::Members::new())
 }
@@ -409,7 +409,7 @@ pub(crate) fn complete(id: &str) -> String {
     text::fill(&text::complete(), id)
 }
 
-/// A task's state as an event of the modern stream whose subscription has this id.
+/// A task's state as an event of the stateless stream whose subscription has this id.
 pub(crate) fn task_event(task: CallId, params: &RawValue, id: &str) -> Option<String> {
     let notice = Notice::task(task, params)?;
     Some(text::fill(&text::modern(notice.method(), &notice.params), id))

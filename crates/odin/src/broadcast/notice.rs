@@ -18,7 +18,7 @@ pub const MAX_NOTICE: usize = 32 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Audience {
-    /// One session of the session eras, by its key (as handlers find it in
+    /// One session of the stateful eras, by its key (as handlers find it in
     /// [`CallContext::session`](crate::runner::CallContext)).
     Session(String),
     /// One user in one organisation, by [`Principal::key`]: all streams of all clients.

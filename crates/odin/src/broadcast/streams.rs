@@ -1,4 +1,4 @@
-//! What a standing stream is subscribed to, whoever holds it.
+//! What a long-lived stream is subscribed to, whoever holds it.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -8,8 +8,8 @@ use grip::Channel;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use super::long_lived::LongLivedStream;
 use super::names::CHANNELS;
-use super::standing::Standing;
 use super::text;
 use crate::store::{self, Cast, Store};
 
@@ -29,7 +29,7 @@ pub(super) fn own_channel(name: &str) -> String {
     format!("{CHANNELS}own-{name}")
 }
 
-/// The channels of one standing stream, and the id of its subscription. The same for a stream that Pushpin
+/// The channels of one long-lived stream, and the id of its subscription. The same for a stream that Pushpin
 /// holds ([`Subscription::channels`]) and for one that a backend holds itself ([`Subscription::follow`]).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subscription {
@@ -37,7 +37,7 @@ pub struct Subscription {
     pub(super) channels: Vec<String>,
     /// Channels that nothing is sent on; a message may ask for one of them beside its own.
     pub(super) topics: Vec<String>,
-    /// The subscription's id as JSON: on modern streams.
+    /// The subscription's id as JSON: on stateless streams.
     pub(super) id: Option<String>,
     /// The stream's name, once it has one: it then has a channel of its own as well.
     #[serde(default)]
@@ -71,7 +71,7 @@ impl Subscription {
     }
 
     /// The same for a stream that has its name.
-    pub(crate) fn of(self, stream: &Standing) -> Self {
+    pub(crate) fn of(self, stream: &LongLivedStream) -> Self {
         Self { name: Some(stream.name().to_owned()), ..self }
     }
 
@@ -97,7 +97,7 @@ pub(super) struct Item<'a> {
     /// Names of streams that are left out.
     #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
     pub(super) skipped: Cow<'a, str>,
-    /// The event; a template on modern streams.
+    /// The event; a template on stateless streams.
     #[serde(borrow, default)]
     pub(super) content: Cow<'a, str>,
     /// The stream ends after it.

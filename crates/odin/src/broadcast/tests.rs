@@ -230,7 +230,7 @@ async fn openings_are_bounded_for_each_principal() {
     let site = Site::new();
     let (thor, loki) = (principal("thor", "asgard"), principal("loki", "asgard"));
     let open = async |of: &Principal, session: Option<&str>| {
-        site.to.register(Standing::new(of, session).named(false), Duration::from_secs(60)).await
+        site.to.register(LongLivedStream::new(of, session).named(false), Duration::from_secs(60)).await
     };
     let first = open(&thor, None).await.unwrap();
     for number in 1..256 {
@@ -250,7 +250,7 @@ async fn a_sessions_streams_are_ordered_and_bounded_whatever_the_clocks_say() {
     let thor = principal("thor", "asgard");
     let mut streams = Vec::new();
     for _ in 0..6 {
-        let stream = Standing::new(&thor, Some("s")).named(true);
+        let stream = LongLivedStream::new(&thor, Some("s")).named(true);
         let followed = site.to.session_subscription(&thor, "s", None).of(&stream);
         let followed = followed.follow(site.store.as_ref()).await.unwrap();
         streams.push((site.to.register(stream, Duration::from_secs(60)).await.unwrap(), followed));

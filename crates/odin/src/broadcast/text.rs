@@ -1,4 +1,4 @@
-//! Messages as they go out: to the session eras as they are, to modern streams as a template that holds a
+//! Messages as they go out: to the stateful eras as they are, to stateless streams as a template that holds a
 //! place for each stream's own subscription id.
 //!
 //! The template is what Pushpin's filter `var-subst` reads: `%(id)s` is the id, `%%` a percent sign, and
@@ -18,7 +18,7 @@ const PLACE: &str = "%(id)s";
 /// The members of a JSON object, each as it was written.
 pub(super) type Members = BTreeMap<String, Box<RawValue>>;
 
-/// An event of the session eras: a notification with these parameters, and no id.
+/// An event of the stateful eras: a notification with these parameters, and no id.
 pub(super) fn session(method: &str, params: &Members) -> String {
     if params.is_empty() {
         return event(&jsonrpc::bare_notification(method));
@@ -28,7 +28,7 @@ pub(super) fn session(method: &str, params: &Members) -> String {
     event(&jsonrpc::notification(method, text))
 }
 
-/// The template of an event for modern streams: a notification with these parameters, and the subscription's
+/// The template of an event for stateless streams: a notification with these parameters, and the subscription's
 /// id in its `_meta`.
 pub(super) fn modern(method: &str, params: &Members) -> String {
     let mut others = params.clone();
@@ -43,7 +43,7 @@ pub(super) fn modern(method: &str, params: &Members) -> String {
     event(&jsonrpc::notification(&escape(method), params))
 }
 
-/// The template of the last event of a modern stream that the server ends: the answer to the request that
+/// The template of the last event of a stateless stream that the server ends: the answer to the request that
 /// opened it (2026-07-28, subscriptions, graceful closure).
 pub(super) fn complete() -> String {
     let tag = tag(Members::new());

@@ -25,10 +25,10 @@ const CLOSE_TRIES: u32 = 5;
 /// How long to wait, in milliseconds, after a subscription came and went before anything was written: the
 /// gateway may have abandoned that hold request and be about to repeat it.
 const VANISHED: u64 = 300;
-/// How long, in milliseconds, a call of the modern era that may be asked for again goes on without a client.
+/// How long, in milliseconds, a call of the stateless era that may be asked for again goes on without a client.
 const RETRIED_WITHIN: u64 = 60_000;
 
-/// The event in place of which the stream is closed, for the client to resume it (session eras; sending
+/// The event in place of which the stream is closed, for the client to resume it (stateful eras; sending
 /// messages, disconnection). It has a number like any other.
 pub const HANG_UP: &str = "";
 
@@ -235,7 +235,7 @@ impl Delivery {
             logged: order.keeps_log(),
             retried: order.retry.is_some(),
             limits,
-            suppressed: state.hi,
+            suppressed: state.event_count,
             state,
             counted: 0,
             pending: Vec::new(),
@@ -264,7 +264,7 @@ impl Delivery {
             (1..).zip(&snapshot.log).map(|(n, event)| Send::Event(n, event.clone())).collect()
         } else {
             // What the lost worker wrote may still be on its way: its ids are used up first.
-            (1..=snapshot.state.hi).map(Send::Burn).collect()
+            (1..=snapshot.state.event_count).map(Send::Burn).collect()
         };
         delivery.out.clone_from(&snapshot.out);
         delivery
@@ -414,7 +414,7 @@ impl Delivery {
             Reach::Held { channel, .. } => self.deliver(*channel, now),
             // The events are kept: the client comes back for them.
             Reach::None if self.out.is_some() => Action::Published,
-            Reach::None if self.era == Era::Modern => {
+            Reach::None if self.era == Era::Stateless => {
                 Action::Wait { until: self.alone.map(|since| since + RETRIED_WITHIN) }
             }
             _ => Action::Wait { until: None },
@@ -455,8 +455,8 @@ impl Delivery {
         let log = self.items.iter().filter_map(event).collect();
         // The lost record may have had events of an EMIT that was not answered: they come again, and must not count
         // already.
-        let hi = u32::try_from(self.items.len()).unwrap_or(u32::MAX);
-        (run, State { hi, ..self.state.clone() }, self.out.clone(), log)
+        let event_count = u32::try_from(self.items.len()).unwrap_or(u32::MAX);
+        (run, State { event_count, ..self.state.clone() }, self.out.clone(), log)
     }
 
     fn see(&mut self, view: Result<State, Gone>) {
@@ -494,7 +494,7 @@ impl Delivery {
         let alone = self
             .alone
             .is_some_and(|since| !self.retried || (self.out.is_none() && now >= since + RETRIED_WITHIN));
-        self.era == Era::Modern && alone
+        self.era == Era::Stateless && alone
     }
 
     fn give_up(&mut self, now: u64) -> Action {

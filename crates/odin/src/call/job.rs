@@ -30,20 +30,20 @@ pub struct Job {
     pub server: String,
     /// Era of the revision in [`protocol`](Self::protocol).
     pub era: Era,
-    /// MCP revision of this message, as `YYYY-MM-DD`: from `_meta` in the modern era, the negotiated
+    /// MCP revision of this message, as `YYYY-MM-DD`: from `_meta` in the stateless era, the negotiated
     /// one of the session otherwise (for `initialize` itself: the one that the client asks for).
     pub protocol: String,
     /// The caller.
     pub principal: Principal,
-    /// Session id, in the session era once there is a session.
+    /// Session id, in the stateful era once there is a session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
-    /// `params` of the session's `initialize` request, unchanged. `None` in the modern era, and for
+    /// `params` of the session's `initialize` request, unchanged. `None` in the stateless era, and for
     /// `initialize` itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<Box<RawValue>>,
     /// Lowest level of log messages that the session wants (`logging/setLevel`), as MCP writes it:
-    /// `debug` … `emergency`. `None`: the client never said; all levels are sent. The modern era has
+    /// `debug` … `emergency`. `None`: the client never said; all levels are sent. The stateless era has
     /// it in the message's `_meta` instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_level: Option<String>,
@@ -68,7 +68,7 @@ mod tests {
         let job = Job {
             call: "00ff".into(),
             server: "default".into(),
-            era: Era::Session,
+            era: Era::Stateful,
             protocol: "2025-11-25".into(),
             principal: Principal {
                 issuer: "https://issuer.example".into(),
@@ -91,7 +91,7 @@ mod tests {
         let read: Job = serde_json::from_str(&stored).unwrap();
         assert_eq!(read.message.get(), message);
         assert_eq!(read.peer.unwrap().get(), r#"{ "capabilities":{}}"#);
-        assert_eq!(read.era, Era::Session);
+        assert_eq!(read.era, Era::Stateful);
         assert_eq!(read.task, job.task);
         assert_eq!(read.principal, job.principal);
         assert_eq!(read.log_level.as_deref(), Some("warning"));
@@ -100,10 +100,10 @@ mod tests {
 
     #[test]
     fn what_is_absent_takes_no_room() {
-        let text = r#"{"call":"0","server":"default","era":"modern","protocol":"2026-07-28",
+        let text = r#"{"call":"0","server":"default","era":"stateless","protocol":"2026-07-28",
             "principal":{"issuer":"i","subject":"s","organisation":"o"},"message":{}}"#;
         let job: Job = serde_json::from_str(text).unwrap();
-        assert_eq!(job.era, Era::Modern);
+        assert_eq!(job.era, Era::Stateless);
         assert!(!serde_json::to_string(&job).unwrap().contains("null"));
     }
 }

@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use super::types::{
-    Claim, Fence, Gone, Join, Message, Offer, Order, Reach, Read, Rerun, Resume, Run, Snapshot, State, Stray,
-    Timing, Via, Withdraw,
+    Claim, Fence, Gone, Join, Message, Offer, Order, OrphanedStream, Reach, Read, Rerun, Resume, Run,
+    Snapshot, State, Timing, Via, Withdraw,
 };
 use crate::id::Ticket;
 use crate::protocol::Era;
@@ -36,10 +36,10 @@ pub struct Record {
     /// How many channels were handed out.
     pub channels: u32,
     /// How many events were accepted.
-    pub hi: u32,
+    pub event_count: u32,
     /// The answer.
     pub out: Option<Message>,
-    /// The events, where they are kept: session eras, and streams of the backend's own.
+    /// The events, where they are kept: stateful eras, and streams of the backend's own.
     pub log: Vec<Message>,
     /// The client asked to cancel.
     pub cancel: bool,
@@ -66,7 +66,7 @@ impl Record {
             rerun: Rerun::Unsafe,
             reach,
             channels,
-            hi: 0,
+            event_count: 0,
             out: None,
             log: Vec::new(),
             cancel: false,
@@ -79,10 +79,10 @@ impl Record {
         self.order.keeps_log()
     }
 
-    /// Whether somebody may ask for it again, so that it goes on without a client: in the session eras by
+    /// Whether somebody may ask for it again, so that it goes on without a client: in the stateful eras by
     /// `Last-Event-ID`, else by the key of a retry.
     pub(crate) fn is_kept(&self) -> bool {
-        self.order.era == Era::Session || self.order.retry.is_some()
+        self.order.era == Era::Stateful || self.order.retry.is_some()
     }
 
     /// Whether the worker owns the call.
@@ -92,7 +92,7 @@ impl Record {
 
     /// The owner's view.
     pub fn state(&self) -> State {
-        State { reach: self.reach.clone(), hi: self.hi, cancel: self.cancel }
+        State { reach: self.reach.clone(), event_count: self.event_count, cancel: self.cancel }
     }
 
     /// Copy for the worker that now owns it.
@@ -109,7 +109,7 @@ impl Record {
         }
     }
 
-    /// TAKE: only queued → running. A modern call whose client is gone, and one that was cancelled, is not
+    /// TAKE: only queued → running. A stateless call whose client is gone, and one that was cancelled, is not
     /// begun. `attempt` names this TAKE: repeated under the same name, because its reply was lost, it succeeds
     /// again; else nobody would run the call.
     pub fn take(&mut self, worker: &str, attempt: &str, rerun: Rerun, now: u64, timing: &Timing) -> bool {
@@ -168,7 +168,9 @@ impl Record {
         }
         match (self.run, &self.out) {
             // Progress is a courtesy: with no way to hold, the answer alone is better than none.
-            (Run::Done, Some(out)) if self.hi == 0 || !may_hold || self.order.via == Via::Backend => {
+            (Run::Done, Some(out))
+                if self.event_count == 0 || !may_hold || self.order.via == Via::Backend =>
+            {
                 let out = out.clone();
                 self.finish();
                 Offer::Done(out)
@@ -195,7 +197,7 @@ impl Record {
                 self.close_cancelled();
                 Withdraw::Withdrawn
             }
-            Run::Running | Run::Done | Run::Cancelled => Withdraw::Begun,
+            Run::Running | Run::Done | Run::Cancelled => Withdraw::Running,
         }
     }
 
@@ -243,8 +245,8 @@ impl Record {
         self.drop_silent_node(now, timing);
         for (number, event) in (first..).zip(events) {
             // A repeated command, after a reply was lost, changes nothing.
-            if number > self.hi {
-                self.hi = number;
+            if number > self.event_count {
+                self.event_count = number;
                 if self.keeps_log() {
                     self.log.push(event.clone());
                 }
@@ -296,11 +298,11 @@ impl Record {
         Ok(self.state())
     }
 
-    /// Gives the work up because nobody is there (modern era) or because the client asked. A compare-and-set:
+    /// Gives the work up because nobody is there (stateless era) or because the client asked. A compare-and-set:
     /// a client that is there again keeps its call.
     pub fn drop_work(&mut self, fence: Fence<'_>) -> Result<Option<State>, Gone> {
         self.owned(fence)?;
-        let nobody = self.order.era == Era::Modern && self.reach == Reach::None;
+        let nobody = self.order.era == Era::Stateless && self.reach == Reach::None;
         if nobody || self.cancel {
             self.close_cancelled();
             return Ok(None);
@@ -371,10 +373,10 @@ impl Record {
             Reach::Offered { since, .. } => *since = now,
             // The stream is not the call's own, and can't be resumed: what was accepted counts as sent.
             Reach::Held { gate, from, since, .. } if *gate && self.order.stream.is_some() => {
-                (*gate, *from, *since) = (false, self.hi, now);
+                (*gate, *from, *since) = (false, self.event_count, now);
             }
             // The client's last event is not known here, so it resumes with Last-Event-ID.
-            Reach::Held { gate: true, channel, .. } if self.order.era == Era::Session => {
+            Reach::Held { gate: true, channel, .. } if self.order.era == Era::Stateful => {
                 close = Some(*channel);
                 self.reach = Reach::None;
             }
@@ -417,10 +419,10 @@ impl Record {
         Read::Events { events, out }
     }
 
-    /// RESUME in a session era. The caller has checked that the session is the asking principal's own. With
+    /// RESUME in a stateful era. The caller has checked that the session is the asking principal's own. With
     /// `at`, a backend and its request, that backend streams the rest; else Pushpin holds it.
     pub fn resume(&mut self, session: &str, last: u32, at: Option<(&str, u64)>, now: u64) -> Resume {
-        if self.order.era != Era::Session
+        if self.order.era != Era::Stateful
             || self.order.session.as_deref() != Some(session)
             || self.order.stream.is_some()
         {
@@ -473,7 +475,7 @@ impl Record {
         record.epoch = snapshot.epoch;
         record.rerun = snapshot.rerun;
         record.reach = snapshot.state.reach;
-        record.hi = snapshot.state.hi;
+        record.event_count = snapshot.state.event_count;
         record.cancel = snapshot.state.cancel;
         record.out = snapshot.out;
         record.log = snapshot.log;
@@ -489,13 +491,13 @@ impl Record {
     }
 
     /// What to say on a subscribed channel that is not the one that this call is held on.
-    pub fn stray(&self, subscribed: u32) -> Option<Stray> {
+    pub fn orphaned(&self, subscribed: u32) -> Option<OrphanedStream> {
         let held = matches!(self.reach, Reach::Held { channel, .. } if channel == subscribed);
         if held && !self.closed {
             return None;
         }
-        let farewell = (self.order.era == Era::Modern).then(|| self.order.lost.clone());
-        Some(Stray { hi: self.hi, farewell })
+        let final_message = (self.order.era == Era::Stateless).then(|| self.order.lost.clone());
+        Some(OrphanedStream { event_count: self.event_count, final_message })
     }
 
     /// Whether the record is to be deleted rather than kept until it expires: nothing could ask for it.

@@ -26,7 +26,7 @@ pub struct Timing {
     pub gate: Duration,
     /// How long a call may wait in the queue before the client's connection is handed over all the same.
     pub start: Duration,
-    /// How long a finished call of a session era can be resumed.
+    /// How long a finished call of a stateful era can be resumed.
     pub keep: Duration,
     /// How long a call that is over is remembered with its answer, so that a command whose reply was lost can be
     /// repeated.
@@ -132,7 +132,7 @@ pub struct Order {
     /// [`identity::Principal::organisation_key`] of the caller.
     #[serde(default)]
     pub organisation: String,
-    /// Session id, in the session eras.
+    /// Session id, in the stateful eras.
     pub session: Option<String>,
     /// The client's own request id as JSON text.
     pub request_id: Option<String>,
@@ -142,7 +142,7 @@ pub struct Order {
     pub node: String,
     /// Number of the request within that backend.
     pub request: u64,
-    /// Channel of the session's standing stream, which carries this call's messages (HTTP+SSE, revision
+    /// Channel of the session's long-lived stream, which carries this call's messages (HTTP+SSE, revision
     /// 2024-11-05). None: the call has a stream of its own.
     pub stream: Option<String>,
     /// What a repetition of this request is recognised by.
@@ -155,7 +155,7 @@ pub struct Order {
 impl Order {
     /// Whether the record keeps the events: for a client that resumes, or for a backend that streams by itself.
     pub fn keeps_log(&self) -> bool {
-        self.era == Era::Session || self.via == Via::Backend
+        self.era == Era::Stateful || self.via == Via::Backend
     }
 
     /// Whom the call counts for.
@@ -185,7 +185,7 @@ pub struct Retry {
     /// Hash of caller, server, method, name and key, in hexadecimal.
     pub name: String,
     /// Hash of the parameters, in hexadecimal: one key is for one request.
-    pub print: String,
+    pub fingerprint: String,
 }
 
 /// A worker's view of its call.
@@ -194,7 +194,7 @@ pub struct State {
     /// Where the client is.
     pub reach: Reach,
     /// Events accepted so far.
-    pub hi: u32,
+    pub event_count: u32,
     /// The client asked to cancel.
     pub cancel: bool,
 }
@@ -304,12 +304,12 @@ pub enum Withdraw {
     /// The call has not begun, and never will.
     Withdrawn,
     /// A worker has begun.
-    Begun,
+    Running,
     /// The record is lost, or this request no longer has the call. If it is still to come, it is refused then.
     Missing,
 }
 
-/// How a stream is taken up again in a session era.
+/// How a stream is resumed in a stateful era.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resume {
     /// The call is unknown, or somebody else's.
@@ -333,7 +333,7 @@ pub enum Resume {
 /// What a worker does with a call that another one lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claim {
-    /// Run it again; events up to `state.hi` were accepted before.
+    /// Run it again; events up to `state.event_count` were accepted before.
     Run,
     /// The answer is there: see that it reaches the client.
     Publish {
@@ -375,10 +375,10 @@ pub enum Rerun {
 
 /// A hold that nobody will ever write to: it opened too late, or its call is lost.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Stray {
+pub struct OrphanedStream {
     /// Events that were accepted for the call; their item ids are to be used up.
-    pub hi: u32,
+    pub event_count: u32,
     /// The last message for the client, before the stream is closed. None when the record is gone, and in
-    /// the session eras, where the client resumes.
-    pub farewell: Option<Message>,
+    /// the stateful eras, where the client resumes.
+    pub final_message: Option<Message>,
 }

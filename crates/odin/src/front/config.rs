@@ -23,7 +23,7 @@ impl std::str::FromStr for Handover {
             "kong" => Ok(Self::Kong),
             "envoy" => Ok(Self::Envoy),
             "none" => Ok(Self::None),
-            other => Err(format!("{other:?} is no way to hand over: use kong, envoy or none")),
+            other => Err(format!("{other:?} is not a way to hand over: use kong, envoy or none")),
         }
     }
 }

@@ -136,9 +136,9 @@ fn front_config(
                     handed over (ASGARD_HANDOVER)."
             .into());
     }
-    let print = grip.as_ref().map_or_else(|| "none".to_owned(), secrets::Shared::fingerprints);
+    let fingerprint = grip.as_ref().map_or_else(|| "none".to_owned(), secrets::Shared::fingerprints);
     facts.extend([
-        (secrets::GRIP_KEY, print),
+        (secrets::GRIP_KEY, fingerprint),
         ("ASGARD_GRIP_ISS", settings.grip_iss.escape_default().to_string()),
     ]);
     let config = FrontConfig {

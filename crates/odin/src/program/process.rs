@@ -12,7 +12,9 @@ use crate::broadcast;
 pub fn pushpins(list: &str) -> Result<Vec<Endpoint>, String> {
     let entries = list.split(',').map(str::trim).filter(|entry| !entry.is_empty());
     entries
-        .map(|entry| entry.parse().map_err(|error| format!("{entry:?} is no address of a Pushpin: {error}")))
+        .map(|entry| {
+            entry.parse().map_err(|error| format!("{entry:?} is not the address of a Pushpin: {error}"))
+        })
         .collect()
 }
 

@@ -151,14 +151,14 @@ fn decode(text: &str) -> Option<Vec<u8>> {
 /// Of each key in a text (`[id:]base64url`, with commas between). From a fingerprint nobody finds a key of 32 random
 /// bytes.
 fn fingerprints(text: &str) -> String {
-    let print = |entry: &str| {
+    let fingerprint = |entry: &str| {
         let secret = decode(entry.rsplit(':').next().unwrap_or_default())?;
         let mut mac = Hmac::<Sha256>::new_from_slice(&secret).ok()?;
         mac.update(FINGERPRINT);
         let digest = mac.finalize().into_bytes();
         Some(digest.iter().take(PRINTED).map(|byte| format!("{byte:02x}")).collect::<String>())
     };
-    text.split(',').filter_map(print).collect::<Vec<_>>().join("\n")
+    text.split(',').filter_map(fingerprint).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
@@ -199,11 +199,14 @@ mod tests {
     #[test]
     fn fingerprints_are_of_the_keys_alone() {
         let (one, two) = (BASE64_URL_SAFE_NO_PAD.encode([1; 32]), BASE64_URL_SAFE_NO_PAD.encode([2; 32]));
-        let print = fingerprints(&one);
-        assert_eq!(print.len(), 2 * PRINTED);
-        assert_eq!(fingerprints(&format!("k1:{one}=")), print);
-        assert_eq!(fingerprints(&format!("k2:{two},k1:{one}")), format!("{}\n{print}", fingerprints(&two)));
-        assert_ne!(print, fingerprints(&two));
-        assert!(!one.contains(&print));
+        let fingerprint = fingerprints(&one);
+        assert_eq!(fingerprint.len(), 2 * PRINTED);
+        assert_eq!(fingerprints(&format!("k1:{one}=")), fingerprint);
+        assert_eq!(
+            fingerprints(&format!("k2:{two},k1:{one}")),
+            format!("{}\n{fingerprint}", fingerprints(&two))
+        );
+        assert_ne!(fingerprint, fingerprints(&two));
+        assert!(!one.contains(&fingerprint));
     }
 }

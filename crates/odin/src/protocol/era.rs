@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 pub enum Era {
     /// Revision 2026-07-28 and later: every request stands alone and carries its own `_meta`
     /// (protocol version, client information, client capabilities). A closed stream cancels.
-    Modern,
+    Stateless,
     /// Revisions 2024-11-05 to 2025-11-25: a session begins with `initialize`; the server may send
     /// requests of its own. A closed stream cancels nothing.
-    Session,
+    Stateful,
 }

@@ -14,15 +14,15 @@ use super::revision::{Revision, Route, has_batches, name_source};
 const JSON: (&str, &str) = ("application", "json");
 const EVENTS: (&str, &str) = ("text", "event-stream");
 
-/// Methods that only the modern era has: a request for one is modern even if it forgot all else.
+/// Methods that only the stateless era has: a request for one is modern even if it forgot all else.
 const MODERN_ONLY: [&str; 2] = ["server/discover", "subscriptions/listen"];
 
 /// A request that keeps the rules of its transport.
 #[derive(Debug, Clone)]
 pub enum Incoming<'a> {
-    /// Modern era, POST: one request, with a complete `_meta` and a method that [`Route::of`] does not know as
+    /// Stateless era, POST: one request, with a complete `_meta` and a method that [`Route::of`] does not know as
     /// of another revision, or one notification. No session.
-    Modern {
+    Stateless {
         /// The revision that the message names.
         revision: Revision,
         /// Never a [`Message::Reply`].
@@ -36,7 +36,7 @@ pub enum Incoming<'a> {
         revision: Revision,
     },
     /// Session eras, POST: one message, or a batch.
-    Session {
+    Stateful {
         /// The session id, as sent. Nothing about it is known yet.
         session: &'a str,
         /// The version header, if sent. A session's own revision counts more (see
@@ -45,7 +45,7 @@ pub enum Incoming<'a> {
         /// The message or messages. None is an `initialize`.
         body: Body<'a>,
     },
-    /// Session eras, GET: the standalone stream, or with `last_event_id` one that is taken up again.
+    /// Session eras, GET: the standalone stream, or with `last_event_id` one that is resumed.
     Listen {
         /// The session id, as sent.
         session: &'a str,
@@ -67,9 +67,9 @@ impl Incoming<'_> {
     /// The one request that it is, by its id, and the revision whose form its refusal has.
     pub fn request(&self) -> Option<(Revision, Id<'_>)> {
         match self {
-            Self::Modern { revision, message: Message::Request(request) }
+            Self::Stateless { revision, message: Message::Request(request) }
             | Self::Initialize { request, revision } => Some((*revision, request.id)),
-            Self::Session { body: Body::One(Message::Request(request)), .. } => {
+            Self::Stateful { body: Body::One(Message::Request(request)), .. } => {
                 Some((Revision::LATEST_SESSION, request.id))
             }
             _ => None,
@@ -83,7 +83,9 @@ impl Incoming<'_> {
     /// 400 for a batch in another revision.
     pub fn check_session(&self, revision: Revision) -> Result<(), Refusal> {
         match self {
-            Self::Session { body: Body::Batch(_), .. } if !has_batches(revision) => Err(no_batches(revision)),
+            Self::Stateful { body: Body::Batch(_), .. } if !has_batches(revision) => {
+                Err(no_batches(revision))
+            }
             _ => Ok(()),
         }
     }
@@ -140,10 +142,10 @@ pub fn read_posted<'a>(headers: &HeaderMap, body: &'a [u8], limits: &Limits) -> 
     read_body(body, limits)
 }
 
-/// Whether a POST is of the modern era, as far as its headers tell: for the form of a refusal of a body that can't be
+/// Whether a POST is of the stateless era, as far as its headers tell: for the form of a refusal of a body that can't be
 /// read.
-pub fn names_modern_revision(headers: &HeaderMap) -> bool {
-    version(headers).is_ok_and(|revision| revision.is_some_and(Revision::is_modern))
+pub fn names_stateless_revision(headers: &HeaderMap) -> bool {
+    version(headers).is_ok_and(|revision| revision.is_some_and(Revision::is_stateless))
 }
 
 /// Whether the client takes a stream of events.
@@ -176,7 +178,7 @@ fn post<'a>(headers: &'a HeaderMap, body: &'a [u8], limits: &Limits) -> Result<I
                 return Err(Refusal::invalid("`initialize` can't be part of a batch. Send it alone."));
             }
             let session = session_id(headers)?;
-            Ok(Incoming::Session { session, header: version(headers)?, body: Body::Batch(messages) })
+            Ok(Incoming::Stateful { session, header: version(headers)?, body: Body::Batch(messages) })
         }
     }
 }
@@ -196,8 +198,8 @@ fn one<'a>(headers: &'a HeaderMap, message: Message<'a>) -> Result<Incoming<'a>,
         let revision = own_version(own, header)?;
         match revision {
             // A client of a session that repeats its revision in each message: harmless.
-            Some(revision) if !revision.is_modern() && has_session => {}
-            Some(revision) if revision.is_modern() => return modern(headers, revision, message),
+            Some(revision) if !revision.is_stateless() && has_session => {}
+            Some(revision) if revision.is_stateless() => return modern(headers, revision, message),
             _ => {
                 let own = text(own).unwrap_or_default();
                 return Err(Refusal::unsupported_version(&own));
@@ -210,11 +212,11 @@ fn one<'a>(headers: &'a HeaderMap, message: Message<'a>) -> Result<Incoming<'a>,
         return initialize(headers, header, message);
     }
     match header {
-        Some(revision) if revision.is_modern() => modern(headers, revision, message),
+        Some(revision) if revision.is_stateless() => modern(headers, revision, message),
         None if !has_session && MODERN_ONLY.contains(&method) => Err(missing_version()),
         _ => {
             let session = session_id(headers)?;
-            Ok(Incoming::Session { session, header, body: Body::One(message) })
+            Ok(Incoming::Stateful { session, header, body: Body::One(message) })
         }
     }
 }
@@ -266,7 +268,7 @@ fn modern<'a>(
             )));
         }
     }
-    Ok(Incoming::Modern { revision, message })
+    Ok(Incoming::Stateless { revision, message })
 }
 
 /// `Mcp-Method` and `Mcp-Name` against the body.
@@ -319,7 +321,7 @@ fn differs(name: &str, header: &str, body: &str) -> Refusal {
     ))
 }
 
-/// The keys of `_meta` that every modern request needs.
+/// The keys of `_meta` that every stateless request needs.
 fn check_meta(params: &Params<'_>) -> Result<(), Refusal> {
     let meta = &params.meta;
     let mut wrong = Vec::new();
@@ -355,7 +357,7 @@ fn initialize<'a>(
         return Err(Refusal::invalid("`initialize` needs an id."));
     };
     // A gateway believes Mcp-Method under a modern version header, so there it has to be true.
-    if header.is_some_and(Revision::is_modern) {
+    if header.is_some_and(Revision::is_stateless) {
         check_mirrors(headers, &request.method, &request.params, false)?;
     }
     let params = &request.params;
@@ -392,7 +394,7 @@ fn version(headers: &HeaderMap) -> Result<Option<Revision>, Refusal> {
 /// The version header of a GET or DELETE, which only session revisions have.
 fn session_version(headers: &HeaderMap) -> Result<Option<Revision>, Refusal> {
     match version(headers)? {
-        Some(revision) if revision.is_modern() => Err(Refusal::method_not_allowed("POST")),
+        Some(revision) if revision.is_stateless() => Err(Refusal::method_not_allowed("POST")),
         other => Ok(other),
     }
 }

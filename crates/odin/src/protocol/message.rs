@@ -75,7 +75,7 @@ pub struct Meta<'a> {
     pub client_info: Option<&'a RawValue>,
     /// `io.modelcontextprotocol/clientCapabilities`, any JSON.
     pub client_capabilities: Option<&'a RawValue>,
-    /// `io.modelcontextprotocol/logLevel`, any JSON. In the modern era checked to be one of [`LOG_LEVELS`].
+    /// `io.modelcontextprotocol/logLevel`, any JSON. In the stateless era checked to be one of [`LOG_LEVELS`].
     pub log_level: Option<&'a RawValue>,
     /// `progressToken`, any JSON: the client asks for progress, so the answer may be a stream.
     pub progress_token: Option<&'a RawValue>,
@@ -143,7 +143,7 @@ impl Request<'_> {
     /// The level that a `logging/setLevel` asks for, one of [`LOG_LEVELS`].
     ///
     /// # Errors
-    /// -32602, with 200 as all errors of a method in the session eras.
+    /// -32602, with 200 as all errors of a method in the stateful eras.
     pub fn set_level(&self) -> Result<&'static str, Refusal> {
         let level = self.params.level.as_deref();
         LOG_LEVELS.into_iter().find(|known| level == Some(*known)).ok_or_else(|| {
@@ -164,7 +164,7 @@ pub struct Notification<'a> {
     pub params: Box<Params<'a>>,
 }
 
-/// The client's answer to a request that the server sent on a stream (session eras).
+/// The client's answer to a request that the server sent on a stream (stateful eras).
 #[derive(Debug, Clone)]
 pub struct Reply<'a> {
     /// The whole message, exactly as it was sent.

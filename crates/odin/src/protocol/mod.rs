@@ -20,7 +20,7 @@
 //!     "io.modelcontextprotocol/clientCapabilities":{}}}}"#;
 //! let response = match protocol::classify(&Method::POST, &headers, body, &Limits::default()) {
 //!     Err(refusal) => refusal.into_response(),
-//!     Ok(Incoming::Modern { revision, message: Message::Request(request) }) => {
+//!     Ok(Incoming::Stateless { revision, message: Message::Request(request) }) => {
 //!         assert_eq!(Route::of(revision, &request.method), Route::Worker);
 //!         let answer = br#"{"jsonrpc":"2.0","id":7,"error":{"code":-32601,"message":"Method not found"}}"#;
 //!         let status = protocol::answer_status(revision, answer);
@@ -39,18 +39,18 @@
 //! | `server/discover` or `subscriptions/listen` with neither version nor session | modern (and refused: the header is missing) |
 //! | anything else | session: `Mcp-Session-Id` is required |
 //!
-//! In the modern era `Mcp-Session-Id` and `Last-Event-ID` are ignored. A version that this server does not
+//! In the stateless era `Mcp-Session-Id` and `Last-Event-ID` are ignored. A version that this server does not
 //! speak is refused with -32022 in either era.
 //!
 //! # What the front end does with each
-//! - [`Incoming::Modern`] request: [`Route::of`] says who answers (only [`Route::Worker`] and
+//! - [`Incoming::Stateless`] request: [`Route::of`] says who answers (only [`Route::Worker`] and
 //!   [`Route::Listen`] are left). For `tools/call`, [`param_headers`] go along with the job, and the worker,
 //!   which knows the tool's schema, compares them with the arguments ([`ParamRules::check`]). `raw.to_owned()` is the job's message. When the answer goes out as one JSON document,
 //!   [`answer_status`] is its status. Notification: [`accepted`].
 //! - [`Incoming::Initialize`]: a worker answers. With a result (not with an error)
 //!   [`session::SessionInfo::new`] and [`session::SessionKeys::mint`] make the id for the answer's
 //!   `Mcp-Session-Id`; set `revision` to the one in the result, if the server chose another.
-//! - [`Incoming::Session`], [`Incoming::Listen`], [`Incoming::End`]: [`session::SessionKeys::open`] the id, else
+//! - [`Incoming::Stateful`], [`Incoming::Listen`], [`Incoming::End`]: [`session::SessionKeys::open`] the id, else
 //!   [`Refusal::unknown_session`]; look up under [`session::SessionInfo::key`] whether the session was ended; then
 //!   [`Incoming::check_session`]. For each message by kind: requests by [`Route::of`] the session's revision
 //!   ([`empty_result`] for `ping`; [`Refusal::method_not_found`] for [`Route::NotInRevision`]), notifications by
@@ -88,7 +88,7 @@ pub mod tasks;
 
 pub use era::Era;
 pub use headers::{LAST_EVENT_ID, METHOD, NAME, PARAM_PREFIX, PROTOCOL_VERSION, SESSION_ID, decode_value};
-pub use incoming::{Incoming, accepts_events, classify, names_modern_revision, read_posted};
+pub use incoming::{Incoming, accepts_events, classify, names_stateless_revision, read_posted};
 pub use message::{Body, Id, LOG_LEVELS, Message, Meta, Notification, Params, Reply, Request, read_body};
 pub use nulls::without_nulls;
 pub use params::{ParamRules, param_headers};

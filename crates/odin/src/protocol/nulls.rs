@@ -40,7 +40,7 @@ enum Place {
     /// A JSON-RPC error: its `data` is the server's or the client's own.
     Failure,
     /// `params` of a method that MCP does not define: only their `_meta` is MCP's.
-    Foreign,
+    Opaque,
     /// `_meta`: MCP's keys and those of others.
     Meta,
     /// Something that MCP defines.
@@ -54,7 +54,7 @@ impl Place {
             // A result that is nothing but `null` is still one.
             Self::Message if name == "result" => message.has_method || message.has_error,
             Self::Message => name != "id",
-            Self::Foreign => name == "_meta",
+            Self::Opaque => name == "_meta",
             Self::Meta => is_key_of_mcp(name),
             Self::Failure | Self::Defined => true,
         }
@@ -64,12 +64,12 @@ impl Place {
     fn of(self, name: &str, message: &Shape) -> Option<Self> {
         Some(match (self, name) {
             (Self::Message, "params") if message.is_defined => Self::Defined,
-            (Self::Message, "params") => Self::Foreign,
+            (Self::Message, "params") => Self::Opaque,
             (Self::Message, "result") => Self::Defined,
             (Self::Message, "error") => Self::Failure,
             (Self::Message | Self::Failure, _) => return None,
             (_, "_meta") => Self::Meta,
-            (Self::Foreign, _) | (Self::Defined, "arguments" | "content" | "structuredContent") => {
+            (Self::Opaque, _) | (Self::Defined, "arguments" | "content" | "structuredContent") => {
                 return None;
             }
             (Self::Meta, name) if !is_key_of_mcp(name) => return None,

@@ -19,9 +19,9 @@ pub struct HostRules {
     origins: Vec<Origin>,
 }
 
-/// A rule that is no host or origin.
+/// A rule that is not a host or origin.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no {1}")]
+#[error("{0:?} is not {1}")]
 pub struct RuleError(String, &'static str);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,10 +41,10 @@ impl HostRules {
     /// Also answer to this `Host`: `name` for any port, `name:port` for one.
     ///
     /// # Errors
-    /// When it is no host.
+    /// When it is not a host.
     pub fn allow_host(mut self, host: &str) -> Result<Self, RuleError> {
         let authority = authority(host)
-            .ok_or_else(|| RuleError(excerpt(host).to_owned(), "host, as in mcp.example.com:8443"))?;
+            .ok_or_else(|| RuleError(excerpt(host).to_owned(), "a host, as in mcp.example.com:8443"))?;
         self.hosts.push(authority);
         Ok(self)
     }
@@ -56,7 +56,7 @@ impl HostRules {
     /// When it is no origin.
     pub fn allow_origin(mut self, text: &str) -> Result<Self, RuleError> {
         let origin = origin(text)
-            .ok_or_else(|| RuleError(excerpt(text).to_owned(), "origin, as in https://app.example.com"))?;
+            .ok_or_else(|| RuleError(excerpt(text).to_owned(), "an origin, as in https://app.example.com"))?;
         self.origins.push(origin);
         Ok(self)
     }

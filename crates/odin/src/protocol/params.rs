@@ -11,7 +11,7 @@ use super::headers::{PARAM_PREFIX, decode_value, mirrored};
 use super::message::{Message, is_object, text};
 use super::refusal::{Refusal, excerpt};
 
-/// Annotations of a schema that are heeded.
+/// Annotations of a schema that are used.
 const RULES: usize = 64;
 
 /// Nesting of properties that is looked into.

@@ -105,10 +105,10 @@ impl Refusal {
         refusal
     }
 
-    /// -32601 for a method that is not in the revision. 404 in the modern era; earlier revisions answer
+    /// -32601 for a method that is not in the revision. 404 in the stateless era; earlier revisions answer
     /// errors of a method as any other answer, with 200.
     pub fn method_not_found(revision: Revision, method: &str) -> Self {
-        let status = if revision.is_modern() { StatusCode::NOT_FOUND } else { StatusCode::OK };
+        let status = if revision.is_stateless() { StatusCode::NOT_FOUND } else { StatusCode::OK };
         let message = match method {
             "initialize" => format!(
                 "Method not found: revision {revision} has no `initialize`. Send requests straight away, or \
@@ -198,7 +198,7 @@ impl Refusal {
         self
     }
 
-    /// The form that the session eras have for it, where one request is refused and not the HTTP exchange around it:
+    /// The form that the stateful eras have for it, where one request is refused and not the HTTP exchange around it:
     /// 200, and a JSON-RPC error whose `data` has the HTTP status that it is elsewhere (`httpStatus`), and after how
     /// many seconds to try again (`retryAfter`). Clients of these eras take an HTTP error for the end of the
     /// session, and fail all their other calls with it.
@@ -321,20 +321,20 @@ pub fn accepted() -> Response<Bytes> {
 }
 
 /// The HTTP status for a worker's JSON-RPC answer that is sent as one JSON document: 200 in session
-/// revisions; in the modern era 404 for -32601, 400 for -32020, -32021 and -32022, else 200 (transports,
+/// revisions; in the stateless era 404 for -32601, 400 for -32020, -32021 and -32022, else 200 (transports,
 /// sending messages; error codes). A -32602 for missing `_meta` keys, which is a 400, never comes from a
 /// worker: [`classify`](super::classify) refuses such requests.
 ///
 /// Once an answer streams, its status was sent long before; this then no longer matters.
 pub fn answer_status(revision: Revision, answer: &[u8]) -> StatusCode {
-    if !revision.is_modern() {
+    if !revision.is_stateless() {
         return StatusCode::OK;
     }
     let error = std::str::from_utf8(answer).ok().and_then(jsonrpc::error_in);
     error.map_or(StatusCode::OK, |error| error_status(error.code))
 }
 
-/// The HTTP status for a JSON-RPC error code in the modern era; see [`answer_status`].
+/// The HTTP status for a JSON-RPC error code in the stateless era; see [`answer_status`].
 pub fn error_status(error_code: i64) -> StatusCode {
     match i32::try_from(error_code) {
         Ok(code::METHOD_NOT_FOUND) => StatusCode::NOT_FOUND,

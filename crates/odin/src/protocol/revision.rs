@@ -42,14 +42,14 @@ impl Revision {
     }
 
     /// True for revisions without a handshake: every request carries its own metadata.
-    pub const fn is_modern(self) -> bool {
+    pub const fn is_stateless(self) -> bool {
         matches!(self, Self::V2026_07_28)
     }
 
     /// What `initialize` answers to a client that asks for `requested`: the same where this server has it
     /// as a revision with sessions, else the newest such (lifecycle, version negotiation).
     pub fn negotiate(requested: &str) -> Self {
-        Self::parse(requested).filter(|revision| !revision.is_modern()).unwrap_or(Self::LATEST_SESSION)
+        Self::parse(requested).filter(|revision| !revision.is_stateless()).unwrap_or(Self::LATEST_SESSION)
     }
 }
 
@@ -65,7 +65,7 @@ pub enum Route {
     /// A worker; also for methods that no revision knows (a server may have its own, and else answers
     /// -32601 itself).
     Worker,
-    /// A worker, and the answer is a session: only in session eras.
+    /// A worker, and the answer is a session: only in stateful eras.
     Initialize,
     /// The front end, with an empty result: `ping`.
     Ping,
@@ -88,7 +88,7 @@ pub enum Route {
 pub enum NotificationRoute {
     /// Nothing is left to do: `notifications/initialized`.
     Nothing,
-    /// The call with id `params.requestId` of this session is to be cancelled. (In the modern era over
+    /// The call with id `params.requestId` of this session is to be cancelled. (In the stateless era over
     /// HTTP closing the stream cancels, so there it is accepted and has no effect.)
     Cancel,
     /// Goes to the running call that `params.progressToken` names (see [`Id::call`](super::Id::call)).
@@ -156,9 +156,9 @@ impl NotificationRoute {
     pub fn of(revision: Revision, method: &str) -> Self {
         match method {
             "notifications/initialized" => Self::Nothing,
-            "notifications/cancelled" if revision.is_modern() => Self::Nothing,
+            "notifications/cancelled" if revision.is_stateless() => Self::Nothing,
             "notifications/cancelled" => Self::Cancel,
-            "notifications/progress" if revision.is_modern() => Self::Nothing,
+            "notifications/progress" if revision.is_stateless() => Self::Nothing,
             "notifications/progress" => Self::Progress,
             _ => Self::Worker,
         }

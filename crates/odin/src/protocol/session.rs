@@ -279,7 +279,7 @@ impl SessionKeys {
         let json = BASE64_URL_SAFE_NO_PAD.decode(payload).map_err(|_| Unknown)?;
         let payload: Payload<'_> = serde_json::from_slice(&json).map_err(|_| Unknown)?;
         let revision =
-            Revision::parse(&payload.revision).filter(|revision| !revision.is_modern()).ok_or(Unknown)?;
+            Revision::parse(&payload.revision).filter(|revision| !revision.is_stateless()).ok_or(Unknown)?;
         let age = now.saturating_add(SKEW).checked_sub(payload.issued_at).ok_or(Unknown)?;
         if age >= self.lifetime.saturating_add(SKEW) {
             return Err(Unknown);

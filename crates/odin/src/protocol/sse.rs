@@ -1,4 +1,4 @@
-//! Server-sent events: writing them, and the ids that streams are taken up again by.
+//! Server-sent events: writing them, and the ids that streams are resumed by.
 //!
 //! Format: HTML standard, "Server-sent events".
 
@@ -35,7 +35,7 @@ const TYPE_BYTES: usize = 64;
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Event<'a> {
-    /// `id`: the client repeats it in `Last-Event-ID` when it takes the stream up again.
+    /// `id`: the client repeats it in `Last-Event-ID` when it resumes the stream.
     pub id: Option<EventId>,
     /// `event`: the type. HTTP+SSE has `endpoint` and `message`; messages have theirs everywhere (see [`message`]).
     pub event: Option<&'a str>,

@@ -32,7 +32,7 @@ use crate::worker::{Closed, Emission, Inbound, Outbox};
 pub(super) struct Link {
     pub(super) call: String,
     pub(super) era: Era,
-    /// The client's revision has it take up streams that end early.
+    /// The client's revision has it resume streams that end early.
     pub(super) resumable: bool,
     pub(super) log: LogFilter,
     /// The token that progress must carry: rmcp's view of it, and the client's own text.
@@ -117,8 +117,8 @@ impl Link {
         mut request: ServerRequest,
         id: &RequestId,
     ) -> Result<(String, Box<RawValue>), SendError> {
-        // rmcp refuses these before; a request on a modern stream must not happen.
-        if self.era == Era::Modern {
+        // rmcp refuses these before; a request on a stateless stream must not happen.
+        if self.era == Era::Stateless {
             return Err(SendError::Forbidden);
         }
         let meta = request.get_meta_mut();
@@ -143,7 +143,7 @@ impl Link {
             }
             ServerNotification::CancelledNotification(CancelledNotification { params, .. }) => {
                 // It can only be about a request of this side.
-                if self.era == Era::Modern {
+                if self.era == Era::Stateless {
                     return Ok(None);
                 }
                 params.request_id = params.request_id.as_ref().map(|id| self.own(id));
@@ -153,8 +153,8 @@ impl Link {
             | ServerNotification::ToolListChangedNotification(_)
             | ServerNotification::PromptListChangedNotification(_)
             | ServerNotification::TaskStatusNotification(_)
-                // A modern stream carries only what its request asked for.
-                if self.era == Era::Modern && !subscribed =>
+                // A stateless stream carries only what its request asked for.
+                if self.era == Era::Stateless && !subscribed =>
             {
                 self.cast(&to_raw_value(&notification)?);
                 return Ok(None);

@@ -66,7 +66,7 @@ const MAX_PAGES: usize = 100;
 /// rmcp logs three lines a job at its level `info`, and arguments at `debug`: keep its target at `warn`.
 pub struct RmcpRunner<H> {
     handler: Arc<H>,
-    /// The server's `Implementation`, for the results of modern requests.
+    /// The server's `Implementation`, for the results of stateless requests.
     server: serde_json::Value,
     tools: Tools,
     /// Seal `requestState`.
@@ -93,8 +93,8 @@ impl<H: ServerHandler> RmcpRunner<H> {
     }
 
     /// Lets handlers notify: they find the [`Broadcaster`] in their context's extensions, and what they tell
-    /// their `Peer` about changed lists and resources from a modern request goes to all streams of the caller
-    /// ([`Audience::principal`]). (In the session eras it goes out on the request's own stream.)
+    /// their `Peer` about changed lists and resources from a stateless request goes to all streams of the caller
+    /// ([`Audience::principal`]). (In the stateful eras it goes out on the request's own stream.)
     #[must_use]
     pub fn with_broadcaster(self, broadcaster: Broadcaster) -> Self {
         Self { broadcaster: Some(broadcaster), ..self }
@@ -145,7 +145,7 @@ impl<H: ServerHandler> RmcpRunner<H> {
             let job =
                 own_job(&json!({ "jsonrpc": "2.0", "id": 0, "method": "tools/list", "params": params }));
             let answer =
-                self.run(job, Arc::new(Nowhere), inbox, CancellationToken::new()).await.unwrap_or_default();
+                self.run(job, Arc::new(Discard), inbox, CancellationToken::new()).await.unwrap_or_default();
             // The tools themselves were remembered on the way.
             let answer: Answer = serde_json::from_str(answer.get())
                 .map_err(|error| ErrorData::internal_error(format!("tools/list: {error}"), None))?;
@@ -172,7 +172,7 @@ impl<H: ServerHandler> RmcpRunner<H> {
         params: Option<&RawValue>,
     ) -> Result<(), ErrorData> {
         let ClientRequest::CallToolRequest(call) = request else { return Ok(()) };
-        if job.era != Era::Modern {
+        if job.era != Era::Stateless {
             return Ok(());
         }
         let Some(rules) = self.tools.rules(&*self.handler, &call.params.name) else { return Ok(()) };
@@ -188,7 +188,7 @@ impl<H: ServerHandler> RmcpRunner<H> {
         schema.fit(&call.params.name, &mut call.params.arguments)
     }
 
-    /// Opens the state that the client brought back, for the handler to read. A session era has none.
+    /// Opens the state that the client brought back, for the handler to read. A stateful era has none.
     fn open_state(
         &self,
         job: &Job,
@@ -205,7 +205,7 @@ impl<H: ServerHandler> RmcpRunner<H> {
         if job.task.as_ref().is_some_and(|task| task.round > 1) {
             return Ok(());
         }
-        let Some(sealed) = state.take().filter(|_| job.era == Era::Modern) else { return Ok(()) };
+        let Some(sealed) = state.take().filter(|_| job.era == Era::Stateless) else { return Ok(()) };
         let bound = Bound::of(job, &message.method, message.params);
         let opened = self.keys.open(&sealed, &bound, unix_seconds()).map_err(|error| {
             tracing::info!(call = %job.call, method = %message.method, "a requestState is refused");
@@ -277,9 +277,9 @@ impl<H: ServerHandler> RmcpRunner<H> {
         let link = Arc::new(Link { progress, odd_id, ..link });
         let end = CancellationToken::new();
         let transport = JobTransport { link: Arc::clone(&link), first: None, inbox };
-        let bench = Bench::open(&self.handler, transport, client, end.clone());
+        let session = Session::open(&self.handler, transport, client, end.clone());
 
-        let mut context = RequestContext::new(inner_id, bench.service.peer().clone());
+        let mut context = RequestContext::new(inner_id, session.service.peer().clone());
         // Fires when the client cancels, and when the work ends in any way (for what the handler spawned).
         context.ct = end.child_token();
         let handler_ct = context.ct.clone();
@@ -346,7 +346,7 @@ impl<H: ServerHandler> RmcpRunner<H> {
             return;
         };
         let misread = matches!(notification, ClientNotification::CustomNotification(_));
-        let from_other_era = job.era == Era::Modern && method == "notifications/initialized";
+        let from_other_era = job.era == Era::Stateless && method == "notifications/initialized";
         if from_other_era || (misread && methods::known_notification(method)) {
             tracing::debug!(call = %job.call, method, "notification that doesn't fit dropped");
             return;
@@ -358,12 +358,12 @@ impl<H: ServerHandler> RmcpRunner<H> {
         let end = CancellationToken::new();
         let first = Some(JsonRpcMessage::notification(notification));
         let transport = JobTransport { link: Arc::clone(&link), first, inbox };
-        let bench = Bench::open(&self.handler, transport, client, end);
+        let session = Session::open(&self.handler, transport, client, end);
         tokio::select! {
             biased;
             () = abort.cancelled() => {}
             () = link.refused.cancelled() => {}
-            () = bench.notified.cancelled() => {}
+            () = session.notified.cancelled() => {}
         }
         link.close();
     }
@@ -379,7 +379,7 @@ impl<H: ServerHandler> Runner for RmcpRunner<H> {
     fn uses_up(&self, job: &Job) -> Option<Once> {
         let text = job.message.get();
         // Most requests have none, whether written plainly or with escapes: don't read their arguments twice.
-        if job.era != Era::Modern || !(text.contains("requestState") || text.contains("\\u")) {
+        if job.era != Era::Stateless || !(text.contains("requestState") || text.contains("\\u")) {
             return None;
         }
         let message = jsonrpc::Request::read(&job.message).ok()?;
@@ -439,7 +439,7 @@ fn own_job(message: &serde_json::Value) -> Job {
     Job {
         call: String::new(),
         server: String::new(),
-        era: Era::Session,
+        era: Era::Stateful,
         protocol: ProtocolVersion::V_2025_11_25.to_string(),
         principal: Principal {
             issuer: String::new(),
@@ -460,9 +460,9 @@ fn own_job(message: &serde_json::Value) -> Job {
     }
 }
 
-struct Nowhere;
+struct Discard;
 
-impl Outbox for Nowhere {
+impl Outbox for Discard {
     fn emit(&self, _: Emission) -> Result<(), Closed> {
         Ok(())
     }
@@ -508,7 +508,7 @@ impl Prepared {
         })?;
         let mut meta = std::mem::take(request.get_meta_mut());
         match job.era {
-            Era::Modern => {
+            Era::Stateless => {
                 let missing = meta.missing_required_keys(&ProtocolVersion::V_2026_07_28);
                 if !missing.is_empty() {
                     let keys = missing.join(", ");
@@ -519,7 +519,7 @@ impl Prepared {
                 }
             }
             // The session has its revision; a message can't change it.
-            Era::Session => {
+            Era::Stateful => {
                 meta.remove(RequestMetaObject::DRAFT_REQUIRED_KEYS[0]);
             }
         }
@@ -551,13 +551,13 @@ impl Prepared {
 }
 
 /// A running message loop of rmcp, with the peer that it serves. Ends when it is dropped.
-struct Bench<H: ServerHandler> {
+struct Session<H: ServerHandler> {
     service: RunningService<RoleServer, Notified<H>>,
     notified: CancellationToken,
     _end: DropGuard,
 }
 
-impl<H: ServerHandler> Bench<H> {
+impl<H: ServerHandler> Session<H> {
     fn open(
         handler: &Arc<H>,
         transport: JobTransport,

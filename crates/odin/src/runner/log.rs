@@ -12,7 +12,7 @@ use crate::protocol::Era;
 pub(super) enum LogFilter {
     /// A session that never said.
     All,
-    /// A modern request that did not ask.
+    /// A stateless request that did not ask.
     None,
     /// This level and the more severe ones.
     From(LoggingLevel),
@@ -21,8 +21,8 @@ pub(super) enum LogFilter {
 impl LogFilter {
     pub(super) fn new(job: &Job, meta: &RequestMetaObject) -> Self {
         match job.era {
-            Era::Modern => meta.log_level().map_or(Self::None, Self::From),
-            Era::Session => job
+            Era::Stateless => meta.log_level().map_or(Self::None, Self::From),
+            Era::Stateful => job
                 .log_level
                 .as_ref()
                 .and_then(|level| serde_json::from_value(serde_json::Value::String(level.clone())).ok())

@@ -25,16 +25,16 @@ fn fits<T: DeserializeOwned>(params: &str) -> Option<String> {
 
 /// The requests that rmcp knows. Everything else is a custom method.
 fn known(method: &str) -> Option<(Lives, Check)> {
-    use Era::{Modern, Session};
+    use Era::{Stateful, Stateless};
     use Lives::{Always, In};
     Some(match method {
-        "initialize" => (In(Session), fits::<model::InitializeRequestParams>),
-        "ping" => (In(Session), fits::<serde_json::Map<String, serde_json::Value>>),
-        "logging/setLevel" => (In(Session), fits_set_level),
-        "resources/subscribe" => (In(Session), fits::<model::SubscribeRequestParams>),
-        "resources/unsubscribe" => (In(Session), fits::<model::UnsubscribeRequestParams>),
-        "server/discover" => (In(Modern), fits::<serde_json::Map<String, serde_json::Value>>),
-        "subscriptions/listen" => (In(Modern), fits::<model::SubscriptionsListenRequestParams>),
+        "initialize" => (In(Stateful), fits::<model::InitializeRequestParams>),
+        "ping" => (In(Stateful), fits::<serde_json::Map<String, serde_json::Value>>),
+        "logging/setLevel" => (In(Stateful), fits_set_level),
+        "resources/subscribe" => (In(Stateful), fits::<model::SubscribeRequestParams>),
+        "resources/unsubscribe" => (In(Stateful), fits::<model::UnsubscribeRequestParams>),
+        "server/discover" => (In(Stateless), fits::<serde_json::Map<String, serde_json::Value>>),
+        "subscriptions/listen" => (In(Stateless), fits::<model::SubscriptionsListenRequestParams>),
         "completion/complete" => (Always, fits::<model::CompleteRequestParams>),
         "prompts/get" => (Always, fits::<model::GetPromptRequestParams>),
         "prompts/list" | "resources/list" | "resources/templates/list" | "tools/list" | "skills/list" => {
@@ -107,15 +107,23 @@ mod tests {
         let session =
             ["initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"];
         for method in session {
-            assert_eq!(gate(method, Era::Modern).unwrap_err().code, ErrorCode::METHOD_NOT_FOUND, "{method}");
-            assert!(gate(method, Era::Session).is_ok(), "{method}");
+            assert_eq!(
+                gate(method, Era::Stateless).unwrap_err().code,
+                ErrorCode::METHOD_NOT_FOUND,
+                "{method}"
+            );
+            assert!(gate(method, Era::Stateful).is_ok(), "{method}");
         }
         for method in ["server/discover", "subscriptions/listen"] {
-            assert_eq!(gate(method, Era::Session).unwrap_err().code, ErrorCode::METHOD_NOT_FOUND, "{method}");
-            assert!(gate(method, Era::Modern).is_ok(), "{method}");
+            assert_eq!(
+                gate(method, Era::Stateful).unwrap_err().code,
+                ErrorCode::METHOD_NOT_FOUND,
+                "{method}"
+            );
+            assert!(gate(method, Era::Stateless).is_ok(), "{method}");
         }
         for method in ["tools/call", "tools/list", "prompts/get", "x/own"] {
-            assert!(gate(method, Era::Session).is_ok() && gate(method, Era::Modern).is_ok(), "{method}");
+            assert!(gate(method, Era::Stateful).is_ok() && gate(method, Era::Stateless).is_ok(), "{method}");
         }
     }
 

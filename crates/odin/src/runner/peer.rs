@@ -22,7 +22,7 @@ pub struct CallContext {
     pub id: String,
     /// Name of the server that the message is for.
     pub server: String,
-    /// Session id, in the session era once there is a session.
+    /// Session id, in the stateful era once there is a session.
     pub session: Option<String>,
 }
 
@@ -57,12 +57,12 @@ pub(super) fn protocol(job: &Job) -> Option<ProtocolVersion> {
 /// that the job names. `None` for `initialize` itself: the handler decides the revision.
 pub(super) fn info(job: &Job, method: &str, meta: &RequestMetaObject) -> Option<InitializeRequestParams> {
     let described = match job.era {
-        Era::Modern => InitializeRequestParams::new(
+        Era::Stateless => InitializeRequestParams::new(
             meta.client_capabilities().unwrap_or_default(),
             meta.client_info().unwrap_or_else(unnamed),
         ),
-        Era::Session if method == "initialize" => return None,
-        Era::Session => job
+        Era::Stateful if method == "initialize" => return None,
+        Era::Stateful => job
             .peer
             .as_deref()
             .and_then(|peer| serde_json::from_str(peer.get()).ok())

@@ -22,7 +22,7 @@ pub(super) fn answer(
     server: &serde_json::Value,
     odd_id: Option<&RawValue>,
 ) -> Result<Box<RawValue>, serde_json::Error> {
-    if era == Era::Session {
+    if era == Era::Stateful {
         return envelope::result(id, &result);
     }
     let listened = matches!(result, ServerResult::SubscriptionsListenResult(_));

@@ -66,7 +66,7 @@ pub(super) struct Opened {
 /// A state that was not made here for this request, or that is too old. One and the same error for every cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it was not issued for this request, or has expired")]
-pub(super) struct Foreign;
+pub(super) struct NotOurs;
 
 impl StateKeys {
     /// Keys written as base64url, at least 32 bytes each: the current one, and after a comma the previous one,
@@ -126,20 +126,20 @@ impl StateKeys {
     }
 
     /// Opens what a client brought back.
-    pub(super) fn open(&self, sealed: &str, bound: &Bound, now: u64) -> Result<Opened, Foreign> {
+    pub(super) fn open(&self, sealed: &str, bound: &Bound, now: u64) -> Result<Opened, NotOurs> {
         let bytes = sealed.strip_prefix(VERSION).and_then(|text| BASE64_URL_SAFE_NO_PAD.decode(text).ok());
-        let bytes = bytes.ok_or(Foreign)?;
-        let (nonce, sealed) = bytes.split_first_chunk::<NONCE>().ok_or(Foreign)?;
+        let bytes = bytes.ok_or(NotOurs)?;
+        let (nonce, sealed) = bytes.split_first_chunk::<NONCE>().ok_or(NotOurs)?;
         let open = |cipher: &XChaCha20Poly1305| {
             cipher.decrypt(&XNonce::from(*nonce), Payload { msg: sealed, aad: &bound.0 }).ok()
         };
-        let plain = self.ciphers.iter().find_map(open).ok_or(Foreign)?;
-        let (expires, state) = plain.split_first_chunk::<EXPIRY>().ok_or(Foreign)?;
+        let plain = self.ciphers.iter().find_map(open).ok_or(NotOurs)?;
+        let (expires, state) = plain.split_first_chunk::<EXPIRY>().ok_or(NotOurs)?;
         let left = u64::from_be_bytes(*expires).saturating_sub(now);
         if left == 0 {
-            return Err(Foreign);
+            return Err(NotOurs);
         }
-        let state = String::from_utf8(state.to_vec()).map_err(|_| Foreign)?;
+        let state = String::from_utf8(state.to_vec()).map_err(|_| NotOurs)?;
         Ok(Opened { state, name: BASE64_URL_SAFE_NO_PAD.encode(nonce), left })
     }
 }
@@ -236,7 +236,7 @@ mod tests {
 
     fn job() -> Job {
         serde_json::from_str(
-            r#"{"call":"0","server":"default","era":"modern","protocol":"2026-07-28",
+            r#"{"call":"0","server":"default","era":"stateless","protocol":"2026-07-28",
                 "principal":{"issuer":"i","subject":"s","organisation":"o"},"message":{}}"#,
         )
         .unwrap()
@@ -246,7 +246,7 @@ mod tests {
         Bound::of(job, method, Some(&RawValue::from_string(params.into()).unwrap()))
     }
 
-    fn opened(keys: &StateKeys, sealed: &str, bound: &Bound) -> Result<String, Foreign> {
+    fn opened(keys: &StateKeys, sealed: &str, bound: &Bound) -> Result<String, NotOurs> {
         keys.open(sealed, bound, NOW).map(|opened| opened.state)
     }
 
@@ -304,7 +304,7 @@ mod tests {
             others.push(bound(&job, "tools/call", params));
         }
         for other in others {
-            assert_eq!(keys.open(&sealed, &other, NOW), Err(Foreign));
+            assert_eq!(keys.open(&sealed, &other, NOW), Err(NotOurs));
         }
     }
 
@@ -314,7 +314,7 @@ mod tests {
         let bound = Bound::of(&job(), "tools/call", None);
         let sealed = keys.seal("state", &bound, NOW).unwrap();
         assert!(keys.open(&sealed, &bound, NOW + 59).is_ok());
-        assert_eq!(keys.open(&sealed, &bound, NOW + 60), Err(Foreign));
+        assert_eq!(keys.open(&sealed, &bound, NOW + 60), Err(NotOurs));
     }
 
     #[test]
@@ -324,16 +324,16 @@ mod tests {
         let sealed = keys.seal("state", &bound, NOW).unwrap();
         for made_up in ["", "s1.", "s1.AAAA", "state", "s1.%%%", &sealed[3..], &format!("{sealed}-TAMPERED")]
         {
-            assert_eq!(keys.open(made_up, &bound, NOW), Err(Foreign), "{made_up}");
+            assert_eq!(keys.open(made_up, &bound, NOW), Err(NotOurs), "{made_up}");
         }
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(&sealed[3..]).unwrap();
         for at in 0..bytes.len() {
             let mut changed = bytes.clone();
             changed[at] ^= 1;
             let changed = format!("s1.{}", BASE64_URL_SAFE_NO_PAD.encode(&changed));
-            assert_eq!(keys.open(&changed, &bound, NOW), Err(Foreign), "byte {at}");
+            assert_eq!(keys.open(&changed, &bound, NOW), Err(NotOurs), "byte {at}");
         }
-        assert_eq!(StateKeys::random().open(&sealed, &bound, NOW), Err(Foreign), "another's key");
+        assert_eq!(StateKeys::random().open(&sealed, &bound, NOW), Err(NotOurs), "another's key");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::id::{CallChannel, CallId, Ticket};
 pub struct Held {
     /// The channel to hold on.
     pub channel: CallChannel,
-    /// Session id, in the session eras.
+    /// Session id, in the stateful eras.
     pub session: Option<String>,
 }
 

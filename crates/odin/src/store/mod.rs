@@ -23,7 +23,7 @@ pub use memory::{Clock, MemoryStore};
 pub use queue::{Arrived, Beat, Beaten, Claimed, Entry, Queue, Room, Taken};
 pub use runs::{Inbox, Runs};
 pub use sessions::Sessions;
-pub use tasks::{Begun, TaskReply, Tasks};
+pub use tasks::{TaskBegin, TaskReply, Tasks};
 
 /// Bounds that the store enforces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

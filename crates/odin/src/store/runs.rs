@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::Result;
-use crate::call::{Fence, Gone, Message, State, Stray};
+use crate::call::{Fence, Gone, Message, OrphanedStream, State};
 use crate::id::{CallChannel, CallId};
 
 /// Messages of the client for a running call.
@@ -61,5 +61,5 @@ pub trait Runs: Send + Sync + 'static {
     ) -> Result<std::result::Result<Option<State>, Gone>>;
     /// What to say on a channel that is subscribed without being the one that its call is held on; none when
     /// it is.
-    async fn stray(&self, channel: CallChannel) -> Result<Option<Stray>>;
+    async fn orphaned(&self, channel: CallChannel) -> Result<Option<OrphanedStream>>;
 }

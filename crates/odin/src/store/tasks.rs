@@ -11,7 +11,7 @@ use crate::id::CallId;
 
 /// What became of a call that wanted to be a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Begun {
+pub enum TaskBegin {
     /// The task is there, its first round is in the queue, and the call has its answer: the handle.
     Created(State),
     /// Nothing was made: the client that would get the handle is gone.
@@ -44,7 +44,7 @@ pub trait Tasks: Send + Sync + 'static {
         fence: Fence<'_>,
         task: &NewTask,
         out: &Message,
-    ) -> Result<std::result::Result<Begun, Gone>>;
+    ) -> Result<std::result::Result<TaskBegin, Gone>>;
     /// WORK: what a round works on; none when the task goes on without it.
     async fn task_work(&self, task: CallId, run: CallId) -> Result<Option<TaskWork>>;
     /// NOTE: the running round says for people what it does. None when that changed nothing.

@@ -42,7 +42,7 @@ pub(super) struct Start {
 /// What the rest of the worker knows of a call.
 pub(super) struct Handle {
     epoch: u32,
-    /// The standing stream that carries the call's messages.
+    /// The long-lived stream that carries the call's messages.
     stream: Option<String>,
     inputs: mpsc::UnboundedSender<Input>,
     subscribed: Arc<AtomicBool>,
@@ -120,7 +120,7 @@ pub(super) async fn drive(shared: Arc<Shared>, start: Start, delivery: Delivery,
         subscriptions.into_iter().for_each(|input| handle.input(input));
         let order = &start.snapshot.order;
         if let Some(stream) = &order.stream {
-            let at = if order.via == Via::Backend { Some(BACKEND) } else { state.streams.standing(stream) };
+            let at = if order.via == Via::Backend { Some(BACKEND) } else { state.streams.long_lived(stream) };
             at.into_iter().for_each(|pushpin| handle.input(Input::Subscribed { pushpin, channel: 1 }));
         }
         state.jobs.insert(start.call, handle);
@@ -344,7 +344,7 @@ impl Driver {
         }
     }
 
-    /// Sends to a standing stream that a backend holds.
+    /// Sends to a long-lived stream that a backend holds.
     async fn cast(&self, items: &[crate::call::Send]) -> SendOutcome {
         let Some(stream) = &self.start.snapshot.order.stream else { return SendOutcome::NotSent };
         for item in items {
@@ -414,7 +414,7 @@ impl Driver {
                 self.delivery.input(Input::Seen(view));
             }
         }
-        if self.start.snapshot.order.era == Era::Session
+        if self.start.snapshot.order.era == Era::Stateful
             && let Some(inbox) = &self.inbox
             && let Ok(waiting) = self.shared.store.inbox(call, self.fence(), self.received).await
         {

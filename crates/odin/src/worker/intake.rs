@@ -253,15 +253,15 @@ fn spawn_claimed(shared: &Arc<Shared>, claimed: Claimed) {
 }
 
 /// Looks again at the calls that the store points to.
-pub(super) async fn heed(shared: Arc<Shared>) {
+pub(super) async fn follow_hints(shared: Arc<Shared>) {
     let ended = shared.ended.clone();
     tokio::select! {
         () = ended.cancelled() => {}
-        () = heed_for_ever(shared) => {}
+        () = follow_hints_for_ever(shared) => {}
     }
 }
 
-async fn heed_for_ever(shared: Arc<Shared>) {
+async fn follow_hints_for_ever(shared: Arc<Shared>) {
     loop {
         let mut nudges = match shared.store.worker_nudges(&shared.config.name).await {
             Ok(nudges) => nudges,

@@ -127,7 +127,7 @@ struct State {
 }
 
 impl State {
-    /// The calls that a standing stream carries.
+    /// The calls that a long-lived stream carries.
     fn carried_by(&self, channel: &str) -> impl Iterator<Item = &drive::Handle> {
         self.jobs.values().filter(move |job| job.stream() == Some(channel))
     }
@@ -169,7 +169,7 @@ impl Worker {
             tokio::spawn(async move {
                 tokio::select! {
                     () = ended.cancelled() => {}
-                    _ = join(streams::listen(shared.clone(), events), streams::end_strays(shared)) => {}
+                    _ = join(streams::listen(shared.clone(), events), streams::end_orphaned(shared)) => {}
                 }
             });
         }
@@ -177,7 +177,7 @@ impl Worker {
             tokio::spawn(intake::take(shared.clone(), lane.clone()));
             tokio::spawn(intake::claim(shared.clone(), lane));
         }
-        tokio::spawn(intake::heed(shared.clone()));
+        tokio::spawn(intake::follow_hints(shared.clone()));
         Ok(Self { shared, _alive: alive })
     }
 

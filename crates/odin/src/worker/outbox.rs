@@ -12,7 +12,7 @@ use crate::worker::{Closed, Emission, Outbox};
 ///
 /// Progress and log messages beyond a bound are left out: they are a courtesy. A request to the client beyond
 /// it ends the call. One that Pushpin could not carry is beyond it, whoever holds the stream: a session's client may
-/// take the stream up again elsewhere.
+/// resume the stream elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EventLimits {
     /// Events.

@@ -18,7 +18,7 @@ use crate::call::{
 pub enum Emission {
     /// A JSON-RPC notification for the client.
     Notification(Box<RawValue>),
-    /// A JSON-RPC request for the client (session era only). The client's answer comes back as
+    /// A JSON-RPC request for the client (stateful era only). The client's answer comes back as
     /// [`Inbound::Response`] under the same id.
     Request {
         /// `{call}:{n}`, also the id within `message`: unique among all calls, and names the call

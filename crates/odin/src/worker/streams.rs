@@ -23,7 +23,7 @@ const STRAY_LOOKS: u64 = 60_000;
 pub(super) struct Streams {
     by_channel: BTreeMap<CallChannel, Subscription>,
     /// Those of streams that stand by themselves, and carry calls of HTTP+SSE: channel → Pushpin.
-    standing: HashMap<String, usize>,
+    long_lived: HashMap<String, usize>,
 }
 
 struct Subscription {
@@ -43,14 +43,14 @@ impl Streams {
             .collect()
     }
 
-    /// The Pushpin that holds a standing stream.
-    pub(super) fn standing(&self, channel: &str) -> Option<usize> {
-        self.standing.get(channel).copied()
+    /// The Pushpin that holds a long-lived stream.
+    pub(super) fn long_lived(&self, channel: &str) -> Option<usize> {
+        self.long_lived.get(channel).copied()
     }
 }
 
-/// What a call sees of the standing stream that carries it: always the one channel that it has.
-fn standing(pushpin: usize, subscribed: bool) -> Input {
+/// What a call sees of the long-lived stream that carries it: always the one channel that it has.
+fn long_lived(pushpin: usize, subscribed: bool) -> Input {
     let channel = 1;
     if subscribed { Input::Subscribed { pushpin, channel } } else { Input::Unsubscribed { pushpin, channel } }
 }
@@ -67,13 +67,13 @@ pub(super) async fn listen(shared: Arc<Shared>, mut events: mpsc::Receiver<Event
             Event::Replayed { .. } => {}
             Event::Down { pushpin } => {
                 state.streams.by_channel.retain(|_, at| at.pushpin != pushpin);
-                state.streams.standing.retain(|_, at| *at != pushpin);
+                state.streams.long_lived.retain(|_, at| *at != pushpin);
                 state.jobs.values().for_each(|job| job.input(Input::Link { pushpin, link: Link::Down }));
             }
             Event::Subscribed { pushpin, channel } => {
                 let Ok(channel) = channel.parse::<CallChannel>() else {
-                    state.carried_by(&channel).for_each(|job| job.input(standing(pushpin, true)));
-                    state.streams.standing.insert(channel, pushpin);
+                    state.carried_by(&channel).for_each(|job| job.input(long_lived(pushpin, true)));
+                    state.streams.long_lived.insert(channel, pushpin);
                     continue;
                 };
                 let subscription = Subscription { pushpin, look: now + STRAY_AFTER, pause: STRAY_AFTER };
@@ -84,9 +84,9 @@ pub(super) async fn listen(shared: Arc<Shared>, mut events: mpsc::Receiver<Event
             }
             Event::Unsubscribed { pushpin, channel } => {
                 let Ok(channel) = channel.parse::<CallChannel>() else {
-                    state.carried_by(&channel).for_each(|job| job.input(standing(pushpin, false)));
-                    if state.streams.standing.get(&channel) == Some(&pushpin) {
-                        state.streams.standing.remove(&channel);
+                    state.carried_by(&channel).for_each(|job| job.input(long_lived(pushpin, false)));
+                    if state.streams.long_lived.get(&channel) == Some(&pushpin) {
+                        state.streams.long_lived.remove(&channel);
                     }
                     continue;
                 };
@@ -103,7 +103,7 @@ pub(super) async fn listen(shared: Arc<Shared>, mut events: mpsc::Receiver<Event
 
 /// Ends streams that nobody will ever write to: holds that opened too late, or whose call is lost. Without
 /// this they would hang on keep-alives for ever.
-pub(super) async fn end_strays(shared: Arc<Shared>) {
+pub(super) async fn end_orphaned(shared: Arc<Shared>) {
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let now = shared.now();
@@ -121,14 +121,15 @@ pub(super) async fn end_strays(shared: Arc<Shared>) {
             .collect()
         };
         for (channel, pushpin) in due {
-            if let Ok(Some(stray)) = shared.store.stray(channel).await {
+            if let Ok(Some(orphaned)) = shared.store.orphaned(channel).await {
                 let mut sends = Vec::new();
-                if let Some(farewell) = stray.farewell {
-                    sends.extend((1..=stray.hi).map(Send::Burn));
-                    sends.push(Send::Final(stray.hi.saturating_add(1), farewell));
+                if let Some(final_message) = orphaned.final_message {
+                    sends.extend((1..=orphaned.event_count).map(Send::Burn));
+                    sends.push(Send::Final(orphaned.event_count.saturating_add(1), final_message));
                 }
                 sends.push(Send::Close);
-                let items = sends.iter().map(|send| Stream::lost(Era::Modern).item(channel, send)).collect();
+                let items =
+                    sends.iter().map(|send| Stream::lost(Era::Stateless).item(channel, send)).collect();
                 if let Some(publisher) = &shared.publisher {
                     tracing::info!(%channel, "ending a stream that no call answers for");
                     // A failure is no loss: the channel is looked into again.

@@ -22,7 +22,7 @@ use crate::protocol::{
     Era, code, jsonrpc,
     tasks::{UNDECLARED, declared, required},
 };
-use crate::store::{Begun, Claimed};
+use crate::store::{Claimed, TaskBegin};
 use crate::worker::{Closed, Emission, Inbound, Outbox};
 
 /// How long to wait before a command is tried again that the store did not answer.
@@ -68,7 +68,7 @@ pub(super) struct Role {
     /// Number of the round, once it is known.
     round: OnceLock<u32>,
     /// The task that it is to become.
-    birth: OnceLock<NewTask>,
+    created: OnceLock<NewTask>,
     /// The round's end is in the record.
     ended: AtomicBool,
 }
@@ -101,7 +101,7 @@ impl Role {
             lost: order.lost.clone(),
             task: order.task,
             round: OnceLock::new(),
-            birth: OnceLock::new(),
+            created: OnceLock::new(),
             ended: AtomicBool::new(false),
         }
     }
@@ -145,7 +145,7 @@ impl Role {
         match self.entry(shared, &job) {
             Entry::Run => {}
             Entry::Refuse(answer) => return Some(answer),
-            Entry::Task(task) => return Some(self.bear(&job, task)),
+            Entry::Task(task) => return Some(self.create(&job, task)),
         }
         let answer = shared.runner.run(job, outbox, inbox, abort).await?;
         if self.tool.is_some()
@@ -153,8 +153,8 @@ impl Role {
             && let Ok(job) = serde_json::from_str::<Job>(&self.job)
         {
             return Some(match job.era {
-                Era::Modern => self.bear(&job, self.new_task(shared, asked)),
-                Era::Session => refusal(&job, code::INTERNAL_ERROR, NO_SESSION_TASKS),
+                Era::Stateless => self.create(&job, self.new_task(shared, asked)),
+                Era::Stateful => refusal(&job, code::INTERNAL_ERROR, NO_SESSION_TASKS),
             });
         }
         Some(Box::<str>::from(answer).into())
@@ -199,7 +199,7 @@ impl Role {
         }
     }
 
-    /// Stores the end of the call: as its answer, as the birth of a task, or as the end of a task's round.
+    /// Stores the end of the call: as its answer, as the creation of a task, or as the end of a task's round.
     pub(super) async fn store(&self, shared: &Shared, out: &Message) -> crate::store::Result<Stored> {
         let (call, fence) = (self.call, shared.fence(self.epoch));
         if let Some(task) = self.task {
@@ -209,16 +209,16 @@ impl Role {
             return Ok(Stored::Reply(ended.map(|view| {
                 self.ended.store(true, Ordering::Release);
                 view.iter().for_each(|view| tell(shared, view));
-                State { reach: Reach::None, hi: 0, cancel: false }
+                State { reach: Reach::None, event_count: 0, cancel: false }
             })));
         }
-        let Some(task) = self.birth.get() else {
+        let Some(task) = self.created.get() else {
             return Ok(Stored::Reply(shared.store.finish(call, fence, out).await?));
         };
         Ok(match shared.store.begin_task(call, fence, task, out).await? {
-            Ok(Begun::Created(state)) => Stored::Reply(Ok(state)),
-            Ok(Begun::Nobody(state)) => Stored::Not(state),
-            Ok(Begun::Full) => {
+            Ok(TaskBegin::Created(state)) => Stored::Reply(Ok(state)),
+            Ok(TaskBegin::Nobody(state)) => Stored::Not(state),
+            Ok(TaskBegin::Full) => {
                 let full = match serde_json::from_str::<Job>(&task.job) {
                     Ok(job) => refusal(&job, code::INTERNAL_ERROR, TOO_MANY),
                     Err(_) => wrap(&task.lost),
@@ -231,7 +231,7 @@ impl Role {
     }
 
     /// The handle of the task that the call becomes, as its answer.
-    fn bear(&self, job: &Job, task: NewTask) -> Message {
+    fn create(&self, job: &Job, task: NewTask) -> Message {
         let view = TaskView {
             id: self.call,
             status: Status::Working,
@@ -246,7 +246,7 @@ impl Role {
         };
         let handle = answer(job, Ok(view.handle()));
         // A call is run once on a worker.
-        let _ = self.birth.set(task);
+        let _ = self.created.set(task);
         handle
     }
 
@@ -256,14 +256,14 @@ impl Role {
         if said.support == Support::Never {
             return Entry::Run;
         }
-        let knows = job.era == Era::Modern && declares(job);
+        let knows = job.era == Era::Stateless && declares(job);
         match said.support {
             _ if knows => {
                 let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
                 let asked = Asked { ttl: said.ttl.map(millis), poll: said.poll.map(millis) };
                 Entry::Task(self.new_task(shared, asked))
             }
-            Support::Required if job.era == Era::Modern => {
+            Support::Required if job.era == Era::Stateless => {
                 Entry::Refuse(refusal(job, code::MISSING_CLIENT_CAPABILITY, UNDECLARED))
             }
             Support::Required => Entry::Refuse(refusal(job, code::INTERNAL_ERROR, NO_SESSION_TASKS)),
@@ -326,7 +326,7 @@ impl Role {
 
 const USED: &str = "requestState: it was used already, and this tool may not run twice with one. Ask again without \
                     requestState and inputResponses.";
-const UNKNOWN_USE: &str = "The server's memory does not answer, so it can't be told whether this requestState was \
+const UNKNOWN_USE: &str = "The session store does not answer, so it can't be told whether this requestState was \
                            used already. The tool was not run. Try again in a few seconds; if the state is refused \
                            then, ask without requestState and inputResponses.";
 const NO_SESSION_TASKS: &str =

@@ -99,7 +99,7 @@ fn order(organisation: &str, subject: &str, call: CallId) -> Order {
     let job = Job {
         call: call.to_string(),
         server: "s".into(),
-        era: Era::Session,
+        era: Era::Stateful,
         protocol: "2025-11-25".into(),
         principal,
         session: Some("session".into()),
@@ -112,7 +112,7 @@ fn order(organisation: &str, subject: &str, call: CallId) -> Order {
     Order {
         server: "s".into(),
         job: serde_json::to_string(&job).unwrap().into(),
-        era: Era::Session,
+        era: Era::Stateful,
         via: Via::Backend,
         tool: None,
         assertion: String::new(),

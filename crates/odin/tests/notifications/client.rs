@@ -96,7 +96,7 @@ impl Client {
         serde_json::from_str(json).unwrap_or_else(|error| panic!("{method}: {error}: {text}"))
     }
 
-    /// Opens a modern stream; `id` is JSON.
+    /// Opens a stateless stream; `id` is JSON.
     pub async fn listen(&self, id: &str, notifications: Value) -> Stream {
         let request = self.modern(id, "subscriptions/listen", &json!({ "notifications": notifications }));
         Stream::of(request).await

@@ -70,7 +70,7 @@ async fn one_broadcast_reaches_two_thousand_streams_in_one_send() {
 
     let before = site.items();
     site.notify(json!("everyone"), "tools/list_changed", json!({})).await;
-    // One for all modern streams of the site, and one for its sessions.
+    // One for all stateless streams of the site, and one for its sessions.
     assert_eq!(site.items() - before, 2);
     site.notify(organisation("org-1"), "resources/list_changed", json!({ "note": "100%" })).await;
     assert_eq!(site.items() - before, 4);

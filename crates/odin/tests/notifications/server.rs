@@ -27,7 +27,7 @@ fn failed(error: impl std::fmt::Display) -> ErrorData {
     ErrorData::internal_error(error.to_string(), None)
 }
 
-#[expect(deprecated, reason = "the session eras have these methods")]
+#[expect(deprecated, reason = "the stateful eras have these methods")]
 impl ServerHandler for Server {
     fn get_info(&self) -> ServerConfig {
         let capabilities = ServerCapabilities::builder()

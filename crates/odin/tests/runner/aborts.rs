@@ -123,17 +123,17 @@ async fn a_closed_inbox_ends_nothing() {
 async fn a_notification_ends_and_has_no_answer() {
     let (runner, counts) = runner();
     let message = |method: &str| format!(r#"{{"jsonrpc":"2.0","method":"{method}"}}"#);
-    let initialized = text_job(Era::Session, &message("notifications/initialized"));
+    let initialized = text_job(Era::Stateful, &message("notifications/initialized"));
     assert!(Running::start(&runner, initialized).answer().await.is_none());
     assert_eq!(counts.initialized.load(Ordering::SeqCst), 1);
-    // There is no such notification in the modern era.
-    let initialized = text_job(Era::Modern, &message("notifications/initialized"));
+    // There is no such notification in the stateless era.
+    let initialized = text_job(Era::Stateless, &message("notifications/initialized"));
     assert!(Running::start(&runner, initialized).answer().await.is_none());
     assert_eq!(counts.initialized.load(Ordering::SeqCst), 1);
     // A handler that panics or hangs.
-    let panics = text_job(Era::Session, &message("x/panic"));
+    let panics = text_job(Era::Stateful, &message("x/panic"));
     assert!(Running::start(&runner, panics).answer().await.is_none());
-    let running = Running::start(&runner, text_job(Era::Session, &message("x/hang")));
+    let running = Running::start(&runner, text_job(Era::Stateful, &message("x/hang")));
     running.abort.cancel();
     assert!(running.answer().await.is_none());
 }
@@ -146,7 +146,7 @@ async fn a_cancellation_for_another_call_is_not_taken_for_an_answer() {
     let (id, _) = running.outbox.request(0).await;
     assert_eq!(id, format!("{CALL}:0"));
     for stray in [json!("another:0"), json!(0), json!(format!("{CALL}:99")), json!(format!("{CALL}:x"))] {
-        let answer = json!({ "jsonrpc": "2.0", "id": stray, "result": { "model": "stray" } });
+        let answer = json!({ "jsonrpc": "2.0", "id": stray, "result": { "model": "orphaned" } });
         running.inbox.send(Inbound::Response(raw(&answer))).await.unwrap();
     }
     let answer = json!({ "jsonrpc": "2.0", "id": id,

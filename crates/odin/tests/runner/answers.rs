@@ -12,7 +12,7 @@ async fn answers_carry_the_id_as_it_was_written() {
     let (runner, _) = runner();
     for id in ["0", "-7", "1.0", "2.5", "1e3", "12345678901234567890123", r#""a\u0062c""#, r#""""#, r#""7""#]
     {
-        for (era, params) in [(Era::Session, String::new()), (Era::Modern, format!(",{META}"))] {
+        for (era, params) in [(Era::Stateful, String::new()), (Era::Stateless, format!(",{META}"))] {
             for name in ["reads", "nothing"] {
                 let text = format!(
                     r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{name}"{params}}}}}"#
@@ -29,7 +29,7 @@ async fn answers_carry_the_id_as_it_was_written() {
 async fn what_is_no_request_is_an_invalid_request() {
     let (runner, _) = runner();
     for text in ["[]", "{}", r#"{"id":1}"#, r#"{"id":1,"method":"a","method":"b"}"#, "7"] {
-        let answer = Running::start(&runner, text_job(Era::Session, text)).answer().await.unwrap();
+        let answer = Running::start(&runner, text_job(Era::Stateful, text)).answer().await.unwrap();
         assert_eq!(answer["error"]["code"], -32600, "{text}");
     }
 }
@@ -99,7 +99,7 @@ async fn parameters_that_do_not_fit_are_invalid_params() {
         r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":[1]}"#,
         r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","name":"b"}}"#,
     ] {
-        let answer = Running::start(&runner, text_job(Era::Session, text)).answer().await.unwrap();
+        let answer = Running::start(&runner, text_job(Era::Stateful, text)).answer().await.unwrap();
         assert_eq!(answer["error"]["code"], -32602, "{text}: {answer}");
     }
     // A method that nobody knows stays unknown, and an own one works.
@@ -122,7 +122,7 @@ async fn a_modern_request_must_say_who_speaks_what() {
         let message =
             json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": { "_meta": meta } });
         let answer =
-            Running::start(&runner, text_job(Era::Modern, &message.to_string())).answer().await.unwrap();
+            Running::start(&runner, text_job(Era::Stateless, &message.to_string())).answer().await.unwrap();
         assert_eq!(answer["error"]["code"], -32602, "{meta}");
     }
     let unknown = json!({ "io.modelcontextprotocol/protocolVersion": "2030-01-01" });

@@ -1,4 +1,4 @@
-//! Requests of the server to its client, in the session era: ids that name their call, answers that find it.
+//! Requests of the server to its client, in the stateful era: ids that name their call, answers that find it.
 
 use std::sync::Arc;
 

@@ -32,9 +32,9 @@ async fn progress_carries_the_clients_own_token() {
     let (runner, _) = runner();
     for token in ["0", "7", "1.0", "2.5", "1e3", "12345678901234567890123", r#""t""#, r#""\u0061""#] {
         for (era, more) in [
-            (Era::Session, ""),
+            (Era::Stateful, ""),
             (
-                Era::Modern,
+                Era::Stateless,
                 r#","io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}"#,
             ),
         ] {
@@ -80,7 +80,7 @@ async fn log_messages_are_filtered_by_level() {
     };
     let logs = || tool("logs", json!({}));
     let (_, emitted) = run(&runner, modern(json!(1), "tools/call", logs())).await;
-    assert!(emitted.is_empty(), "a modern request that did not ask gets none: {emitted:?}");
+    assert!(emitted.is_empty(), "a stateless request that did not ask gets none: {emitted:?}");
     for (level, passed) in [("debug", 3), ("notice", 2), ("warning", 2), ("emergency", 1), ("shout", 0)] {
         let meta = json!({ "io.modelcontextprotocol/logLevel": level });
         let (_, emitted) = run(&runner, modern_meta(json!(1), "tools/call", logs(), meta)).await;
@@ -110,7 +110,7 @@ async fn a_subscription_is_answered_with_what_the_server_honours() {
         let text = format!(
             r#"{{"jsonrpc":"2.0","id":{id},"method":"subscriptions/listen","params":{{"notifications":{{"toolsListChanged":true,"promptsListChanged":true,"resourceSubscriptions":["a:b"]}},"_meta":{{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{{}}}}}}}}"#
         );
-        let running = Running::start(&runner, text_job(Era::Modern, &text));
+        let running = Running::start(&runner, text_job(Era::Stateless, &text));
         let outbox = Arc::clone(&running.outbox);
         let answer = running.answer().await.unwrap();
         // Of what the client wants, the server has tools that change. The stream itself is not the worker's.

@@ -106,10 +106,10 @@ fn job(era: Era, message: Box<RawValue>) -> Job {
         call: CALL.into(),
         server: "default".into(),
         era,
-        protocol: if era == Era::Modern { MODERN } else { SESSION }.into(),
+        protocol: if era == Era::Stateless { MODERN } else { SESSION }.into(),
         principal: principal(),
-        session: (era == Era::Session).then(|| "session-1".into()),
-        peer: (era == Era::Session).then(|| {
+        session: (era == Era::Stateful).then(|| "session-1".into()),
+        peer: (era == Era::Stateful).then(|| {
             raw(&json!({
                 "protocolVersion": MODERN,
                 "capabilities": { "elicitation": {}, "sampling": {}, "roots": {} },
@@ -123,12 +123,12 @@ fn job(era: Era, message: Box<RawValue>) -> Job {
     }
 }
 
-/// A modern request with the `_meta` that it must have.
+/// A stateless request with the `_meta` that it must have.
 pub(crate) fn modern(id: Value, method: &str, params: Value) -> Job {
     modern_meta(id, method, params, json!({}))
 }
 
-/// A modern request with more in its `_meta`.
+/// A stateless request with more in its `_meta`.
 pub(crate) fn modern_meta(id: Value, method: &str, mut params: Value, more: Value) -> Job {
     let mut meta = json!({
         "io.modelcontextprotocol/protocolVersion": MODERN,
@@ -139,11 +139,11 @@ pub(crate) fn modern_meta(id: Value, method: &str, mut params: Value, more: Valu
         meta[key] = value.clone();
     }
     params["_meta"] = meta;
-    job(Era::Modern, raw(&json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params })))
+    job(Era::Stateless, raw(&json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params })))
 }
 
 pub(crate) fn session(id: Value, method: &str, params: Value) -> Job {
-    job(Era::Session, raw(&json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params })))
+    job(Era::Stateful, raw(&json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params })))
 }
 
 pub(crate) fn text_job(era: Era, text: &str) -> Job {

@@ -172,7 +172,10 @@ async fn without_its_memory_the_server_runs_nothing() {
     let refused = bring(&site, "asks", &state).await;
     assert_eq!(refused.code(), -32603, "{refused:?}");
     let message = refused.body["error"]["message"].as_str().unwrap();
-    assert!(message.contains("memory does not answer") && message.contains("was not run"), "{message}");
+    assert!(
+        message.contains("session store does not answer") && message.contains("was not run"),
+        "{message}"
+    );
     assert_eq!(starts(&site), before);
     command(&server.url(), "ACL SETUSER default allkeys");
     assert_eq!(bring(&site, "asks", &state).await.result()["resultType"], "input_required");

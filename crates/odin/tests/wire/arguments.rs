@@ -74,7 +74,11 @@ async fn tools_take_what_their_schema_allows_and_say_what_it_does_not() {
                     .ask(era, "o", "tools/call", json!({ "name": "order", "arguments": arguments }))
                     .await;
                 let result = &answer["result"];
-                assert_eq!(result.get("resultType").is_some(), era == super::site::Era::Modern, "{answer}");
+                assert_eq!(
+                    result.get("resultType").is_some(),
+                    era == super::site::Era::Stateless,
+                    "{answer}"
+                );
                 (result["isError"] == true, result["content"][0]["text"].as_str().unwrap().to_owned())
             };
             let good = json!({ "count": 7.0, "name": "äöü", "sizes": [1.0, 2e0] });

@@ -154,7 +154,7 @@ async fn work_in_a_thread_sees_that_the_client_cancels() {
 async fn what_a_tool_leaves_behind_sees_that_it_has_ended() {
     let server = Server::new();
     let site = Site::start(server.clone(), json!({})).await;
-    let answer = site.ask(Era::Modern, "o", "tools/call", json!({ "name": "leaves" })).await;
+    let answer = site.ask(Era::Stateless, "o", "tools/call", json!({ "name": "leaves" })).await;
     assert_eq!(answer["result"]["content"][0]["text"], "left", "{answer}");
     seen("cancelled", &server.cancelled).await;
 }
@@ -162,7 +162,7 @@ async fn what_a_tool_leaves_behind_sees_that_it_has_ended() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_question_for_one_text_is_answered_with_it() {
     let site = Site::start(Server::new(), json!({})).await;
-    let answer = site.ask(Era::Modern, "o", "tools/call", json!({ "name": "asks" })).await;
+    let answer = site.ask(Era::Stateless, "o", "tools/call", json!({ "name": "asks" })).await;
     assert_eq!(answer["result"]["content"][0]["text"], "unable", "{answer}");
     let call = async |more: Value| {
         let mut params = json!({ "name": "asks", "_meta": {

@@ -146,7 +146,7 @@ async fn mcp_apps_pass_whole() {
         let (_, answer) = site.post("o", &[], body.to_string()).await;
         let declared = |of: &Value| of["capabilities"]["extensions"]["io.modelcontextprotocol/ui"].clone();
         assert_eq!(declared(&answer["result"]), extension["io.modelcontextprotocol/ui"]);
-        let discovered = site.ask(super::site::Era::Modern, "o", "server/discover", json!({})).await;
+        let discovered = site.ask(super::site::Era::Stateless, "o", "server/discover", json!({})).await;
         assert_eq!(declared(&discovered["result"]), extension["io.modelcontextprotocol/ui"], "{discovered}");
     }
 }

@@ -18,11 +18,11 @@ use serde_json::{Value, json};
 /// A revision of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Era {
-    Session,
-    Modern,
+    Stateful,
+    Stateless,
 }
 
-pub(crate) const ERAS: [Era; 2] = [Era::Session, Era::Modern];
+pub(crate) const ERAS: [Era; 2] = [Era::Stateful, Era::Stateless];
 
 pub(crate) struct Site {
     front: String,
@@ -105,13 +105,13 @@ impl Site {
     pub(crate) async fn ask(&self, era: Era, organisation: &str, method: &str, mut params: Value) -> Value {
         let name = ["name", "uri"].iter().find_map(|key| params[*key].as_str().map(str::to_owned));
         match era {
-            Era::Session => {
+            Era::Stateful => {
                 let session = self.session(organisation, "2025-11-25", json!({})).await;
                 let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
                 let headers = [("mcp-session-id", session.as_str()), ("mcp-protocol-version", "2025-11-25")];
                 self.post(organisation, &headers, body.to_string()).await.1
             }
-            Era::Modern => {
+            Era::Stateless => {
                 params["_meta"]["io.modelcontextprotocol/protocolVersion"] = json!("2026-07-28");
                 params["_meta"]["io.modelcontextprotocol/clientCapabilities"] = json!({});
                 let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });

@@ -45,7 +45,7 @@ pub struct Client {
 
 impl Client {
     pub fn new(era: Era, stream: bool, hang_up: Option<u32>) -> Self {
-        let gaps = era == Era::Modern || stream;
+        let gaps = era == Era::Stateless || stream;
         Self { phase: Phase::Direct, last: 0, run: 0, resuming: false, wrong: None, gaps, hang_up }
     }
 

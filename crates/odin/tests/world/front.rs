@@ -105,7 +105,7 @@ impl World {
             return;
         }
         match self.withdraw(number) {
-            Some(Withdraw::Begun) => self.calls[number].front = Front::Over,
+            Some(Withdraw::Running) => self.calls[number].front = Front::Over,
             Some(Withdraw::Missing) => {
                 assert!(self.calls[number].forgotten, "a record was lost without a fault");
                 self.refuse(number);
@@ -140,7 +140,7 @@ impl World {
             return;
         }
         match self.withdraw(number) {
-            Some(Withdraw::Begun) => {
+            Some(Withdraw::Running) => {
                 self.calls[number].front = Front::Waiting;
                 self.leave_to_stream(number);
             }
@@ -357,10 +357,10 @@ impl World {
         self.say(format!("FAULT call {number}: the client sends it again"));
     }
 
-    /// The client of a session era cancels.
+    /// The client of a stateful era cancels.
     pub fn cancel(&mut self, number: usize) {
         let call = &self.calls[number];
-        if call.era != Era::Session || call.client.phase.is_final() {
+        if call.era != Era::Stateful || call.client.phase.is_final() {
             return;
         }
         let (id, key) = (call.id, call.key.to_string());
@@ -376,11 +376,11 @@ impl World {
         self.say(format!("FAULT call {number}: the client cancels"));
     }
 
-    /// The client of a session era comes back with its last event id.
+    /// The client of a stateful era comes back with its last event id.
     pub fn resume(&mut self, number: usize) {
         let call = &mut self.calls[number];
         let broken = call.client.phase == Phase::Broken && !call.stream;
-        if call.era == Era::Session && broken && call.gets.is_empty() {
+        if call.era == Era::Stateful && broken && call.gets.is_empty() {
             call.client.resuming = true;
             call.client.phase = Phase::Holding;
             call.gets.push(Get { abandoned: false, stage: Stage::Asked });

@@ -182,12 +182,13 @@ impl World {
         let count = rng.random_range(1..=3);
         let calls = (0..count)
             .map(|number| {
-                let era = if rng.random() { Era::Modern } else { Era::Session };
-                let stream = faults.client && era == Era::Session && rng.random_range(0..5) == 0;
+                let era = if rng.random() { Era::Stateless } else { Era::Stateful };
+                let stream = faults.client && era == Era::Stateful && rng.random_range(0..5) == 0;
                 let via = if rng.random_range(0..4) == 0 && !stream { Via::Backend } else { Via::Pushpin };
                 let events = rng.random_range(0..=6);
-                let hang_up = (faults.client && era == Era::Session && !stream && events > 1 && rng.random())
-                    .then(|| rng.random_range(1..=events));
+                let hang_up =
+                    (faults.client && era == Era::Stateful && !stream && events > 1 && rng.random())
+                        .then(|| rng.random_range(1..=events));
                 Call {
                     id: CallId::from_bits([number; 16]),
                     era,
@@ -321,7 +322,7 @@ impl World {
             if call.rerun == Rerun::Unsafe && call.bodies > 1 {
                 return Err(format!("call {number}: an unsafe tool ran {} times", call.bodies));
             }
-            if call.client.phase == Phase::Broken && call.era == Era::Modern && !call.excused {
+            if call.client.phase == Phase::Broken && call.era == Era::Stateless && !call.excused {
                 return Err(format!("call {number}: the stream ended without an answer, without a reason"));
             }
             if call.client.phase == Phase::Refused && !call.excused {
@@ -347,7 +348,7 @@ impl World {
             80..88 => self.hold_request(call),
             88..90 => self.resume(call),
             90..93 => self.ask_all(),
-            93..95 => self.worker_strays(worker),
+            93..95 => self.worker_orphaned(worker),
             95..98 => {
                 let step = self.rng.random_range(1..250);
                 self.now.fetch_add(step, Ordering::Relaxed);
@@ -385,7 +386,7 @@ impl World {
                 self.worker_jobs(worker);
                 self.deliver(worker);
             }
-            self.worker_strays(worker);
+            self.worker_orphaned(worker);
         }
         for call in 0..self.calls.len() {
             self.front(call);
@@ -408,13 +409,15 @@ impl World {
             assertion: "proof".into(),
             principal: "somebody".into(),
             organisation: "some".into(),
-            session: (call.era == Era::Session).then(|| SESSION.into()),
+            session: (call.era == Era::Stateful).then(|| SESSION.into()),
             request_id: Some(call.key.to_string()),
             lost: "lost".into(),
             node: self.nodes[call.node].clone(),
             request: call.request,
             stream: call.stream.then(|| "stream".into()),
-            retry: call.retried.then(|| Retry { name: format!("key {}", call.key), print: "same".into() }),
+            retry: call
+                .retried
+                .then(|| Retry { name: format!("key {}", call.key), fingerprint: "same".into() }),
             task: None,
         }
     }

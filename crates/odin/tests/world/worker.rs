@@ -397,7 +397,7 @@ impl World {
     }
 
     /// Subscriptions that nobody serves are ended, after a grace time.
-    pub fn worker_strays(&mut self, worker: usize) {
+    pub fn worker_orphaned(&mut self, worker: usize) {
         if self.idle(worker) || !self.workers[worker].link {
             return;
         }
@@ -413,17 +413,18 @@ impl World {
             if self.calls[number].stream {
                 continue;
             }
-            let Some(Some(stray)) = self.ask("STRAY", async |store| store.stray(channel).await) else {
+            let Some(Some(orphaned)) = self.ask("ORPHANED", async |store| store.orphaned(channel).await)
+            else {
                 continue;
             };
-            self.say(format!("worker {worker}: channel {} of call {number} is stray", channel.number));
-            if stray.farewell.is_none() && self.calls[number].era == Era::Modern {
+            self.say(format!("worker {worker}: channel {} of call {number} is orphaned", channel.number));
+            if orphaned.final_message.is_none() && self.calls[number].era == Era::Stateless {
                 assert!(self.calls[number].excused, "a record was lost without a fault");
             }
             let wire = &mut self.workers[worker].wire;
-            if let Some(farewell) = stray.farewell {
-                wire.extend((1..=stray.hi).map(|n| (channel, Send::Burn(n))));
-                wire.push_back((channel, Send::Final(stray.hi + 1, farewell)));
+            if let Some(final_message) = orphaned.final_message {
+                wire.extend((1..=orphaned.event_count).map(|n| (channel, Send::Burn(n))));
+                wire.push_back((channel, Send::Final(orphaned.event_count + 1, final_message)));
             }
             wire.push_back((channel, Send::Close));
         }

@@ -1,4 +1,4 @@
-//! Clients of the modern and of the session eras.
+//! Clients of the modern and of the stateful eras.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -13,9 +13,9 @@ use crate::calls::{Call, Ending};
 use crate::ledger::Evil;
 use crate::world::{PEOPLE, Person, World};
 
-/// How long a client tries again with its key, or takes a stream up again.
+/// How long a client tries again with its key, or resumes a stream.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How often one stream is taken up again, at most.
+/// How often one stream is resumed, at most.
 const RESUMPTIONS: u32 = 40;
 
 /// A road and a person, by the client's number.
@@ -42,7 +42,7 @@ fn id(world: &World, random: &mut StdRng) -> u64 {
     if random.random_bool(0.2) { 7 } else { 1_000 + world.number() }
 }
 
-/// A client of the modern era: calls, and now and then leaves before the answer.
+/// A client of the stateless era: calls, and now and then leaves before the answer.
 pub(crate) async fn modern(world: &World, number: usize, mut random: StdRng) {
     let (road, person) = seat(number);
     let name = format!("modern {road:?}");
@@ -81,7 +81,7 @@ pub(crate) async fn modern(world: &World, number: usize, mut random: StdRng) {
     }
 }
 
-/// In the modern era a stream never ends well without an answer. But when the gateway or a backend dies that writes
+/// In the stateless era a stream never ends well without an answer. But when the gateway or a backend dies that writes
 /// a stream by itself, Pushpin ends it in order, one second later (docs/calls.md).
 fn judge_modern(
     world: &World,
@@ -98,7 +98,7 @@ fn judge_modern(
     }
 }
 
-/// A client of the modern era that sends each request again, under its key, until it is answered.
+/// A client of the stateless era that sends each request again, under its key, until it is answered.
 pub(crate) async fn keyed(world: &World, number: usize, mut random: StdRng) {
     let (road, person) = seat(number);
     let name = format!("keyed {road:?}");
@@ -200,7 +200,7 @@ pub(crate) async fn begin(world: &World, name: &str, road: Road, person: Person)
     None
 }
 
-/// A client of the session era: calls, also several at once; takes streams up again; cancels.
+/// A client of the stateful era: calls, also several at once; resumes streams; cancels.
 pub(crate) async fn session(world: &World, number: usize, mut random: StdRng) {
     let (road, person) = seat(number);
     let name = format!("session {road:?}");
@@ -233,7 +233,7 @@ pub(crate) async fn session(world: &World, number: usize, mut random: StdRng) {
 
 /// What a client does beside reading.
 struct Habit {
-    /// Cuts its connection after so many messages, and takes the stream up again.
+    /// Cuts its connection after so many messages, and resumes the stream.
     cuts: Vec<usize>,
     /// Cancels after that time.
     cancels: Option<Duration>,
@@ -273,9 +273,9 @@ async fn one(world: &World, name: &str, client: &Client, call: Call, mut habit: 
         outcome = to_answer(world, client, &call, id, &mut habit.cuts) => outcome,
         () = cancel => unreachable!("it waits"),
     };
-    // Then the stream ends without an answer, and can't be taken up again; or the answer was quicker.
+    // Then the stream ends without an answer, and can't be resumed; or the answer was quicker.
     let judged = match judged {
-        // From an event on it could have been taken up again.
+        // From an event on it could have been resumed.
         Ok(Ending::Closed) if !cancelled.load(Ordering::Relaxed) => {
             Err((Evil::Wrong, "a stream that ended without an answer and without an id".to_owned()))
         }
@@ -289,7 +289,7 @@ async fn one(world: &World, name: &str, client: &Client, call: Call, mut habit: 
     world.ledger.ended(world, name, &call, first, judged, exchange.as_ref());
 }
 
-/// Reads on, and takes the stream up again when it ends, until the answer is there.
+/// Reads on, and resumes the stream when it ends, until the answer is there.
 async fn to_answer(
     world: &World,
     client: &Client,
@@ -328,7 +328,7 @@ async fn to_answer(
         let last = exchange.last_id.clone();
         exchange = loop {
             if first.elapsed() > call.budget() + PATIENCE {
-                return (Err(hung("can't be taken up again")), Some(exchange));
+                return (Err(hung("can't be resumed")), Some(exchange));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
             begun = Instant::now();
@@ -351,5 +351,5 @@ async fn to_answer(
             }
         };
     }
-    (Err(hung("taken up again and again")), Some(exchange))
+    (Err(hung("resumed and again")), Some(exchange))
 }

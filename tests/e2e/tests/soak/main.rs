@@ -79,7 +79,7 @@ async fn nothing_is_wrong_doubled_hung_or_foreign_whatever_dies() {
     let evils = world.ledger.evils();
     let mut kinds = BTreeMap::<Evil, u32>::new();
     evils.iter().for_each(|(evil, _)| *kinds.entry(*evil).or_default() += 1);
-    println!("Modern and Session, both roads, {count} faults in {} s: {kinds:?}", length.as_secs());
+    println!("Stateless and stateful, both roads, {count} faults in {} s: {kinds:?}", length.as_secs());
     assert!(evils.is_empty(), "{} evils, seed {seed}:\n{evils:#?}", evils.len());
 }
 

@@ -127,7 +127,7 @@ impl TaskRecord {
         Order {
             server: queue(&self.server),
             job: "".into(),
-            era: Era::Session,
+            era: Era::Stateful,
             via: Via::Backend,
             tool: Some(self.new.tool.clone()),
             assertion: String::new(),

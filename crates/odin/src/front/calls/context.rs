@@ -18,7 +18,7 @@ pub(crate) struct Context {
     /// Key of the session, and `params` of its `initialize`.
     pub(crate) session: Option<(String, Box<RawValue>)>,
     pub(crate) log_level: Option<String>,
-    /// Channel of the standing stream that the answer goes to, in HTTP+SSE.
+    /// Channel of the long-lived stream that the answer goes to, in HTTP+SSE.
     pub(crate) stream: Option<String>,
     /// The client's `Idempotency-Key`.
     pub(crate) key: Option<String>,
@@ -35,7 +35,7 @@ impl Context {
         let principal = self.caller.principal.key();
         Some(Retry {
             name: retry::name(&[&principal, &front.config.server, &request.method, name, key]),
-            print: retry::fingerprint(request.raw),
+            fingerprint: retry::fingerprint(request.raw),
         })
     }
 }

@@ -12,5 +12,5 @@ use context::order;
 
 pub(crate) use context::{Context, via};
 pub(crate) use outcome::{Outcome, Waited, outcome, wait};
-pub(crate) use submit::{Begun, begin, count, notify, say, say_refusal, submit};
+pub(crate) use submit::{Submitted, begin, count, notify, say, say_refusal, submit};
 pub(crate) use waiting::{AGAIN, Look, Waiting};

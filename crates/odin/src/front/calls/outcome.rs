@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::call::{Message, Offer, Via};
 use crate::front::{
-    calls::{AGAIN, Begun, Context, Look, Waiting, begin, policy, refusals::given_up},
+    calls::{AGAIN, Context, Look, Submitted, Waiting, begin, policy, refusals::given_up},
     state::Front,
 };
 use crate::id::Ticket;
@@ -25,14 +25,14 @@ pub(crate) async fn outcome(front: &Arc<Front>, context: &Context, request: &Req
     let (rules, caller) = (&front.config.policy, &context.caller.principal);
     let shown = |out: Message| policy::shown(rules, caller, &request.method, &out);
     let mut waiting = match begin(front, context, request, Via::Pushpin).await {
-        Ok(Begun::Waiting(waiting) | Begun::Joined(waiting)) => waiting,
-        Ok(Begun::Answer(out)) => return Outcome::Answer(shown(out)),
-        Ok(Begun::Cancelled) => return Outcome::Cancelled,
+        Ok(Submitted::Waiting(waiting) | Submitted::Joined(waiting)) => waiting,
+        Ok(Submitted::Answer(out)) => return Outcome::Answer(shown(out)),
+        Ok(Submitted::Cancelled) => return Outcome::Cancelled,
         Err(refusal) => return Outcome::Refused(refusal.for_id(request.id)),
     };
     match wait(front, &mut waiting, None).await {
         Waited::Answer(out) => Outcome::Answer(shown(out)),
-        Waited::Cancelled if context.era == Era::Modern => Outcome::Refused(given_up().for_id(request.id)),
+        Waited::Cancelled if context.era == Era::Stateless => Outcome::Refused(given_up().for_id(request.id)),
         Waited::Cancelled | Waited::Offered => Outcome::Cancelled,
         Waited::Refused(refusal) => Outcome::Refused(refusal.for_id(request.id)),
     }

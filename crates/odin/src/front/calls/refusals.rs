@@ -20,7 +20,7 @@ pub(crate) fn lost() -> Refusal {
 }
 
 /// The call was cancelled although its client is there: this node was silent for so long that the client was taken
-/// for gone. In the modern era a client cancels by going away, and in no other way.
+/// for gone. In the stateless era a client cancels by going away, and in no other way.
 pub(crate) fn given_up() -> Refusal {
     Refusal::unavailable(
         "The call was given up, as the server that waited for it was paused for too long; its outcome is unknown. \
@@ -32,7 +32,7 @@ pub(crate) fn given_up() -> Refusal {
 /// The store did not answer in the middle of a call.
 pub(crate) fn unknown() -> Refusal {
     Refusal::unavailable(
-        "The server's memory does not answer, so what became of the call is unknown. Check whether it took \
+        "The session store does not answer, so what became of the call is unknown. Check whether it took \
          effect before you ask again.",
         2,
     )
@@ -41,7 +41,7 @@ pub(crate) fn unknown() -> Refusal {
 /// The store does not answer, and nothing was begun.
 pub(crate) fn silent() -> Refusal {
     Refusal::unavailable(
-        "The server's memory does not answer; the call was not begun. Try again in a few seconds.",
+        "The session store does not answer; the call was not begun. Try again in a few seconds.",
         2,
     )
 }

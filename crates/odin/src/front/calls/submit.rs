@@ -25,7 +25,7 @@ const NOBODY: u64 = u64::MAX;
 const WATCH_TRIES: u32 = 240;
 
 /// What became of a request that was handed in.
-pub(crate) enum Begun {
+pub(crate) enum Submitted {
     Waiting(Waiting),
     /// It repeats a call that still runs.
     Joined(Waiting),
@@ -41,7 +41,7 @@ pub(crate) async fn begin(
     context: &Context,
     request: &Request<'_>,
     via: Via,
-) -> Result<Begun, Refusal> {
+) -> Result<Submitted, Refusal> {
     policy::permit(&front.config.policy, &context.caller.principal, request)?;
     let counted = count(front, &context.caller.principal)?;
     let retry = context.retry(front, request);
@@ -49,10 +49,10 @@ pub(crate) async fn begin(
     let mut waiting = Waiting::register(front, call, counted);
     let order = order(front, context, call, request.raw, Some(request), via, waiting.request)?;
     match front.store.enqueue(call, order).await {
-        Ok(Enqueue::Accepted) => Ok(Begun::Waiting(waiting)),
+        Ok(Enqueue::Accepted) => Ok(Submitted::Waiting(waiting)),
         Ok(Enqueue::Cancelled) => {
             waiting.settle();
-            Ok(Begun::Cancelled)
+            Ok(Submitted::Cancelled)
         }
         Ok(Enqueue::Full) => {
             waiting.settle();
@@ -72,7 +72,7 @@ pub(crate) async fn begin(
                 }
             }
         }
-        Ok(Enqueue::Unanswered) => waiting.settle_unanswered().await.map(|()| Begun::Waiting(waiting)),
+        Ok(Enqueue::Unanswered) => waiting.settle_unanswered().await.map(|()| Submitted::Waiting(waiting)),
         Err(error) => {
             waiting.settle();
             tracing::warn!(%error, "a call can't be enqueued");
@@ -87,14 +87,14 @@ async fn join(
     mut waiting: Waiting,
     retry: &Retry,
     request: &Request<'_>,
-) -> Result<Begun, Refusal> {
+) -> Result<Submitted, Refusal> {
     let reply = front.store.join(waiting.call, &retry.name, &front.config.node, waiting.request).await;
     if !matches!(reply, Ok(Join::Waits)) {
         waiting.settle();
     }
     match reply {
-        Ok(Join::Waits) => Ok(Begun::Joined(waiting)),
-        Ok(Join::Done(out)) => Ok(Begun::Answer(jsonrpc::with_id(&out, request.id.as_json()).into())),
+        Ok(Join::Waits) => Ok(Submitted::Joined(waiting)),
+        Ok(Join::Done(out)) => Ok(Submitted::Answer(jsonrpc::with_id(&out, request.id.as_json()).into())),
         Ok(Join::Cancelled) => Err(retry::cancelled()),
         // It was forgotten in this very moment.
         Ok(Join::Unknown) => Err(Refusal::unavailable("The call has just expired. Ask again.", 1)),
@@ -130,7 +130,7 @@ pub(crate) async fn notify(front: &Arc<Front>, context: &Context, message: &RawV
     submit(front, context, message, None).await
 }
 
-/// Puts a message into the queue whose answer, if it has one, goes to the context's standing stream.
+/// Puts a message into the queue whose answer, if it has one, goes to the context's long-lived stream.
 pub(crate) async fn submit(
     front: &Arc<Front>,
     context: &Context,
@@ -174,7 +174,7 @@ async fn watch(front: Arc<Front>, call: CallId, stream: String, id: Box<RawValue
     tokio::time::sleep(front.config.limits.queue_patience).await;
     for _ in 0..WATCH_TRIES {
         match front.store.withdraw(call, &front.config.node, NOBODY).await {
-            Ok(Withdraw::Begun) => return,
+            Ok(Withdraw::Running) => return,
             Ok(said) => {
                 let refusal = if said == Withdraw::Withdrawn { not_taken() } else { refusals::lost() };
                 front.counters.refused(&refusal);
@@ -185,13 +185,13 @@ async fn watch(front: Arc<Front>, call: CallId, stream: String, id: Box<RawValue
     }
 }
 
-/// Sends a message to a standing stream, whoever holds it.
+/// Sends a message to a long-lived stream, whoever holds it.
 pub(crate) async fn say(front: &Front, channel: &str, message: Message) {
     // A stream that the store can't reach now ends with its connection.
     let _ = front.broadcaster.say(channel, message).await;
 }
 
-/// Refuses a request whose answer goes to a standing stream, as the session eras do.
+/// Refuses a request whose answer goes to a long-lived stream, as the stateful eras do.
 pub(crate) async fn say_refusal(front: &Front, channel: &str, refusal: Refusal) {
     let body = refusal.in_session().body();
     say(front, channel, String::from_utf8_lossy(&body).into_owned().into()).await;

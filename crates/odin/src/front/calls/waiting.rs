@@ -110,7 +110,7 @@ impl Waiting {
                     self.settle();
                     Some(not_taken())
                 }
-                Ok(Withdraw::Begun | Withdraw::Missing) => None,
+                Ok(Withdraw::Running | Withdraw::Missing) => None,
                 Err(_) => (now > *self.stuck.get_or_insert(now) + SILENT).then(unknown),
             },
             Look::Missing if now > *self.missing.get_or_insert(now) + MISSING => Some(lost()),
@@ -124,7 +124,7 @@ impl Waiting {
     pub(crate) async fn settle_unanswered(&mut self) -> Result<(), Refusal> {
         loop {
             match self.withdraw().await {
-                Ok(Withdraw::Begun) => return Ok(()),
+                Ok(Withdraw::Running) => return Ok(()),
                 Ok(Withdraw::Withdrawn) => {
                     self.settle();
                     return Err(silent());

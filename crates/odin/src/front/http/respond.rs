@@ -10,7 +10,7 @@ use crate::protocol::{Refusal, Revision, sse};
 
 /// A refusal in the form of the revision's era.
 pub(crate) fn in_era(revision: Revision, refusal: Refusal) -> Refusal {
-    if revision.is_modern() { refusal } else { refusal.in_session() }
+    if revision.is_stateless() { refusal } else { refusal.in_session() }
 }
 
 pub(crate) fn into_axum(response: http::Response<bytes::Bytes>) -> Response {

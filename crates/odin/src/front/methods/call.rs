@@ -8,7 +8,7 @@ use identity::Road;
 use crate::call::Via;
 use crate::front::{
     calls::{
-        Begun, Context, Outcome, Waited, begin, outcome, policy, refusals, refusals::given_up, via, wait,
+        Context, Outcome, Submitted, Waited, begin, outcome, policy, refusals, refusals::given_up, via, wait,
     },
     http::no_answer,
     state::{Cache, Counters, Front},
@@ -35,10 +35,10 @@ pub(crate) async fn answer(front: &Arc<Front>, context: Context, request: &Reque
         return front.json(revision, out);
     }
     let mut waiting = match begin(front, &context, request, via).await {
-        Ok(Begun::Waiting(waiting)) => waiting,
-        Ok(Begun::Joined(waiting)) => return own::joined(front, revision, waiting, request).await,
-        Ok(Begun::Answer(out)) => return front.json(revision, out),
-        Ok(Begun::Cancelled) => return no_answer(),
+        Ok(Submitted::Waiting(waiting)) => waiting,
+        Ok(Submitted::Joined(waiting)) => return own::joined(front, revision, waiting, request).await,
+        Ok(Submitted::Answer(out)) => return front.json(revision, out),
+        Ok(Submitted::Cancelled) => return no_answer(),
         Err(refusal) => return refused(refusal),
     };
     if via == Via::Backend {
@@ -52,7 +52,7 @@ pub(crate) async fn answer(front: &Arc<Front>, context: Context, request: &Reque
             }
             front.json(revision, out)
         }
-        Waited::Cancelled if context.era == Era::Modern => refused(given_up()),
+        Waited::Cancelled if context.era == Era::Stateless => refused(given_up()),
         Waited::Cancelled => no_answer(),
         Waited::Refused(refusal) => refused(refusal),
         Waited::Offered => {

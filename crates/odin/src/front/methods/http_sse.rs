@@ -11,7 +11,7 @@ use axum::response::Response;
 use http::{HeaderMap, StatusCode};
 use serde_json::value::RawValue;
 
-use crate::broadcast::Standing;
+use crate::broadcast::LongLivedStream;
 use crate::call::Via;
 use crate::front::{
     calls::{Context, Outcome, outcome, policy, refusals::stopping, say, say_refusal, submit, via},
@@ -57,7 +57,7 @@ pub(crate) async fn open(front: &Arc<Front>, caller: Caller, path: &str, headers
     let key = info.key();
     // The client has had no chance yet to name a level.
     let subscription = front.broadcaster.session_subscription(&caller.principal, &key, None);
-    let stream = Box::new(Standing::new(&caller.principal, Some(&key)));
+    let stream = Box::new(LongLivedStream::new(&caller.principal, Some(&key)));
     long_lived::open(front, &caller, long_lived::Spec::Channels { stream, channels, subscription, content })
         .await
 }
@@ -138,7 +138,7 @@ async fn open_with_stream(front: &Front, caller: &Caller, id: &str) -> Result<Se
             "The stream of this session has ended, and nothing was done. Begin a new session with GET on the address \
              that ends in /sse.",
         )),
-        Err(_) => Err(Refusal::unavailable("The server's memory does not answer. Try again.", 2)),
+        Err(_) => Err(Refusal::unavailable("The session store does not answer. Try again.", 2)),
     }
 }
 

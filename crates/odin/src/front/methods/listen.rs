@@ -11,7 +11,7 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::broadcast::{self, Standing, Topics};
+use crate::broadcast::{self, LongLivedStream, Topics};
 use crate::call::task::{TaskView, unix_millis};
 use crate::front::{
     calls::{Context, Outcome, outcome},
@@ -97,7 +97,7 @@ pub(crate) async fn serve(front: &Arc<Front>, context: Context, request: &Reques
     if !tasks.is_empty() {
         tokio::spawn(look_again(front.clone(), context.caller.principal.key(), tasks));
     }
-    let stream = Box::new(Standing::new(&context.caller.principal, None));
+    let stream = Box::new(LongLivedStream::new(&context.caller.principal, None));
     let spec = Spec::Channels { stream, channels: Vec::new(), subscription, content };
     long_lived::open(front, &context.caller, spec).await
 }
@@ -155,7 +155,7 @@ async fn tasks(
             continue;
         }
         let task = front.store.task(id, &principal, at).await;
-        let silent = |_| Refusal::unavailable("The server's memory does not answer. Try again.", 2);
+        let silent = |_| Refusal::unavailable("The session store does not answer. Try again.", 2);
         tasks.extend(task.map_err(silent)?);
     }
     Ok(tasks)
@@ -194,7 +194,7 @@ pub(crate) async fn changeable(front: &Arc<Front>, context: &Context) -> Vec<&'s
     let body = protocol::read_body(ask.as_bytes(), &front.config.limits.request);
     let Ok(protocol::Body::One(protocol::Message::Request(request))) = body else { return Vec::new() };
     let context = Context {
-        era: Era::Modern,
+        era: Era::Stateless,
         revision: Revision::V2026_07_28,
         session: None,
         log_level: None,
@@ -243,7 +243,7 @@ pub(crate) async fn remember(
     subscribe: bool,
 ) -> Result<(), Refusal> {
     let principal = &context.caller.principal;
-    let silent = |_| Refusal::unavailable("The server's memory does not answer. Try again.", 2);
+    let silent = |_| Refusal::unavailable("The session store does not answer. Try again.", 2);
     if !subscribe {
         return front.broadcaster.unsubscribe(principal, session, uri).await.map_err(silent);
     }

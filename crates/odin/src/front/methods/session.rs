@@ -1,4 +1,4 @@
-//! The session eras: sessions live in their ids; what else there is lives in the store.
+//! The stateful eras: sessions live in their ids; what else there is lives in the store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::response::Response;
 use http::HeaderValue;
 
-use crate::broadcast::{self, Standing, Subscription};
+use crate::broadcast::{self, LongLivedStream, Subscription};
 use crate::front::{
     calls,
     calls::{Context, Outcome, notify},
@@ -48,7 +48,7 @@ impl Session {
             .store
             .recall(&info.key())
             .await
-            .map_err(|_| Refusal::unavailable("The server's memory does not answer. Try again.", 2))?;
+            .map_err(|_| Refusal::unavailable("The session store does not answer. Try again.", 2))?;
         if fields.contains_key(ENDED) {
             return Err(Refusal::unknown_session());
         }
@@ -66,7 +66,7 @@ impl Session {
     pub(crate) fn context(&self, caller: Caller, body: usize) -> Context {
         Context {
             caller,
-            era: Era::Session,
+            era: Era::Stateful,
             revision: self.info.revision,
             session: Some((self.info.key(), self.info.initialize_params())),
             log_level: self.log_level.clone(),
@@ -88,7 +88,7 @@ impl Session {
         match front.store.remember(&self.info.key(), field, value, live).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(Refusal::too_many("The session keeps too much.", 1)),
-            Err(_) => Err(Refusal::unavailable("The server's memory does not answer. Try again.", 2)),
+            Err(_) => Err(Refusal::unavailable("The session store does not answer. Try again.", 2)),
         }
     }
 }
@@ -108,7 +108,7 @@ pub(crate) async fn initialize(
     };
     let context = Context {
         caller,
-        era: Era::Session,
+        era: Era::Stateful,
         revision,
         session: None,
         log_level: None,
@@ -142,7 +142,7 @@ fn negotiated(out: &str) -> Option<Revision> {
         protocol_version: String,
     }
     let chosen: Chosen = jsonrpc::result_of(out)?;
-    Revision::parse(&chosen.protocol_version).filter(|revision| !revision.is_modern())
+    Revision::parse(&chosen.protocol_version).filter(|revision| !revision.is_stateless())
 }
 
 /// Whether the request subscribes to a resource, or ends a subscription; none: neither.
@@ -199,7 +199,7 @@ pub(crate) async fn take_notification(
     session: &Session,
     notification: &Notification<'_>,
 ) -> Result<(), Refusal> {
-    let silent = || Refusal::unavailable("The server's memory does not answer. Try again.", 2);
+    let silent = || Refusal::unavailable("The session store does not answer. Try again.", 2);
     match NotificationRoute::of(session.info.revision, &notification.method) {
         NotificationRoute::Nothing => Ok(()),
         NotificationRoute::Cancel => match notification.params.request_id {
@@ -229,7 +229,7 @@ async fn post(front: &Front, session: &Session, name: Option<Id<'_>>, message: &
     let Some(call) = call else { return Ok(()) };
     match front.store.post(call, &session.info.key(), message.into()).await {
         Ok(_) => Ok(()),
-        Err(_) => Err(Refusal::unavailable("The server's memory does not answer. Try again.", 2)),
+        Err(_) => Err(Refusal::unavailable("The session store does not answer. Try again.", 2)),
     }
 }
 
@@ -243,7 +243,7 @@ pub(crate) async fn end(front: &Arc<Front>, session: &Session) -> Response {
     }
 }
 
-/// GET in a session: its own stream, or one that is taken up again.
+/// GET in a session: its own stream, or one that is resumed.
 pub(crate) async fn get(
     front: &Arc<Front>,
     caller: Caller,
@@ -266,7 +266,7 @@ pub(crate) async fn get(
                     content.push_str(&broadcast::event(method));
                 }
             }
-            let stream = Box::new(Standing::new(&caller.principal, Some(&session.info.key())));
+            let stream = Box::new(LongLivedStream::new(&caller.principal, Some(&session.info.key())));
             let (channels, subscription) = (Vec::new(), session.subscription(front, &caller));
             long_lived::open(front, &caller, Spec::Channels { stream, channels, subscription, content }).await
         }

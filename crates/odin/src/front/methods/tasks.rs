@@ -45,7 +45,7 @@ impl Method {
     }
 }
 
-/// Answers a request of the modern era.
+/// Answers a request of the stateless era.
 pub(crate) async fn serve(
     front: &Front,
     context: &Context,
@@ -108,7 +108,7 @@ fn known<T>(reply: crate::store::Result<Option<T>>) -> std::result::Result<T, Re
         Ok(reply) => reply.ok_or_else(unknown),
         Err(error) => {
             tracing::warn!(%error, "a task can't be read");
-            Err(Refusal::unavailable("The server's memory does not answer. Try again.", 2))
+            Err(Refusal::unavailable("The session store does not answer. Try again.", 2))
         }
     }
 }

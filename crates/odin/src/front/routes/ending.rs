@@ -17,27 +17,29 @@ const RETRY: &str = "retry: 500\n\n";
 /// When and how the stream that answers a request ends.
 pub(crate) struct Ending {
     /// It stands by itself, so it ends as soon as the backend begins to stop.
-    standing: bool,
+    long_lived: bool,
     last: String,
 }
 
 impl Ending {
-    /// For the stream of HTTP+SSE, which can't be taken up again: its client connects anew.
+    /// For the stream of HTTP+SSE, which can't be resumed: its client connects anew.
     pub(crate) fn of_http_sse() -> Self {
-        Self { standing: true, last: String::new() }
+        Self { long_lived: true, last: String::new() }
     }
 
     pub(crate) fn of(incoming: &Incoming<'_>) -> Self {
         match incoming {
-            Incoming::Modern { revision, message: Message::Request(request) } => {
+            Incoming::Stateless { revision, message: Message::Request(request) } => {
                 match Route::of(*revision, &request.method) {
-                    Route::Listen => Self { standing: true, last: broadcast::complete(request.id.as_json()) },
-                    _ => Self { standing: false, last: cancelled(request.id) },
+                    Route::Listen => {
+                        Self { long_lived: true, last: broadcast::complete(request.id.as_json()) }
+                    }
+                    _ => Self { long_lived: false, last: cancelled(request.id) },
                 }
             }
-            // A session's client takes the stream up again; the call goes on meanwhile.
-            Incoming::Listen { .. } => Self { standing: true, last: RETRY.to_owned() },
-            _ => Self { standing: false, last: RETRY.to_owned() },
+            // A session's client resumes the stream; the call goes on meanwhile.
+            Incoming::Listen { .. } => Self { long_lived: true, last: RETRY.to_owned() },
+            _ => Self { long_lived: false, last: RETRY.to_owned() },
         }
     }
 
@@ -46,12 +48,12 @@ impl Ending {
         if response.body().size_hint().exact().is_some() {
             return response;
         }
-        let end = if self.standing { front.stopping.clone() } else { front.ended.clone() };
+        let end = if self.long_lived { front.stopping.clone() } else { front.ended.clone() };
         response.map(|body| until(body, end, self.last.into()))
     }
 }
 
-/// The last event of a modern call's stream whose backend stops: with its connection the call is cancelled.
+/// The last event of a stateless call's stream whose backend stops: with its connection the call is cancelled.
 fn cancelled(id: Id<'_>) -> String {
     let body = stopping().for_id(id).body();
     sse::message(String::from_utf8_lossy(&body))

@@ -57,7 +57,7 @@ async fn respond(front: &Arc<Front>, request: HttpRequest, asked: &OnceLock<Aske
         Err(refusal) => return front.refuse(refusal),
     };
     let of_session = parts.method == Method::POST
-        && (endpoint.kind != EndpointKind::Streamable || !protocol::names_modern_revision(&parts.headers));
+        && (endpoint.kind != EndpointKind::Streamable || !protocol::names_stateless_revision(&parts.headers));
     let body =
         match read_body(&front.bodies, &front.config.limits, &caller.principal, &parts.headers, body).await {
             Ok(body) => body,
@@ -101,10 +101,10 @@ async fn respond(front: &Arc<Front>, request: HttpRequest, asked: &OnceLock<Aske
     }
     let ending = Ending::of(&incoming);
     let response = match &incoming {
-        Incoming::Modern { revision, message } => {
+        Incoming::Stateless { revision, message } => {
             let context = Context {
                 caller,
-                era: Era::Modern,
+                era: Era::Stateless,
                 revision: *revision,
                 session: None,
                 log_level: None,
@@ -118,7 +118,7 @@ async fn respond(front: &Arc<Front>, request: HttpRequest, asked: &OnceLock<Aske
         Incoming::Initialize { request, revision } => {
             session::initialize(front, caller, request, *revision, size).await
         }
-        Incoming::Session { session: id, body: messages, .. } => {
+        Incoming::Stateful { session: id, body: messages, .. } => {
             let session = match Session::open(front, &caller, id).await {
                 Ok(session) => session,
                 Err(refusal) => return posted::not_opened(front, messages, refusal),

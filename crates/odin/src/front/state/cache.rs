@@ -44,7 +44,7 @@ type Name = [u8; 32];
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Forgets what has changed, as long as the node lives.
-pub(crate) async fn heed(store: Arc<dyn Store>, server: String, cache: Arc<Cache>) {
+pub(crate) async fn forget_changed(store: Arc<dyn Store>, server: String, cache: Arc<Cache>) {
     let topics = [changes(&server)];
     loop {
         match store.follow(&topics).await {
@@ -92,7 +92,7 @@ impl Cache {
         revision: Revision,
         request: &Request<'_>,
     ) -> Option<Names> {
-        if !revision.is_modern() || !CACHEABLE.contains(&&*request.method) {
+        if !revision.is_stateless() || !CACHEABLE.contains(&&*request.method) {
             return None;
         }
         let mut message: serde_json::Value = serde_json::from_str(request.raw.get()).ok()?;

@@ -22,9 +22,9 @@ use crate::store::Store;
 
 pub use config::FrontConfig;
 
-pub(crate) use cache::{Cache, Names, heed as forget_changed};
+pub(crate) use cache::{Cache, Names, forget_changed};
 pub(crate) use counters::{Counters, HoldBudget};
-pub(crate) use waiters::{Waiters, heed as wake_waiters, ping};
+pub(crate) use waiters::{Waiters, ping, wake_waiters};
 
 /// The state of a front end.
 pub struct Front {

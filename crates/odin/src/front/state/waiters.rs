@@ -41,7 +41,7 @@ pub(crate) async fn ping(store: Arc<dyn Store>, every: Duration, answered: Arc<M
 }
 
 /// Wakes the requests that the store points to.
-pub(crate) async fn heed(store: Arc<dyn Store>, node: String, waiters: Arc<Waiters>) {
+pub(crate) async fn wake_waiters(store: Arc<dyn Store>, node: String, waiters: Arc<Waiters>) {
     loop {
         let mut nudges = match store.node_nudges(&node).await {
             Ok(nudges) => nudges,

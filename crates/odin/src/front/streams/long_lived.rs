@@ -1,4 +1,4 @@
-//! Streams that stand by themselves: a session's own, that of HTTP+SSE, and a call's that is taken up again.
+//! Streams that stand by themselves: a session's own, that of HTTP+SSE, and a call's that is resumed.
 //!
 //! Who asks for one on the bifrost road is handed over like the client of a slow call; what the stream is to
 //! be is kept under the ticket meanwhile, so that any backend can answer the hold request.
@@ -16,7 +16,7 @@ use identity::Road;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::broadcast::{self, Kept, NotOpened, Standing, Subscription};
+use crate::broadcast::{self, Kept, LongLivedStream, NotOpened, Subscription};
 use crate::call::{HANG_UP, Message, Resume, Via};
 use crate::front::{
     calls::{Waiting, count, via},
@@ -43,7 +43,7 @@ pub(crate) enum Spec {
     /// What is published on some channels.
     Channels {
         /// Whose it is.
-        stream: Box<Standing>,
+        stream: Box<LongLivedStream>,
         /// The channels of messages for this stream alone.
         channels: Vec<String>,
         /// What notifications it gets.
@@ -125,7 +125,7 @@ async fn held(front: &Arc<Front>, spec: Spec) -> Option<Response> {
 }
 
 /// Enters a stream that is to be opened.
-async fn register(front: &Front, stream: Standing) -> Result<Standing, Refusal> {
+async fn register(front: &Front, stream: LongLivedStream) -> Result<LongLivedStream, Refusal> {
     let live = Duration::from_secs(front.config.sessions.lifetime());
     front.broadcaster.register(stream, live).await.map_err(|error| match error {
         NotOpened::Unavailable(_) => silent(),
@@ -136,7 +136,7 @@ async fn register(front: &Front, stream: Standing) -> Result<Standing, Refusal> 
     })
 }
 
-/// Takes a call's stream up again. What is missing is replayed at once if the call has ended.
+/// Resumes a call's stream. What is missing is replayed at once if the call has ended.
 pub(crate) async fn resume(front: &Arc<Front>, caller: &Caller, spec: Spec) -> Response {
     let Spec::Call { call, session, last } = &spec else { return front.refuse(silent()) };
     if via(front, caller.road, 0) == Via::Backend || !front.can_hold() {
@@ -264,5 +264,5 @@ fn nothing_left() -> Refusal {
 }
 
 fn silent() -> Refusal {
-    Refusal::unavailable("The server's memory does not answer. Try again.", 2)
+    Refusal::unavailable("The session store does not answer. Try again.", 2)
 }

@@ -21,7 +21,7 @@ use crate::front::{
 use crate::id::CallId;
 use crate::protocol::{Era, Refusal, Request, Revision, jsonrpc, sse};
 
-/// Milliseconds that a client is to wait before it takes a broken stream up again.
+/// Milliseconds that a client is to wait before it resumes a broken stream.
 const RETRY: u32 = 500;
 /// A number beyond all events: what is read from there on is the answer alone.
 const ANSWER_ALONE: u32 = u32::MAX;
@@ -43,7 +43,7 @@ pub(crate) async fn answer(
         let seen = match front.store.read(waiting.call, &front.config.node, waiting.request, 0).await {
             Ok(Read::Cancelled) => {
                 waiting.settle();
-                return if era == Era::Modern {
+                return if era == Era::Stateless {
                     front.refuse_in(revision, given_up().for_id(request.id))
                 } else {
                     no_answer()
@@ -104,7 +104,7 @@ pub(crate) async fn joined(
             }
             Ok(Read::Events { .. }) if Instant::now() >= deadline => {
                 Counters::count(&front.counters.streamed);
-                let era = if revision.is_modern() { Era::Modern } else { Era::Session };
+                let era = if revision.is_stateless() { Era::Stateless } else { Era::Stateful };
                 let streaming = Streaming::new(front.clone(), era, waiting, Some(request.id.raw()));
                 return Streaming { taken: ANSWER_ALONE, joined: true, ..streaming }.into_response();
             }
@@ -125,7 +125,7 @@ pub(crate) async fn joined(
 /// Goes on with the stream of a call after event `last`; the call knows already that this request reads it.
 pub(crate) fn resumed(front: &Arc<Front>, waiting: Waiting, last: u32) -> Response {
     Counters::count(&front.counters.streamed);
-    let streaming = Streaming::new(front.clone(), Era::Session, waiting, None);
+    let streaming = Streaming::new(front.clone(), Era::Stateful, waiting, None);
     // It looks at once: there may be events already.
     streaming.waiting.wake();
     Streaming { taken: last, behind: true, ..streaming }.into_response()
@@ -134,7 +134,7 @@ pub(crate) fn resumed(front: &Arc<Front>, waiting: Waiting, last: u32) -> Respon
 /// The events of a call after number `last`, as one text.
 pub(crate) fn replay(call: CallId, last: u32, events: &[Message]) -> String {
     let numbered = (last.saturating_add(1)..).zip(events).filter(|(_, message)| &***message != HANG_UP);
-    numbered.map(|(number, message)| event(call, Era::Session, number, message)).collect()
+    numbered.map(|(number, message)| event(call, Era::Stateful, number, message)).collect()
 }
 
 /// The event with which a stream begins, for revisions whose clients know it: from it they can resume.
@@ -154,7 +154,7 @@ struct Streaming {
     waiting: Waiting,
     chunks: VecDeque<Bytes>,
     taken: u32,
-    /// Nothing was read yet of a stream that was taken up again: what comes first was there before.
+    /// Nothing was read yet of a stream that was resumed: what comes first was there before.
     behind: bool,
     /// Id of the request. None: the stream is resumed, and the client asks again by itself when it ends.
     id: Option<Box<RawValue>>,
@@ -215,7 +215,7 @@ impl Streaming {
         self.over = true;
         if let Some(id) = &self.id {
             let refusal = refusal.for_raw_id(id);
-            let refusal = if self.era == Era::Modern { refusal } else { refusal.in_session() };
+            let refusal = if self.era == Era::Stateless { refusal } else { refusal.in_session() };
             let body = refusal.body();
             self.chunks.push_back(sse::message(String::from_utf8_lossy(&body)).into());
         }
@@ -239,7 +239,7 @@ impl Streaming {
                     self.end();
                     if self.joined {
                         self.refuse(retry::cancelled());
-                    } else if self.era == Era::Modern {
+                    } else if self.era == Era::Stateless {
                         self.refuse(given_up());
                     }
                     continue;

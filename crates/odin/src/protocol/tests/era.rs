@@ -12,7 +12,7 @@ fn meta_beats_session_and_initialize_begins_one() {
     let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{{{META}}}}}"#);
     let mut modern = modern_headers("tools/list", None);
     modern.insert("mcp-session-id", "s".parse().unwrap());
-    assert!(matches!(post(&modern, &body), Ok(Incoming::Modern { .. })));
+    assert!(matches!(post(&modern, &body), Ok(Incoming::Stateless { .. })));
 
     for extra in [
         &[][..],
@@ -38,7 +38,7 @@ fn meta_beats_session_and_initialize_begins_one() {
 fn a_version_in_the_meta_of_a_session_is_harmless() {
     let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2025-11-25"}}}"#;
     let with = headers(&[("mcp-protocol-version", "2025-11-25"), ("mcp-session-id", "s")]);
-    assert!(matches!(post(&with, body), Ok(Incoming::Session { session: "s", .. })));
+    assert!(matches!(post(&with, body), Ok(Incoming::Stateful { session: "s", .. })));
     assert_code(post(&headers(&[("mcp-protocol-version", "2025-11-25")]), body), 400, -32022, "1");
 }
 
@@ -127,7 +127,7 @@ fn modern_requests_of_each_kind() {
     for method in ["server/discover", "subscriptions/listen"] {
         let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{{{META}}}}}"#);
         let headers = modern_headers(method, None);
-        let Ok(Incoming::Modern { message: Message::Request(request), revision }) = post(&headers, &body)
+        let Ok(Incoming::Stateless { message: Message::Request(request), revision }) = post(&headers, &body)
         else {
             panic!("{method}")
         };

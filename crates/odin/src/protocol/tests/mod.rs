@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::{Incoming, Limits, Refusal, classify};
 
-/// `_meta` that has all that a modern request needs.
+/// `_meta` that has all that a stateless request needs.
 pub(super) const META: &str = concat!(
     r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","#,
     r#""io.modelcontextprotocol/clientCapabilities":{}}"#
@@ -33,7 +33,7 @@ pub(super) fn headers(extra: &[(&str, &str)]) -> HeaderMap {
     headers
 }
 
-/// Headers of a modern request for `method` with `Mcp-Name`, if any.
+/// Headers of a stateless request for `method` with `Mcp-Name`, if any.
 pub(super) fn modern_headers(method: &str, name: Option<&str>) -> HeaderMap {
     let mut all = vec![("mcp-protocol-version", "2026-07-28"), ("mcp-method", method)];
     all.extend(name.map(|name| ("mcp-name", name)));

@@ -10,7 +10,7 @@ fn call(name: &str) -> String {
 #[track_caller]
 fn accepted(headers: &http::HeaderMap, body: &str) {
     match post(headers, body) {
-        Ok(Incoming::Modern { revision: Revision::V2026_07_28, message: Message::Request(request) }) => {
+        Ok(Incoming::Stateless { revision: Revision::V2026_07_28, message: Message::Request(request) }) => {
             assert_eq!(request.raw.get(), body.trim());
         }
         other => panic!("{other:?}"),
@@ -23,7 +23,7 @@ fn takes_a_complete_request_and_keeps_its_bytes() {
         r#" {{"id": "a\u0062c" , "method":"tools\/call","jsonrpc":"2.0","params":{{"name":"gr\u00fc\u00df","arguments":{{"x":[1,{{}}]}},{META}}} }} "#
     );
     let headers = modern_headers("tools/call", Some("=?base64?Z3LDvMOf?="));
-    let Ok(Incoming::Modern { message: Message::Request(request), .. }) = post(&headers, &body) else {
+    let Ok(Incoming::Stateless { message: Message::Request(request), .. }) = post(&headers, &body) else {
         panic!("refused")
     };
     assert_eq!(request.raw.get(), body.trim());
@@ -279,7 +279,7 @@ fn only_requests_and_notifications() {
     );
     let cancelled = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#;
     for headers in [headers(&version), modern_headers("notifications/cancelled", None)] {
-        let Ok(Incoming::Modern { message: Message::Notification(notification), .. }) =
+        let Ok(Incoming::Stateless { message: Message::Notification(notification), .. }) =
             post(&headers, cancelled)
         else {
             panic!("refused")

@@ -206,7 +206,7 @@ fn strew(value: &mut Value, place: &str, picks: &mut impl Iterator<Item = bool>)
 fn shown(incoming: &Incoming<'_>) -> (String, Vec<Value>) {
     let mut raws = Vec::new();
     let text = match incoming {
-        Incoming::Modern { message: Message::Request(request), .. }
+        Incoming::Stateless { message: Message::Request(request), .. }
         | Incoming::Initialize { request, .. } => {
             raws.push(serde_json::from_str(request.raw.get()).unwrap());
             format!(
@@ -214,7 +214,7 @@ fn shown(incoming: &Incoming<'_>) -> (String, Vec<Value>) {
                 (&request.method, request.id.as_json(), &request.params.name, &request.params.uri)
             )
         }
-        Incoming::Session { body: Body::One(message), .. } => match message {
+        Incoming::Stateful { body: Body::One(message), .. } => match message {
             Message::Request(request) => {
                 raws.push(serde_json::from_str(request.raw.get()).unwrap());
                 format!("{:?}", (&request.method, request.id.as_json(), &request.params.name))

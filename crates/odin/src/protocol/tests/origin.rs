@@ -114,7 +114,7 @@ fn configured_names() {
     }
     assert_eq!(
         HostRules::default().allow_host("https://x").unwrap_err().to_string(),
-        r#""https://x" is no host, as in mcp.example.com:8443"#
+        r#""https://x" is not a host, as in mcp.example.com:8443"#
     );
     assert!(HostRules::default().allow_origin("app.example.com").is_err());
     assert!(HostRules::default().allow_origin("*").is_err());

@@ -31,7 +31,7 @@ fn check(arguments: &str, extra: &[(&'static str, &str)]) -> Result<(), Refusal>
     }
     match post(&headers, &body) {
         // By the way that a job takes.
-        Ok(Incoming::Modern { message, .. }) => {
+        Ok(Incoming::Stateless { message, .. }) => {
             let headers = header_map(&param_headers(&headers, &message));
             let Message::Request(request) = message else { panic!("{body}") };
             rules().check(&headers, request.params.arguments)
@@ -147,7 +147,7 @@ fn only_a_tool_call_has_parameters_in_headers() {
     headers.append("mcp-param-a", "2".parse().unwrap());
     headers.append("mcp-param-b", http::HeaderValue::from_bytes(b"\xff").unwrap());
     let body = format!(r#"{{"jsonrpc":"2.0","id":8,"method":"tools/call","params":{{"name":"t",{META}}}}}"#);
-    let Ok(Incoming::Modern { message, .. }) = post(&headers, &body) else { panic!("{body}") };
+    let Ok(Incoming::Stateless { message, .. }) = post(&headers, &body) else { panic!("{body}") };
     let lines = param_headers(&headers, &message);
     let named = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     assert_eq!(
@@ -158,6 +158,6 @@ fn only_a_tool_call_has_parameters_in_headers() {
 
     headers.insert("mcp-method", "prompts/get".parse().unwrap());
     let body = format!(r#"{{"jsonrpc":"2.0","id":8,"method":"prompts/get","params":{{"name":"t",{META}}}}}"#);
-    let Ok(Incoming::Modern { message, .. }) = post(&headers, &body) else { panic!("{body}") };
+    let Ok(Incoming::Stateless { message, .. }) = post(&headers, &body) else { panic!("{body}") };
     assert!(param_headers(&headers, &message).is_empty());
 }

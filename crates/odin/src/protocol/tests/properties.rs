@@ -218,11 +218,11 @@ proptest! {
     ) {
         match classify(&method, &headers, body.as_bytes(), &Limits::default()) {
             Err(refusal) => assert_sound(&refusal)?,
-            Ok(Incoming::Modern { message, .. }) => {
+            Ok(Incoming::Stateless { message, .. }) => {
                 prop_assert!(!matches!(message, Message::Reply(_)));
                 assert_same(&message)?;
             }
-            Ok(Incoming::Session { session, body, .. }) => {
+            Ok(Incoming::Stateful { session, body, .. }) => {
                 prop_assert!(!session.is_empty());
                 for message in messages(&body) {
                     assert_same(message)?;
@@ -232,7 +232,7 @@ proptest! {
                 }
             }
             Ok(Incoming::Initialize { request, revision }) => {
-                prop_assert!(!revision.is_modern());
+                prop_assert!(!revision.is_stateless());
                 assert_same(&Message::Request(request.clone()))?;
                 if let Err(refusal) = SessionInfo::new([0; 16], revision, &request, 0) {
                     assert_sound(&refusal)?;

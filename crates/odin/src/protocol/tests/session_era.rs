@@ -34,7 +34,7 @@ fn messages_of_a_session() {
         let mut all = vec![("mcp-session-id", "token.sig")];
         all.extend(version.map(|version| ("mcp-protocol-version", version)));
         let headers = headers(&all);
-        let Ok(Incoming::Session {
+        let Ok(Incoming::Stateful {
             session: "token.sig",
             header,
             body: Body::One(Message::Request(request)),
@@ -47,7 +47,7 @@ fn messages_of_a_session() {
     let headers = headers(&[("mcp-session-id", "s")]);
     let cancelled =
         r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"a\u0062"}}"#;
-    let Ok(Incoming::Session { body: Body::One(Message::Notification(notification)), .. }) =
+    let Ok(Incoming::Stateful { body: Body::One(Message::Notification(notification)), .. }) =
         post(&headers, cancelled)
     else {
         panic!()
@@ -55,14 +55,14 @@ fn messages_of_a_session() {
     assert_eq!(notification.params.request_id.unwrap().key(), r#""ab""#);
     let call = CallId::from_bits([0xab; 16]);
     let reply = format!(r#"{{"jsonrpc":"2.0","id":"{call}:0","error":{{"code":-1,"message":"no"}}}}"#);
-    let Ok(Incoming::Session { body: Body::One(Message::Reply(reply)), .. }) = post(&headers, &reply) else {
+    let Ok(Incoming::Stateful { body: Body::One(Message::Reply(reply)), .. }) = post(&headers, &reply) else {
         panic!()
     };
     assert_eq!((reply.id.call(), reply.is_error), (Some(call), true));
     let progress = format!(
         r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":"{call}:1","progress":1}}}}"#
     );
-    let Ok(Incoming::Session { body: Body::One(Message::Notification(notification)), .. }) =
+    let Ok(Incoming::Stateful { body: Body::One(Message::Notification(notification)), .. }) =
         post(&headers, &progress)
     else {
         panic!()
@@ -70,7 +70,7 @@ fn messages_of_a_session() {
     assert_eq!(notification.params.progress_token.unwrap().call(), Some(call));
     for foreign in ["7", r#""7""#, r#""x:0""#, &format!(r#""{call}""#)] {
         let reply = format!(r#"{{"jsonrpc":"2.0","id":{foreign},"result":{{}}}}"#);
-        let Ok(Incoming::Session { body: Body::One(Message::Reply(reply)), .. }) = post(&headers, &reply)
+        let Ok(Incoming::Stateful { body: Body::One(Message::Reply(reply)), .. }) = post(&headers, &reply)
         else {
             panic!()
         };
@@ -96,7 +96,7 @@ fn batches_only_in_the_first_revision() {
     for extra in [&[session][..], &[session, ("mcp-protocol-version", "2025-03-26")]] {
         let headers = headers(extra);
         let incoming = post(&headers, batch).unwrap();
-        let Incoming::Session { body: Body::Batch(messages), .. } = &incoming else { panic!() };
+        let Incoming::Stateful { body: Body::Batch(messages), .. } = &incoming else { panic!() };
         assert!(matches!(
             messages[..],
             [Ok(Message::Request(_)), Ok(Message::Notification(_)), Ok(Message::Reply(_))]
@@ -133,7 +133,7 @@ fn a_bad_element_of_a_batch_costs_that_element() {
         (r#"{"jsonrpc":"2.0","id":7,"method":"x","params":{"a":1e999}}"#, -32602, Some("7")),
     ] {
         let body = format!("[{LIST},{bad},{LIST}]");
-        let Ok(Incoming::Session { body: Body::Batch(messages), .. }) = post(&headers, &body) else {
+        let Ok(Incoming::Stateful { body: Body::Batch(messages), .. }) = post(&headers, &body) else {
             panic!("{bad}")
         };
         let [Ok(Message::Request(_)), Err(refusal), Ok(Message::Request(_))] = &messages[..] else {
@@ -200,7 +200,7 @@ fn answers_without_a_worker() {
         )
     };
     let body = level(r#""warning""#);
-    let Ok(Incoming::Session { body: Body::One(Message::Request(request)), .. }) = post(&headers, &body)
+    let Ok(Incoming::Stateful { body: Body::One(Message::Request(request)), .. }) = post(&headers, &body)
     else {
         panic!()
     };
@@ -208,7 +208,7 @@ fn answers_without_a_worker() {
     assert_eq!(&empty_result(request.id)[..], br#"{"jsonrpc":"2.0","id":"\u0041","result":{}}"#);
     for wrong in [r#""loud""#, "3", "null"] {
         let body = level(wrong);
-        let Ok(Incoming::Session { body: Body::One(Message::Request(request)), .. }) = post(&headers, &body)
+        let Ok(Incoming::Stateful { body: Body::One(Message::Request(request)), .. }) = post(&headers, &body)
         else {
             panic!()
         };

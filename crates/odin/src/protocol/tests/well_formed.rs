@@ -217,7 +217,7 @@ fn null_is_not_an_object_but_params_may_be_absent() {
         r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#,
     ] {
         let headers = session();
-        let Ok(Incoming::Session { body: Body::One(Message::Request(request)), .. }) = post(&headers, body)
+        let Ok(Incoming::Stateful { body: Body::One(Message::Request(request)), .. }) = post(&headers, body)
         else {
             panic!()
         };

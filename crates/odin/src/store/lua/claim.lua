@@ -17,8 +17,8 @@ local function claim(r)
   local shut = false
   if r.reach == 'held' and r.gate == '1' and r.stream then
     -- The stream is not the call's own, and can't be resumed: what was accepted counts as sent.
-    put(r, 'gate', '0', 'from', r.hi, 'since', now)
-  elseif r.reach == 'held' and r.gate == '1' and r.era == 'session' then
+    put(r, 'gate', '0', 'from', r.events, 'since', now)
+  elseif r.reach == 'held' and r.gate == '1' and r.era == 'stateful' then
     -- The client's last event is not known here, so it resumes with Last-Event-ID.
     shut = r.channel
     put(r, 'reach', 'none')

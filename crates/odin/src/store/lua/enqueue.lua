@@ -1,13 +1,13 @@
--- ENQ: call, server, ids or '', the retry's name and print or '', whom it counts for, the order's fields with
+-- ENQ: call, server, ids or '', the retry's name and fingerprint or '', whom it counts for, the order's fields with
 -- their values
-local call, server, ids, retry, print, by, of = unpack(ARGV, 1, 7)
+local call, server, ids, retry, fingerprint, by, of = unpack(ARGV, 1, 7)
 local withdrawn = tonumber(redis.call('GET', key('withdrawn', call)))
 if withdrawn and now < withdrawn then return 'cancelled' end
 if record(call) then return 'accepted' end
 if retry ~= '' then
   local known = redis.call('GET', key('retry', retry))
   local r = known and record(known)
-  if r and r.retry == retry then return { known, r.print == print and 1 or 0 } end
+  if r and r.retry == retry then return { known, r.fingerprint == fingerprint and 1 or 0 } end
 end
 if ids ~= '' then
   local ahead = tonumber(redis.call('GET', key('cancel', ids)))
@@ -21,7 +21,7 @@ if redis.call('ZCARD', key('waiting', server)) >= QUEUE then return 'full' end
 local line = next_number(server)
 local at = key('call', call)
 redis.call('DEL', at, key('log', call), key('inbox', call))
-redis.call('HSET', at, 'run', 'queued', 'epoch', 0, 'owner', '', 'rerun', 'unsafe', 'hi', 0, 'channels', 0,
+redis.call('HSET', at, 'run', 'queued', 'epoch', 0, 'owner', '', 'rerun', 'unsafe', 'events', 0, 'channels', 0,
   'enqueued', now, 'asked', now, 'reach', 'node', 'cancel', '0', 'closed', '0', 'line', line,
   unpack(ARGV, 8))
 redis.call('PEXPIRE', at, LIFE)

@@ -14,7 +14,7 @@ end
 if (r.reach == 'offered' or r.reach == 'held') and r.ticket == ticket then return offered() end
 if r.closed == '1' and answer then return { answer } end
 if not ask(r, node, request) then return 'missing' end
-if r.run == 'done' and answer and (r.hi == 0 or not may_hold or r.via == 'backend') then
+if r.run == 'done' and answer and (r.events == 0 or not may_hold or r.via == 'backend') then
   finish(r)
   return { answer }
 end

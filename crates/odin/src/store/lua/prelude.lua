@@ -15,9 +15,9 @@
 --   group:G    zset   members of a group -> their end         used:N         in whose name a thing was used up
 
 local FIELDS = {
-  'run', 'epoch', 'hi', 'channels', 'enqueued', 'era', 'via', 'server', 'reach', 'at_node', 'at_request',
+  'run', 'epoch', 'events', 'channels', 'enqueued', 'era', 'via', 'server', 'reach', 'at_node', 'at_request',
   'ticket', 'since', 'channel', 'from', 'gate', 'owner', 'rerun', 'cancel', 'closed', 'expires', 'session',
-  'ids', 'node', 'request', 'retry', 'print', 'stream', 'task', 'asked', 'attempt', 'fetched', 'by', 'of', 'line',
+  'ids', 'node', 'request', 'retry', 'fingerprint', 'stream', 'task', 'asked', 'attempt', 'fetched', 'by', 'of', 'line',
 }
 
 -- The record without its long texts. A key of another kind, or a record without its numbers, is none.
@@ -27,7 +27,7 @@ local function record(call)
   if values.err then return nil end
   local r = { call = call, key = at }
   for i, field in ipairs(FIELDS) do r[field] = values[i] end
-  for _, field in ipairs({ 'epoch', 'hi', 'channels', 'enqueued' }) do
+  for _, field in ipairs({ 'epoch', 'events', 'channels', 'enqueued' }) do
     r[field] = tonumber(r[field])
     if not r[field] then return nil end
   end
@@ -55,11 +55,11 @@ local function log(r, from)
 end
 
 local function keeps_log(r)
-  return r.era == 'session' or r.via == 'backend'
+  return r.era == 'stateful' or r.via == 'backend'
 end
 
 local function state(r)
-  return { r.hi, r.cancel, r.reach, r.at_node, r.at_request, r.asked, r.ticket, r.since, r.channel, r.from, r.gate }
+  return { r.events, r.cancel, r.reach, r.at_node, r.at_request, r.asked, r.ticket, r.since, r.channel, r.from, r.gate }
 end
 
 local function snapshot(r)
@@ -125,7 +125,7 @@ end
 
 -- Whether somebody may ask for it again, so that it goes on without a client.
 local function is_kept(r)
-  return r.era == 'session' or r.retry
+  return r.era == 'stateful' or r.retry
 end
 
 local function close(r, ...)

@@ -1,7 +1,7 @@
 -- RESUME: call, session, last, and of a backend that streams by itself: node, request
 local session, last = ARGV[2], tonumber(ARGV[3])
 local r = record(ARGV[1])
-if not r or r.era ~= 'session' or r.session ~= session or r.stream then return false end
+if not r or r.era ~= 'stateful' or r.session ~= session or r.stream then return false end
 if r.run == 'cancelled' then return { {}, false } end
 local events, answer = log(r, last), out(r)
 local count = redis.call('LLEN', key('log', r.call))

@@ -61,9 +61,9 @@ local function start_run(t)
   local at, line = key('call', t.run), next_number(server)
   local by, of, time = t.by or '', t.of or '', math.max(LIFE, t.expires - now + SLACK)
   redis.call('DEL', at, key('log', t.run), key('inbox', t.run))
-  redis.call('HSET', at, 'run', 'queued', 'epoch', 0, 'owner', '', 'rerun', 'unsafe', 'hi', 0, 'channels', 0,
+  redis.call('HSET', at, 'run', 'queued', 'epoch', 0, 'owner', '', 'rerun', 'unsafe', 'events', 0, 'channels', 0,
     'enqueued', now, 'asked', now, 'reach', 'none', 'cancel', '0', 'closed', '0', 'server', server, 'job', '',
-    'era', 'session', 'via', 'backend', 'tool', t.tool, 'assertion', '', 'principal', t.principal,
+    'era', 'stateful', 'via', 'backend', 'tool', t.tool, 'assertion', '', 'principal', t.principal,
     'organisation', t.organisation or '', 'by', by, 'of', of, 'line', line,
     'lost', redis.call('HGET', t.key, 'lost') or '', 'node', '', 'request', 0, 'task', t.id)
   redis.call('PEXPIRE', at, time)

@@ -9,7 +9,7 @@ if r.run == 'queued' then
   close_cancelled(r)
 elseif r.run ~= 'cancelled' or r.epoch > 0 then
   -- A call that was cancelled while it ran has run.
-  return 'begun'
+  return 'running'
 end
 -- Its client may send it again, also under the same key.
 forget_retry(r)

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::MemoryStore;
-use crate::call::{Fence, Gone, Message, Reach, State, Stray};
+use crate::call::{Fence, Gone, Message, OrphanedStream, Reach, State};
 use crate::id::{CallChannel, CallId};
 use crate::store::{Inbox, NodeNudge, Result, Runs};
 
@@ -84,10 +84,10 @@ impl Runs for MemoryStore {
         Ok(reply)
     }
 
-    async fn stray(&self, channel: CallChannel) -> Result<Option<Stray>> {
+    async fn orphaned(&self, channel: CallChannel) -> Result<Option<OrphanedStream>> {
         Ok(match self.memory().records.get(&channel.call) {
-            Some(kept) => kept.record.stray(channel.number),
-            None => Some(Stray::default()),
+            Some(kept) => kept.record.orphaned(channel.number),
+            None => Some(OrphanedStream::default()),
         })
     }
 }

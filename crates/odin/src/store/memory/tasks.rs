@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::super::{Begun, Result, TaskReply, Tasks};
+use super::super::{Result, TaskBegin, TaskReply, Tasks};
 use super::{Kept, Memory, MemoryStore};
 use crate::call::{
     Fence, Gone, Message, Reach, Record, Run,
@@ -53,7 +53,7 @@ impl Tasks for MemoryStore {
         fence: Fence<'_>,
         task: &NewTask,
         out: &Message,
-    ) -> Result<std::result::Result<Begun, Gone>> {
+    ) -> Result<std::result::Result<TaskBegin, Gone>> {
         let now = self.now();
         let mut memory = self.memory();
         memory.sweep(now);
@@ -61,18 +61,18 @@ impl Tasks for MemoryStore {
         let Some(kept) = memory.records.get_mut(&call) else { return Ok(Err(Gone::Missing)) };
         if kept.record.run == Run::Done && kept.record.out.as_ref() == Some(out) {
             let state = kept.record.finish_run(fence, out, now, &self.timing);
-            return Ok(state.map(Begun::Created));
+            return Ok(state.map(TaskBegin::Created));
         }
         let state = match kept.record.emit(fence, 0, &[], now, &self.timing) {
             Ok(state) => state,
             Err(gone) => return Ok(Err(gone)),
         };
         if state.reach == Reach::None && !kept.record.is_kept() {
-            return Ok(Ok(Begun::Nobody(state)));
+            return Ok(Ok(TaskBegin::Nobody(state)));
         }
         let record = TaskRecord::new(&kept.record.order, task.clone(), now);
         if !memory.has_room(&record.principal, self.limits.tasks, self.limits.tasks_open, now) {
-            return Ok(Ok(Begun::Full));
+            return Ok(Ok(TaskBegin::Full));
         }
         memory.tasks.insert(call, record);
         memory.start_run(call, now);
@@ -81,7 +81,7 @@ impl Tasks for MemoryStore {
         memory.nudge_waiting(call);
         drop(memory);
         self.arrived.notify_waiters();
-        Ok(state.map(Begun::Created))
+        Ok(state.map(TaskBegin::Created))
     }
 
     async fn task_work(&self, task: CallId, run: CallId) -> Result<Option<TaskWork>> {

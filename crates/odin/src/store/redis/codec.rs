@@ -8,8 +8,8 @@ use redis::Value;
 
 use super::super::{Claimed, Held, Inbox, Result, Unavailable};
 use crate::call::{
-    Claim, Gone, Join, Message, Offer, Order, Parties, Reach, Read, Rerun, Resume, Retry, Run, Snapshot,
-    State, Stray, Via, Withdraw,
+    Claim, Gone, Join, Message, Offer, Order, OrphanedStream, Parties, Reach, Read, Rerun, Resume, Retry,
+    Run, Snapshot, State, Via, Withdraw,
 };
 use crate::id::CallChannel;
 use crate::protocol::Era;
@@ -85,7 +85,7 @@ pub(super) fn view(value: Value) -> Result<std::result::Result<State, Gone>> {
 
 /// As `state()` in `prelude.lua` returns it.
 fn state(value: Value) -> Result<State> {
-    let [hi, cancel, kind, node, request, asked, ticket, since, channel, from, gate] = fixed(value)?;
+    let [event_count, cancel, kind, node, request, asked, ticket, since, channel, from, gate] = fixed(value)?;
     let reach = match text(kind)?.as_str() {
         "node" => Reach::Node { node: text(node)?, request: number(request)?, asked: number(asked)? },
         "offered" => Reach::Offered {
@@ -105,7 +105,7 @@ fn state(value: Value) -> Result<State> {
         "none" => Reach::None,
         _ => return Err(nonsense("reach")),
     };
-    Ok(State { reach, hi: number(hi)?, cancel: flag(&text(cancel)?)? })
+    Ok(State { reach, event_count: number(event_count)?, cancel: flag(&text(cancel)?)? })
 }
 
 fn flag(text: &str) -> Result<bool> {
@@ -128,15 +128,16 @@ pub(super) fn snapshot(value: Value) -> Result<Snapshot> {
     let stream = optional("stream");
     // Records of the release before have none.
     let organisation = optional("organisation").unwrap_or_default();
-    let retry = optional("retry").zip(optional("print")).map(|(name, print)| Retry { name, print });
+    let retry =
+        optional("retry").zip(optional("fingerprint")).map(|(name, fingerprint)| Retry { name, fingerprint });
     let task = optional("task").map(|task| parse(&task)).transpose()?;
     let mut required = |name: &str| optional(name).ok_or_else(|| nonsense("record"));
     let order = Order {
         server: required("server")?,
         job: required("job")?.into(),
         era: match required("era")?.as_str() {
-            "modern" => Era::Modern,
-            "session" => Era::Session,
+            "stateless" => Era::Stateless,
+            "stateful" => Era::Stateful,
             _ => return Err(nonsense("era")),
         },
         via: match required("via")?.as_str() {
@@ -193,8 +194,8 @@ pub(super) fn rerun(rerun: Rerun) -> &'static str {
 /// The fields of an order.
 pub(super) fn order(order: &Order) -> Vec<Field<'_>> {
     let era = match order.era {
-        Era::Modern => "modern",
-        Era::Session => "session",
+        Era::Stateless => "stateless",
+        Era::Stateful => "stateful",
     };
     let via = match order.via {
         Via::Pushpin => "pushpin",
@@ -213,7 +214,10 @@ pub(super) fn order(order: &Order) -> Vec<Field<'_>> {
         ("request", order.request.to_string().into()),
     ];
     if let Some(retry) = &order.retry {
-        fields.extend([("retry", retry.name.as_str().into()), ("print", retry.print.as_str().into())]);
+        fields.extend([
+            ("retry", retry.name.as_str().into()),
+            ("fingerprint", retry.fingerprint.as_str().into()),
+        ]);
     }
     let optional = [
         ("tool", &order.tool),
@@ -254,7 +258,7 @@ pub(super) fn restored(snapshot: &Snapshot) -> Vec<Field<'_>> {
     fields.extend([
         ("run", run.into()),
         ("rerun", rerun(snapshot.rerun).into()),
-        ("hi", snapshot.state.hi.to_string().into()),
+        ("events", snapshot.state.event_count.to_string().into()),
         ("cancel", digit(snapshot.state.cancel).into()),
         ("channels", snapshot.channels.to_string().into()),
     ]);
@@ -320,7 +324,7 @@ pub(super) fn read(value: Value) -> Result<Read> {
 pub(super) fn withdraw(value: Value) -> Result<Withdraw> {
     match text(value)?.as_str() {
         "withdrawn" => Ok(Withdraw::Withdrawn),
-        "begun" => Ok(Withdraw::Begun),
+        "running" => Ok(Withdraw::Running),
         "missing" => Ok(Withdraw::Missing),
         _ => Err(nonsense("reply")),
     }
@@ -358,12 +362,12 @@ pub(super) fn resume(value: Value) -> Result<Resume> {
     })
 }
 
-pub(super) fn stray(value: Value) -> Result<Option<Stray>> {
+pub(super) fn orphaned(value: Value) -> Result<Option<OrphanedStream>> {
     if value == Value::Nil {
         return Ok(None);
     }
-    let [hi, farewell] = fixed(value)?;
-    Ok(Some(Stray { hi: number(hi)?, farewell: message(farewell)? }))
+    let [event_count, final_message] = fixed(value)?;
+    Ok(Some(OrphanedStream { event_count: number(event_count)?, final_message: message(final_message)? }))
 }
 
 pub(super) fn held(value: Value) -> Result<Option<Held>> {

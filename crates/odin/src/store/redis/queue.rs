@@ -28,7 +28,7 @@ impl Queue for RedisStore {
         let mut invocation = self.scripts.enqueue.key(ROOT);
         invocation.arg(call.to_string()).arg(&order.server).arg(key.as_deref().unwrap_or_default());
         invocation.arg(retry.map_or("", |retry| &retry.name));
-        invocation.arg(retry.map_or("", |retry| &retry.print));
+        invocation.arg(retry.map_or("", |retry| &retry.fingerprint));
         invocation.arg(&parties.principal).arg(&parties.organisation);
         add_fields(&mut invocation, &fields);
         let Some(reply) = self.link.invoke_once(&invocation).await? else { return Ok(Enqueue::Unanswered) };

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::RedisStore;
 use super::codec;
-use crate::call::{Fence, Gone, Message, State, Stray};
+use crate::call::{Fence, Gone, Message, OrphanedStream, State};
 use crate::id::{CallChannel, CallId};
 use crate::store::{Inbox, Result, Runs};
 
@@ -80,8 +80,8 @@ impl Runs for RedisStore {
         )
     }
 
-    async fn stray(&self, channel: CallChannel) -> Result<Option<Stray>> {
+    async fn orphaned(&self, channel: CallChannel) -> Result<Option<OrphanedStream>> {
         let args = [&*channel.number.to_string()];
-        codec::stray(self.call(&self.scripts.stray, channel.call, &args).await?)
+        codec::orphaned(self.call(&self.scripts.orphaned, channel.call, &args).await?)
     }
 }

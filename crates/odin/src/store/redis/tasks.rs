@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use redis::{Script, ScriptInvocation, Value};
 
-use super::super::{Begun, Result, TaskReply, Tasks, Unavailable};
+use super::super::{Result, TaskBegin, TaskReply, Tasks, Unavailable};
 use super::{RedisStore, codec};
 use crate::call::{
     Fence, Gone, Message,
@@ -99,9 +99,9 @@ fn reply(value: Value) -> Result<Option<TaskReply>> {
     Ok(Some(TaskReply { view: view(of)?, changed: codec::number::<u8>(changed)? == 1 }))
 }
 
-fn begun(value: Value) -> Result<std::result::Result<Begun, Gone>> {
+fn task_begin(value: Value) -> Result<std::result::Result<TaskBegin, Gone>> {
     if matches!(&value, Value::BulkString(text) if text == b"full") {
-        return Ok(Ok(Begun::Full));
+        return Ok(Ok(TaskBegin::Full));
     }
     let [kind, state] = match codec::owned(value)? {
         Ok(value) => codec::fixed(value)?,
@@ -112,8 +112,8 @@ fn begun(value: Value) -> Result<std::result::Result<Begun, Gone>> {
         Err(gone) => return Ok(Err(gone)),
     };
     match codec::text(kind)?.as_str() {
-        "created" => Ok(Ok(Begun::Created(state))),
-        "nobody" => Ok(Ok(Begun::Nobody(state))),
+        "created" => Ok(Ok(TaskBegin::Created(state))),
+        "nobody" => Ok(Ok(TaskBegin::Nobody(state))),
         _ => Err(nonsense()),
     }
 }
@@ -126,7 +126,7 @@ impl Tasks for RedisStore {
         fence: Fence<'_>,
         task: &NewTask,
         out: &Message,
-    ) -> Result<std::result::Result<Begun, Gone>> {
+    ) -> Result<std::result::Result<TaskBegin, Gone>> {
         let reply = self
             .invoke(&self.tasks.begin, |invocation| {
                 invocation.arg(call.to_string()).arg(fence.worker).arg(fence.epoch).arg(&**out);
@@ -136,7 +136,7 @@ impl Tasks for RedisStore {
                 add_optional(invocation, task.server_info.as_deref());
             })
             .await?;
-        begun(reply)
+        task_begin(reply)
     }
 
     async fn task_work(&self, task: CallId, run: CallId) -> Result<Option<TaskWork>> {

@@ -72,9 +72,9 @@ async fn nothing_is_left_when_the_times_have_passed() {
     let site = Site { store };
     let store = &site.store;
     let out = || "out".into();
-    let modern = order(Era::Modern, "a", 1);
-    let session = order(Era::Session, "a", 2);
-    let with_id = |id: &str| Order { request_id: Some(id.into()), ..order(Era::Session, "a", 2) };
+    let modern = order(Era::Stateless, "a", 1);
+    let session = order(Era::Stateful, "a", 2);
+    let with_id = |id: &str| Order { request_id: Some(id.into()), ..order(Era::Stateful, "a", 2) };
 
     // A call that is answered stays for a while, in case the reply was lost.
     let call = site.take(&modern).await;
@@ -138,7 +138,7 @@ async fn a_call_at_work_outlives_the_time_of_its_parts() {
     let limits = StoreLimits::default();
     let store = RedisStore::with_clock(&server.url(), Timing::default(), limits, life, Clock::Redis).unwrap();
     let site = Site { store };
-    let call = site.take(&order(Era::Session, "a", 2)).await;
+    let call = site.take(&order(Era::Stateful, "a", 2)).await;
     site.store.emit(call, by("w", 1), 1, &["e".into()]).await.unwrap().unwrap();
     assert!(site.store.post(call, "session", "m".into()).await.unwrap());
     for _ in 0..20 {

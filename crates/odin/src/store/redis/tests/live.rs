@@ -67,7 +67,7 @@ async fn a_quick_call_takes_five_round_trips() {
     let store = store(&server);
     for first in [true, false] {
         let call = CallId::random();
-        let order = order(Era::Modern, "a", u64::MAX);
+        let order = order(Era::Stateless, "a", u64::MAX);
         store.link.command(cmd("CONFIG").arg("RESETSTAT")).await.unwrap();
         assert_eq!(store.enqueue(call, order.clone()).await, Ok(Enqueue::Accepted));
 
@@ -119,7 +119,7 @@ async fn two_workers_share_the_work() {
         })
     };
     for _ in 0..60 {
-        expected.insert(enqueued(&store, Era::Modern).await);
+        expected.insert(enqueued(&store, Era::Stateless).await);
     }
     let (one, other) = (work("v"), work("w"));
     let (one, other) = (one.await.unwrap(), other.await.unwrap());
@@ -133,7 +133,7 @@ async fn what_a_dead_worker_read_is_found_by_another() {
     let server = RedisServer::start();
     let store = store(&server);
     let calls: BTreeSet<CallId> =
-        [enqueued(&store, Era::Modern).await, enqueued(&store, Era::Modern).await].into();
+        [enqueued(&store, Era::Stateless).await, enqueued(&store, Era::Stateless).await].into();
     line(&store, "dead").await;
     line(&store, "dead").await;
     assert_eq!(store.next("s", "w", &Room::of(10)).await, Ok(vec![]), "too early");
@@ -170,10 +170,10 @@ async fn who_waits_is_woken_with_the_line_and_may_pass_it_on() {
     // Redis serves them in the order in which they came.
     until("the first waits", async || (commands(&store).await.get("blpop") >= Some(&1)).then_some(())).await;
     let second = wait("w");
-    let call = enqueued(&store, Era::Modern).await;
+    let call = enqueued(&store, Era::Stateless).await;
     let line = first.await.unwrap();
     assert_eq!((line.entry.call, line.entry.tool.as_deref(), line.passed), (call, Some("report"), 0));
-    assert_eq!(line.entry.parties, order(Era::Modern, "a", 1).parties());
+    assert_eq!(line.entry.parties, order(Era::Stateless, "a", 1).parties());
     store.pass_on("s", &line).await.unwrap();
     let line = second.await.unwrap();
     assert_eq!((line.entry.call, line.passed), (call, 1));
@@ -182,7 +182,7 @@ async fn who_waits_is_woken_with_the_line_and_may_pass_it_on() {
     assert_eq!(store.next("s", "w", &Room::of(9)).await, Ok(vec![]));
     // Nobody is woken for what is taken, and not for ever for what nobody may take.
     store.pass_on("s", &line).await.unwrap();
-    let call = enqueued(&store, Era::Modern).await;
+    let call = enqueued(&store, Era::Stateless).await;
     let mut line = wait("v").await.unwrap();
     for passed in 1..=40 {
         assert_eq!(line.entry.call, call);
@@ -206,7 +206,7 @@ async fn nudges_reach_node_and_worker() {
     nudged(&mut node, NodeNudge::All).await;
     nudged(&mut worker, WorkerNudge::All).await;
 
-    let call = enqueued(&store, Era::Session).await;
+    let call = enqueued(&store, Era::Stateful).await;
     let entry = line(&store, "w").await;
     store.take("s", "w", &entry, "t", Rerun::Safe).await.unwrap().unwrap();
     store.emit(call, by("w", 1), 1, &["e".into()]).await.unwrap().unwrap();
@@ -239,7 +239,7 @@ async fn everything_comes_back_after_a_restart() {
     let store = Arc::new(store(&server));
     let mut nudges = store.worker_nudges("w").await.unwrap();
     nudged(&mut nudges, WorkerNudge::All).await;
-    let call = enqueued(&store, Era::Modern).await;
+    let call = enqueued(&store, Era::Stateless).await;
     let entry = line(&store, "w").await;
     let taken = store.take("s", "w", &entry, "t", Rerun::Safe).await.unwrap().unwrap();
     let reader = tokio::spawn({
@@ -268,7 +268,7 @@ async fn everything_comes_back_after_a_restart() {
     let repeated = store.restore(call, "w", taken.snapshot.clone()).await.unwrap();
     assert_eq!(repeated, Ok(state.clone()), "the first reply may be lost");
     assert_eq!(store.restore(call, "v", taken.snapshot).await, Ok(Err(Gone::Fenced)));
-    let next = enqueued(&store, Era::Modern).await;
+    let next = enqueued(&store, Era::Stateless).await;
     assert_eq!(reader.await.unwrap().call, next);
     let again = store.beat("w", &[beat]).await.unwrap();
     assert_eq!(again.generation, beaten.generation);
@@ -283,7 +283,7 @@ async fn everything_comes_back_after_a_restart() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     store.link.command(&cmd("FLUSHALL")).await.unwrap();
     store.link.command(cmd("SCRIPT").arg("FLUSH")).await.unwrap();
-    let next = enqueued(&store, Era::Modern).await;
+    let next = enqueued(&store, Era::Stateless).await;
     assert_eq!(reader.await.unwrap().call, next);
 }
 
@@ -325,7 +325,7 @@ async fn foreign_and_broken_keys_harm_only_themselves() {
     run(&["ZADD", "asgard:lines:by:s", "0", "foreign"]).await;
     run(&["ZADD", "asgard:principals:of:s", "0", "by", "1", "nobody"]).await;
     run(&["ZADD", "asgard:organisations:s", "0", "of", "1", "nothing"]).await;
-    let good = enqueued(&store, Era::Modern).await;
+    let good = enqueued(&store, Era::Stateless).await;
     let entry = line(&store, "w").await;
     assert_eq!(entry.call, good);
     store.take("s", "w", &entry, "t", Rerun::Safe).await.unwrap().unwrap();
@@ -335,7 +335,7 @@ async fn foreign_and_broken_keys_harm_only_themselves() {
     run(&["SET", &at(1), "text"]).await;
     run(&["HSET", &at(2), "run", "running", "epoch", "many"]).await;
     // Fit to be owned, but not to be shown.
-    let fields = "epoch 1 hi 0 channels 0 enqueued 0 run running closed 0 cancel 0 server s era modern";
+    let fields = "epoch 1 events 0 channels 0 enqueued 0 run running closed 0 cancel 0 server s era modern";
     let mut command = vec!["HSET"];
     let key = at(3);
     command.push(&key);
@@ -365,14 +365,14 @@ async fn foreign_and_broken_keys_harm_only_themselves() {
     assert_eq!(beaten.views[4], Err(Gone::Fenced), "claimed by the other worker");
     assert_eq!(store.finish(call(1), by("w", 1), &"out".into()).await, Ok(Err(Gone::Missing)));
     // A broken key does not stand in the way of a new call of that name.
-    assert_eq!(store.enqueue(call(1), order(Era::Modern, "a", 1)).await, Ok(Enqueue::Accepted));
+    assert_eq!(store.enqueue(call(1), order(Era::Stateless, "a", 1)).await, Ok(Enqueue::Accepted));
 }
 
 #[tokio::test]
 async fn a_redis_that_was_paused_takes_no_call_from_a_worker_that_lives() {
     let server = RedisServer::start();
     let (owner, other) = (store(&server), store(&server));
-    let call = enqueued(&owner, Era::Modern).await;
+    let call = enqueued(&owner, Era::Stateless).await;
     let entry = line(&owner, "w").await;
     assert!(owner.take("s", "w", &entry, "t", Rerun::Unsafe).await.unwrap().is_some());
     let beats = [Beat { call, epoch: 1, subscribed: true }];

@@ -76,7 +76,7 @@ async fn pass(mut client: TcpStream, target: String, lose: Arc<AtomicBool>) {
 /// Loads all scripts that are used: else the first reply is that Redis does not know them.
 async fn warm(store: &RedisStore) {
     let call = CallId::random();
-    store.enqueue(call, order(Era::Session, "warm", 1)).await.unwrap();
+    store.enqueue(call, order(Era::Stateful, "warm", 1)).await.unwrap();
     let line = until("a line", async || store.next("s", "warm", &Room::of(1)).await.unwrap().pop()).await;
     store.take("s", "warm", &line, "t", Rerun::Safe).await.unwrap().unwrap();
     store.post(call, "session", "m".into()).await.unwrap();
@@ -95,14 +95,14 @@ async fn what_may_not_be_repeated_is_sent_once() {
     let lines = async || lossy.store.link.command(cmd("ZCARD").arg("asgard:waiting:s")).await.unwrap();
 
     let call = CallId::random();
-    let session = order(Era::Session, "a", 1);
+    let session = order(Era::Stateful, "a", 1);
     assert_eq!(lossy.losing().enqueue(call, session).await, Ok(Enqueue::Unanswered));
     assert!(lossy.has_lost());
     assert_eq!(lines().await, Value::Int(1), "one line in the queue");
     let line =
         until("the line", async || lossy.store.next("s", "w", &Room::of(1)).await.unwrap().pop()).await;
     lossy.store.take("s", "w", &line, "t", Rerun::Unsafe).await.unwrap().unwrap();
-    assert_eq!(lossy.store.withdraw(call, "a", 1).await, Ok(Withdraw::Begun));
+    assert_eq!(lossy.store.withdraw(call, "a", 1).await, Ok(Withdraw::Running));
 
     lossy.losing().post(call, "session", "once".into()).await.unwrap_err();
     assert!(lossy.has_lost());
@@ -127,7 +127,7 @@ async fn a_repeated_command_says_the_same_again() {
     let store = &lossy.store;
     for streams in [false, true] {
         let call = CallId::random();
-        store.enqueue(call, order(Era::Modern, "a", 1)).await.unwrap();
+        store.enqueue(call, order(Era::Stateless, "a", 1)).await.unwrap();
         let line = until("the line", async || store.next("s", "w", &Room::of(1)).await.unwrap().pop()).await;
         let taken = lossy.losing().take("s", "w", &line, "one", Rerun::Unsafe).await.unwrap();
         assert_eq!(taken.map(|taken| taken.snapshot.epoch), Some(1), "somebody has to run it");
@@ -147,7 +147,7 @@ async fn a_repeated_command_says_the_same_again() {
         assert!(lossy.has_lost());
     }
     let call = CallId::random();
-    store.enqueue(call, order(Era::Modern, "a", 2)).await.unwrap();
+    store.enqueue(call, order(Era::Stateless, "a", 2)).await.unwrap();
     assert_eq!(lossy.losing().withdraw(call, "a", 2).await, Ok(Withdraw::Withdrawn));
     assert!(lossy.has_lost());
 }

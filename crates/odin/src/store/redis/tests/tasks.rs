@@ -421,7 +421,7 @@ impl World {
 
 async fn ask<B: Store>(store: &B, command: &Command, at: u64) -> Result<String> {
     Ok(match command.clone() {
-        Command::Call(call) => format!("{:?}", store.enqueue(call, order(Era::Modern, "a", 1)).await?),
+        Command::Call(call) => format!("{:?}", store.enqueue(call, order(Era::Stateless, "a", 1)).await?),
         Command::Abandon(call) => format!("{:?}", store.abandon(call, "a", 1).await?),
         Command::Begin(call, epoch, task, out) => {
             format!("{:?}", store.begin_task(call, by("w", epoch), &task, &out).await?)

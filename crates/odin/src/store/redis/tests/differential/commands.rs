@@ -19,7 +19,7 @@ pub(super) const OUTCOMES: &[(&str, &str)] = &[
     ("Offer", "Queued"),
     ("Offer", "Wait"),
     ("Withdraw", "Withdrawn"),
-    ("Withdraw", "Begun"),
+    ("Withdraw", "Running"),
     ("Withdraw", "Missing"),
     ("Offer", "Done"),
     ("Offer", "Offered"),
@@ -73,9 +73,9 @@ pub(super) const OUTCOMES: &[(&str, &str)] = &[
     ("Claim", "reach: Offered"),
     ("Restore", "Ok(State"),
     ("Restore", "Fenced"),
-    ("Stray", "farewell: Some"),
-    ("Stray", "None"),
-    ("Stray", "hi: 0, farewell: None"),
+    ("OrphanedStream", "final_message: Some"),
+    ("OrphanedStream", "None"),
+    ("OrphanedStream", "event_count: 0, final_message: None"),
     ("Remember", "true"),
     ("Remember", "false"),
     ("Recall", "level"),
@@ -116,7 +116,7 @@ pub(super) enum Command {
     Beat(&'static str, Vec<Beat>),
     Claim(&'static str, u64),
     Restore(CallId, &'static str, Box<Snapshot>),
-    Stray(CallChannel),
+    OrphanedStream(CallChannel),
     Advance(u64),
     Forget,
 }
@@ -177,7 +177,7 @@ pub(super) async fn ask(store: &dyn Store, command: &Command) -> std::result::Re
         Command::Restore(call, worker, snapshot) => {
             format!("{:?}", store.restore(call, worker, *snapshot).await?)
         }
-        Command::Stray(channel) => format!("{:?}", store.stray(channel).await?),
+        Command::OrphanedStream(channel) => format!("{:?}", store.orphaned(channel).await?),
         command => unreachable!("{command:?} is handled by its caller"),
     })
 }

@@ -44,7 +44,7 @@ return { snapshot(r), r.owner, lease or 0, r.closed, r.enqueued, r.attempt or ''
 fn parties() -> BTreeSet<String> {
     let all = [("p", "o"), ("q", "o"), ("r", "other")].map(|(principal, organisation)| {
         let (principal, organisation) = (principal.into(), organisation.into());
-        Order { principal, organisation, ..order(Era::Modern, "a", 1) }.parties()
+        Order { principal, organisation, ..order(Era::Stateless, "a", 1) }.parties()
     });
     all.into_iter().flat_map(|Parties { principal, organisation }| [principal, organisation]).collect()
 }
@@ -192,7 +192,7 @@ impl World {
     fn new_order(&mut self) -> (CallId, Arc<Order>) {
         let existing: Vec<CallId> =
             self.calls.iter().copied().filter(|call| self.memory.peek(*call).is_some()).collect();
-        let era = self.pick(&[Era::Modern, Era::Session]);
+        let era = self.pick(&[Era::Stateless, Era::Stateful]);
         let node = self.node();
         let mut order = order(era, node, self.random.random_range(1..3));
         let (principal, organisation) = self.party();
@@ -201,7 +201,7 @@ impl World {
         order.tool = self.pick(&[None, Some("report".to_owned()), Some(String::new())]);
         order.request_id = order.request_id.map(|_| self.pick(&["1", "\"x\""]).to_owned());
         order.job = self.message();
-        let retry = |print: &str| Retry { name: "retry".into(), print: print.into() };
+        let retry = |fingerprint: &str| Retry { name: "retry".into(), fingerprint: fingerprint.into() };
         order.retry = self.pick(&[None, None, Some(retry("p1")), Some(retry("p2"))]);
         if order.session.is_some() && order.retry.is_none() {
             order.stream = self.pick(&[None, None, Some("stream".to_owned())]);
@@ -235,7 +235,7 @@ impl World {
             Some(order) if right => (if order.node == "a" { "a" } else { "b" }, order.request),
             _ => (self.node(), self.random.random_range(1..3)),
         };
-        let hi = record.as_ref().map_or(0, |record| record.hi);
+        let event_count = record.as_ref().map_or(0, |record| record.event_count);
         let worker = match record.as_ref().map(|record| record.owner.as_str()) {
             Some("v") if right => "v",
             Some("w") if right => "w",
@@ -270,7 +270,7 @@ impl World {
             35..37 => Command::Abandon(call, node, request),
             37..40 => {
                 let at = self.random.random_bool(0.3).then_some((node, request));
-                Command::Resume(call, self.session(), self.random.random_range(0..hi + 3), at)
+                Command::Resume(call, self.session(), self.random.random_range(0..event_count + 3), at)
             }
             40 => Command::Join(call, self.pick(&["retry", "retry", "another"]), node, request),
             41..43 => Command::Cancel(self.session(), self.pick(&["1", "\"x\""])),
@@ -289,7 +289,8 @@ impl World {
             }
             64..66 => Command::Inbox(call, fence, self.random.random_range(0..3)),
             66..72 => {
-                let first = if right { hi + 1 } else { self.random.random_range(0..hi + 3) };
+                let first =
+                    if right { event_count + 1 } else { self.random.random_range(0..event_count + 3) };
                 let events = (0..self.random.random_range(0..4)).map(|_| self.message()).collect();
                 Command::Emit(call, fence, first, events)
             }
@@ -313,7 +314,7 @@ impl World {
                 snapshot.epoch += u32::from(self.random.random_bool(0.2));
                 Command::Restore(call, worker, Box::new(snapshot))
             }
-            95 => Command::Stray(CallChannel { call, number: channel }),
+            95 => Command::OrphanedStream(CallChannel { call, number: channel }),
             // These end by Redis' own clock, beyond what a sequence lasts.
             96 => Command::Remember(
                 self.session(),
@@ -340,7 +341,7 @@ impl World {
         match self.random.random_range(0..6) {
             // A stream that is taken up while the work goes on.
             5 => vec![
-                Command::Emit(call, fence, record.hi + 1, vec!["event".into()]),
+                Command::Emit(call, fence, record.event_count + 1, vec!["event".into()]),
                 Command::Resume(call, "session", 0, None),
             ],
             // A hold that is repeated after the gate was opened.
@@ -528,7 +529,7 @@ impl World {
             rerun: snapshot.rerun,
             reach: snapshot.state.reach,
             channels: snapshot.channels,
-            hi: snapshot.state.hi,
+            event_count: snapshot.state.event_count,
             attempt: codec::text(attempt)?,
             out: snapshot.out,
             log: snapshot.log,

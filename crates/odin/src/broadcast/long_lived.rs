@@ -50,13 +50,13 @@ const WAITED_FOR: usize = 1024;
 const WAITING: usize = 64;
 const WAITING_BYTES: usize = 16 * 1024 * 1024;
 
-/// A standing stream, as all processes know it.
+/// A long-lived stream, as all processes know it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) struct Standing {
+pub(crate) struct LongLivedStream {
     /// Its name among all.
     #[serde(rename = "n")]
     name: String,
-    /// The session, in the session eras.
+    /// The session, in the stateful eras.
     #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
     session: Option<String>,
     #[serde(rename = "p")]
@@ -90,7 +90,7 @@ impl From<store::Unavailable> for NotOpened {
     }
 }
 
-impl Standing {
+impl LongLivedStream {
     /// A stream of a principal, and of a session where there are sessions.
     pub(crate) fn new(principal: &Principal, session: Option<&str>) -> Self {
         Self {
@@ -144,7 +144,7 @@ impl Standing {
 }
 
 /// Newest first.
-fn sorted(mut streams: Vec<Standing>) -> Vec<Standing> {
+fn sorted(mut streams: Vec<LongLivedStream>) -> Vec<LongLivedStream> {
     streams.sort_unstable_by(|a, b| (b.at, &b.name).cmp(&(a.at, &a.name)));
     streams
 }
@@ -162,10 +162,14 @@ impl Broadcaster {
     ///
     /// # Errors
     /// [`NotOpened`]: it must not be opened.
-    pub(crate) async fn register(&self, stream: Standing, live: Duration) -> Result<Standing, NotOpened> {
+    pub(crate) async fn register(
+        &self,
+        stream: LongLivedStream,
+        live: Duration,
+    ) -> Result<LongLivedStream, NotOpened> {
         let store = &self.inner.store;
         let Some(session) = stream.session.clone() else {
-            let stream = Standing { at: unix_millis(), ..stream };
+            let stream = LongLivedStream { at: unix_millis(), ..stream };
             if !stream.backend {
                 self.enter_opening(&stream).await?;
             }
@@ -173,7 +177,7 @@ impl Broadcaster {
         };
         let own = self.streams_of(&session);
         let newest = self.streams_in(&own).await?.iter().map(|other| other.at + 1).max();
-        let stream = Standing { at: unix_millis().max(newest.unwrap_or_default()), ..stream };
+        let stream = LongLivedStream { at: unix_millis().max(newest.unwrap_or_default()), ..stream };
         if !stream.backend {
             self.enter_opening(&stream).await?;
         }
@@ -200,7 +204,7 @@ impl Broadcaster {
         Ok(stream)
     }
 
-    async fn enter_opening(&self, stream: &Standing) -> Result<(), NotOpened> {
+    async fn enter_opening(&self, stream: &LongLivedStream) -> Result<(), NotOpened> {
         let (store, text) = (&self.inner.store, stream.text());
         let (of_principal, opening) = (self.opening_of(&stream.principal), self.opening());
         let of_principal = store.enter(&of_principal, &stream.name, OPENS, OPENING_OF_PRINCIPAL);
@@ -211,7 +215,7 @@ impl Broadcaster {
     }
 
     /// Follows a stream from its hold request until all processes see it.
-    pub(crate) async fn settle(self, stream: Standing) {
+    pub(crate) async fn settle(self, stream: LongLivedStream) {
         let Some(publisher) = self.inner.publisher.as_ref() else { return };
         let channel = stream.channel();
         if publisher.watches(&channel) && timeout(OPENS, publisher.wait_held(&channel)).await.is_err() {
@@ -228,13 +232,13 @@ impl Broadcaster {
     }
 
     /// The stream is there for everybody. What can't be taken out now expires.
-    pub(super) async fn settled(&self, stream: &Standing) {
+    pub(super) async fn settled(&self, stream: &LongLivedStream) {
         let _ = self.inner.store.leave(&self.opening_of(&stream.principal), &stream.name).await;
         let _ = self.inner.store.leave(&self.opening(), &stream.text()).await;
     }
 
     /// Keeps a stream known that this process holds, until what this gives is dropped.
-    pub(crate) fn keep(&self, stream: Standing) -> Kept {
+    pub(crate) fn keep(&self, stream: LongLivedStream) -> Kept {
         let (to, kept) = (self.clone(), stream.clone());
         let news = tokio::spawn(async move {
             let Some(session) = &kept.session else { return };
@@ -284,7 +288,7 @@ impl Broadcaster {
     }
 
     /// Ends streams with a last word.
-    async fn end_streams(&self, streams: Vec<Standing>, last: &str) {
+    async fn end_streams(&self, streams: Vec<LongLivedStream>, last: &str) {
         let mut now = Vec::new();
         for stream in &streams {
             let end = Outgoing::end(stream.channel(), last.to_owned());
@@ -304,10 +308,10 @@ impl Broadcaster {
     ///
     /// # Errors
     /// [`store::Unavailable`].
-    pub(super) async fn special(&self) -> store::Result<Vec<Standing>> {
+    pub(super) async fn special(&self) -> store::Result<Vec<LongLivedStream>> {
         let (opening, crowded) = (self.opening(), self.crowded());
         let (opening, crowded) = try_join(self.streams_in(&opening), self.streams_in(&crowded)).await?;
-        let all: BTreeSet<Standing> = opening.into_iter().chain(crowded).collect();
+        let all: BTreeSet<LongLivedStream> = opening.into_iter().chain(crowded).collect();
         // A backend that died left its streams among the crowded.
         let doubtful: BTreeSet<&String> =
             all.iter().filter(|stream| stream.backend).filter_map(|stream| stream.session.as_ref()).collect();
@@ -315,11 +319,11 @@ impl Broadcaster {
         for session in doubtful {
             known.extend(self.streams_in(&self.streams_of(session)).await?);
         }
-        let is_gone = |stream: &Standing| match stream.backend {
+        let is_gone = |stream: &LongLivedStream| match stream.backend {
             true => !known.contains(stream),
             false => self.is_gone(stream),
         };
-        let (gone, all): (Vec<Standing>, Vec<Standing>) = all.into_iter().partition(is_gone);
+        let (gone, all): (Vec<LongLivedStream>, Vec<LongLivedStream>) = all.into_iter().partition(is_gone);
         self.tidy_soon(gone);
         Ok(sorted(all))
     }
@@ -331,9 +335,9 @@ impl Broadcaster {
         kind: Kind,
         out: Outgoing,
         audience: &Audience,
-        special: &[Standing],
+        special: &[LongLivedStream],
     ) -> Outgoing {
-        let mut groups: BTreeMap<&str, Vec<&Standing>> = BTreeMap::new();
+        let mut groups: BTreeMap<&str, Vec<&LongLivedStream>> = BTreeMap::new();
         for stream in special.iter().filter(|stream| stream.is_in(kind, audience)) {
             groups.entry(stream.group()).or_default().push(stream);
         }
@@ -352,7 +356,7 @@ impl Broadcaster {
     }
 
     /// Whether what this process sends to a channel reaches the stream, which has the channel.
-    fn sees(&self, stream: &Standing, channel: &str) -> bool {
+    fn sees(&self, stream: &LongLivedStream, channel: &str) -> bool {
         if stream.backend {
             return true;
         }
@@ -363,7 +367,7 @@ impl Broadcaster {
     }
 
     /// Whether a stream that Pushpin held is there no more.
-    fn is_gone(&self, stream: &Standing) -> bool {
+    fn is_gone(&self, stream: &LongLivedStream) -> bool {
         let Some(publisher) = &self.inner.publisher else { return false };
         let own = stream.channel();
         let opens = u64::try_from(OPENS.as_millis()).unwrap_or(u64::MAX);
@@ -425,13 +429,13 @@ impl Broadcaster {
     }
 
     /// Takes streams out that are gone, one caller at a time.
-    fn tidy_soon(&self, gone: Vec<Standing>) {
+    fn tidy_soon(&self, gone: Vec<LongLivedStream>) {
         if gone.is_empty() || self.inner.tidying.swap(true, Ordering::AcqRel) {
             return;
         }
         let to = self.clone();
         tokio::spawn(async move {
-            let mut sessions: BTreeMap<String, Vec<Standing>> = BTreeMap::new();
+            let mut sessions: BTreeMap<String, Vec<LongLivedStream>> = BTreeMap::new();
             for stream in gone {
                 match stream.session.clone() {
                     Some(session) => sessions.entry(session).or_default().push(stream),
@@ -446,7 +450,7 @@ impl Broadcaster {
     }
 
     /// Takes a session's streams out that are gone; one that is left alone is no longer special.
-    async fn tidy(&self, gone: Vec<Standing>, session: &str) {
+    async fn tidy(&self, gone: Vec<LongLivedStream>, session: &str) {
         for stream in &gone {
             self.forget(stream).await;
         }
@@ -458,7 +462,7 @@ impl Broadcaster {
     }
 
     /// Takes a stream out. A failure leaves it to be found gone later.
-    async fn forget(&self, stream: &Standing) {
+    async fn forget(&self, stream: &LongLivedStream) {
         let (store, text) = (&self.inner.store, stream.text());
         let _ = store.leave(&self.opening_of(&stream.principal), &stream.name).await;
         let _ = store.leave(&self.opening(), &text).await;
@@ -468,7 +472,7 @@ impl Broadcaster {
         }
     }
 
-    async fn streams_in(&self, group: &str) -> store::Result<Vec<Standing>> {
+    async fn streams_in(&self, group: &str) -> store::Result<Vec<LongLivedStream>> {
         let members = self.inner.store.members(group).await?;
         Ok(members.iter().filter_map(|text| serde_json::from_str(text).ok()).collect())
     }
@@ -493,7 +497,7 @@ impl Broadcaster {
 /// A stream that this process holds, as long as this lives.
 pub(crate) struct Kept {
     to: Broadcaster,
-    stream: Standing,
+    stream: LongLivedStream,
     news: tokio::task::JoinHandle<()>,
 }
 
