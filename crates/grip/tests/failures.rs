@@ -6,9 +6,9 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::pushpin::Pushpin;
 use common::{Http, PATIENCE, Stream, Tracker, publisher, publisher_with, pushpin, pushpin_with};
 use grip::{Event, Item, MIN_CLOSE_DELAY, Publisher, PublisherOptions, SendError};
+use kit::pushpin::Pushpin;
 use tokio::time::{sleep, timeout};
 
 async fn hold(pushpin: &Pushpin, tracker: &Tracker, channel: &str) -> Stream {

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::Path;
 use axum::routing::get;
-use common::pushpin::Pushpin;
 use common::{Http, Stream, Tracker, publisher, serve};
 use grip::{Channel, Hold, Item, MAX_CHANNELS, Publisher};
+use kit::pushpin::Pushpin;
 
 /// A Pushpin whose requests `/n` are held as the list says, with `hello` as their first content.
 async fn streams(holds: Vec<Hold>) -> (Pushpin, Publisher, Tracker, Vec<Stream>) {

@@ -7,10 +7,10 @@ mod common;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use common::pushpin::{ISSUER, KEY, Pushpin};
 use common::{Http, origin, percentile, publisher, pushpin};
 use futures::StreamExt as _;
 use grip::{HttpPublisher, Item, MIN_CLOSE_DELAY, Response, SendError};
+use kit::pushpin::{ISSUER, KEY, Pushpin};
 use tokio::time::sleep;
 
 #[tokio::test]

@@ -2,26 +2,19 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test may fail
 
-#[allow(dead_code, unreachable_pub)]
-#[path = "support/redis_server.rs"]
-mod redis_server;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use kit::site::{front_config, memory, over};
+use kit::values::{request, with_meta};
+use kit::{RedisServer, wait};
 use odin::broadcast::BroadcastKey;
-use odin::call::Timing;
-use odin::front::{Access, Front, FrontConfig, FrontLimits, Handover};
-use odin::program::process;
-use odin::protocol::{origin::HostRules, session::SessionKeys};
+use odin::front::Front;
 use odin::runner::RmcpRunner;
 use odin::serve;
-use odin::store::{MemoryStore, RedisStore, Store, StoreLimits};
-use odin::worker::{Worker, WorkerConfig};
-use redis_server::RedisServer;
+use odin::store::Store;
+use odin::worker::Worker;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ListToolsResult, PaginatedRequestParams,
     ServerCapabilities, ServerConfig, Tool,
@@ -85,14 +78,6 @@ impl ServerHandler for Server {
     }
 }
 
-async fn wait(what: &str, mut so: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !so() {
-        assert!(begun.elapsed() < Duration::from_secs(30), "waited in vain: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 /// Threads of this process that keep leases.
 fn beats() -> usize {
     let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
@@ -108,35 +93,18 @@ fn sockets() -> usize {
 }
 
 fn front(store: Arc<dyn Store>) -> Arc<Front> {
-    let config = FrontConfig {
-        node: process::unique_name("front"),
-        server: "default".into(),
-        access: Access::Open(HostRules::default()),
-        handover: Handover::None,
-        hold_after: Duration::from_millis(50),
-        sessions: SessionKeys::parse(&BASE64_URL_SAFE_NO_PAD.encode([7; 32])).unwrap(),
-        grip: None,
-        broadcast: BroadcastKey::random(),
-        policy: Default::default(),
-        limits: FrontLimits::default(),
-        lease: Timing::default().lease,
-    };
+    let mut config = front_config(BroadcastKey::random());
+    config.hold_after = Duration::from_millis(50);
     Front::start(config, store, None)
 }
 
 fn worker(store: Arc<dyn Store>, runner: Arc<RmcpRunner<Server>>) -> Worker {
-    let config = WorkerConfig { name: process::unique_name("worker"), ..WorkerConfig::new("default") };
-    let beats = store.clone();
-    Worker::start(config, store, Box::new(move || beats), runner, None).unwrap()
+    kit::site::worker(store.clone(), store, runner, None)
 }
 
 async fn call(address: std::net::SocketAddr) -> reqwest::Result<reqwest::Response> {
-    let meta = json!({
-        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-        "io.modelcontextprotocol/clientCapabilities": {},
-    });
-    let params = json!({"name": "wait", "arguments": {}, "_meta": meta});
-    let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
+    let params = with_meta(json!({"name": "wait", "arguments": {}}), json!({}));
+    let body = request(1, "tools/call", params);
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let request = http.post(format!("http://{address}/api/v1/mcp/org-1")).body(body.to_string());
     let headers = [
@@ -156,18 +124,15 @@ async fn what_is_shut_down_or_let_go_of_leaves_nothing() {
     for (over_redis, in_order) in [(false, true), (false, false), (true, true), (true, false)] {
         let what = format!("over Redis: {over_redis}, shut down: {in_order}");
         let open = sockets();
-        let store: Arc<dyn Store> = match over_redis {
-            true => {
-                let limits = StoreLimits::default();
-                Arc::new(RedisStore::connect(&redis.url(), Timing::default(), limits).unwrap())
-            }
-            false => Arc::new(MemoryStore::new(Timing::default(), StoreLimits::default())),
+        let store = match over_redis {
+            true => over(&redis),
+            false => memory(),
         };
         let handler = Arc::new(Server::default());
         let runner = Arc::new(RmcpRunner::new(handler.clone()));
         let fronts: Vec<_> = (0..4).map(|_| front(store.clone())).collect();
         let workers: Vec<_> = (0..4).map(|_| worker(store.clone(), runner.clone())).collect();
-        wait(&what, || {
+        wait(&what, async || {
             fronts.iter().all(|front| front.ready().is_ok())
                 && workers.iter().all(|worker| worker.ready().is_ok())
         })
@@ -181,7 +146,7 @@ async fn what_is_shut_down_or_let_go_of_leaves_nothing() {
         let serving = tokio::spawn(serving);
         let stream = call(address).await.unwrap();
         assert_eq!(stream.status(), 200);
-        wait("the tool runs", || handler.begun.load(Ordering::SeqCst) == 1).await;
+        wait("the tool runs", async || handler.begun.load(Ordering::SeqCst) == 1).await;
 
         stop.cancel();
         if in_order {
@@ -196,23 +161,24 @@ async fn what_is_shut_down_or_let_go_of_leaves_nothing() {
         }
         // With handles still there, what was shut down has no thread and no task any more.
         if in_order {
-            wait(&format!("no thread; {what}"), || beats() == 0).await;
+            wait(&format!("no thread; {what}"), async || beats() == 0).await;
         }
         drop((workers, fronts, stream));
         serving.await.unwrap();
-        wait(&format!("no thread; {what}"), || beats() == 0).await;
-        wait(&format!("the tool is dropped; {what}"), || handler.dropped.load(Ordering::SeqCst) == 1).await;
-        wait(&format!("nobody has the runner; {what}"), || Arc::strong_count(&runner) == 1).await;
-        wait(&format!("nobody has the store; {what}"), || Arc::strong_count(&store) == 1).await;
+        wait(&format!("no thread; {what}"), async || beats() == 0).await;
+        wait(&format!("the tool is dropped; {what}"), async || handler.dropped.load(Ordering::SeqCst) == 1)
+            .await;
+        wait(&format!("nobody has the runner; {what}"), async || Arc::strong_count(&runner) == 1).await;
+        wait(&format!("nobody has the store; {what}"), async || Arc::strong_count(&store) == 1).await;
         drop(store);
-        wait(&format!("no connection; {what}"), || sockets() <= open).await;
+        wait(&format!("no connection; {what}"), async || sockets() <= open).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_is_shut_down_ends_what_it_has_and_takes_nothing_more() {
     let _alone = ALONE.lock().await;
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Timing::default(), StoreLimits::default()));
+    let store = memory();
     let (first, second) = (Arc::new(Server::default()), Arc::new(Server::default()));
     let front = front(store.clone());
     let old = worker(store.clone(), Arc::new(RmcpRunner::new(first.clone())));
@@ -221,14 +187,14 @@ async fn a_worker_that_is_shut_down_ends_what_it_has_and_takes_nothing_more() {
     let serving = serve::serve(listener, front.router(), CancellationToken::new(), Duration::ZERO);
     let serving = tokio::spawn(serving);
     let one = tokio::spawn(async move { call(address).await.unwrap().text().await.unwrap() });
-    wait("the call runs", || first.begun.load(Ordering::SeqCst) == 1).await;
+    wait("the call runs", async || first.begun.load(Ordering::SeqCst) == 1).await;
 
     let ending = old.clone();
     let ending = tokio::spawn(async move { ending.shut_down(Duration::from_secs(20)).await });
-    wait("it is stopping", || old.ready().is_err()).await;
+    wait("it is stopping", async || old.ready().is_err()).await;
     let other = tokio::spawn(async move { call(address).await.unwrap().text().await.unwrap() });
     let new = worker(store, Arc::new(RmcpRunner::new(second.clone())));
-    wait("the other worker has the new call", || second.begun.load(Ordering::SeqCst) == 1).await;
+    wait("the other worker has the new call", async || second.begun.load(Ordering::SeqCst) == 1).await;
     assert!(!ending.is_finished(), "it waits for its call");
     first.go.notify_one();
     assert!(one.await.unwrap().contains(r#""result""#));
@@ -237,7 +203,7 @@ async fn a_worker_that_is_shut_down_ends_what_it_has_and_takes_nothing_more() {
     assert!(other.await.unwrap().contains(r#""result""#));
     assert_eq!((first.begun.load(Ordering::SeqCst), second.begun.load(Ordering::SeqCst)), (1, 1));
     new.shut_down(Duration::from_secs(20)).await;
-    wait("no thread", || beats() == 0).await;
+    wait("no thread", async || beats() == 0).await;
     serving.abort();
 }
 
@@ -299,13 +265,13 @@ async fn a_tool_that_blocks_its_thread_does_not_keep_the_process() {
         .unwrap();
     let mut child = Running(child);
     let said = |what: &str| std::fs::read_to_string(log.path()).unwrap().contains(what);
-    wait("the program listens", || said("listening")).await;
+    wait("the program listens", async || said("listening")).await;
     let calling = tokio::spawn(call(address));
-    wait("its tool blocks", || said("BLOCKED")).await;
+    wait("its tool blocks", async || said("BLOCKED")).await;
     let pid = rustix::process::Pid::from_raw(child.0.id().cast_signed()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     let mut ended = None;
-    wait("the process ends", || {
+    wait("the process ends", async || {
         ended = child.0.try_wait().unwrap();
         ended.is_some()
     })

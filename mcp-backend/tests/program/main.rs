@@ -5,9 +5,6 @@
 
 mod degraded;
 mod process;
-#[allow(dead_code, unreachable_pub)]
-#[path = "../../../crates/odin/tests/support/redis_server.rs"]
-mod redis_server;
 mod secrets;
 mod settings;
 mod site;

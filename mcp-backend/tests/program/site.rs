@@ -7,8 +7,8 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use tokio::process::{Child, Command};
 
 use super::process::{PATIENCE, command, wait, worker};
-use super::redis_server::RedisServer;
 use super::secrets::refused;
+use kit::RedisServer;
 
 fn key(byte: u8) -> String {
     BASE64_URL_SAFE_NO_PAD.encode([byte; 32])

@@ -2,14 +2,11 @@
 // Each test file uses a part of it, and helpers may fail as tests do.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-pub mod pushpin;
-
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use self::pushpin::Pushpin;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Path;
@@ -22,6 +19,7 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use kit::pushpin::Pushpin;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 

@@ -2,12 +2,6 @@
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod client;
-#[allow(dead_code, unreachable_pub)]
-#[path = "../../../grip/tests/common/pushpin.rs"]
-mod pushpin;
-#[allow(dead_code, unreachable_pub)]
-#[path = "../support/redis_server.rs"]
-mod redis_server;
 mod server;
 mod several;
 mod site;

@@ -13,7 +13,9 @@ use tokio::time::{sleep, timeout};
 
 use super::ROADS;
 use super::client::{Client, Stream};
-use super::site::{Site, wait};
+use kit::wait;
+
+use super::site::Site;
 
 /// Tells everybody of a change, with a number to know it by.
 async fn tell(site: &Site, number: usize) {

@@ -3,39 +3,32 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::response::Response;
 use http::{HeaderMap, HeaderValue, Method, Uri};
-use identity::{Assertion, AssertionKeys, Principal, Road};
+use identity::Road;
+use kit::pushpin::{ISSUER, KEY, Pushpin};
+use kit::site::{front_config, listener, memory, over, serve_at, worker};
+use kit::values::{SERVER, TOKENS, assertion, assertion_keys, principal};
+use kit::{RedisServer, wait};
 use odin::admin::{self, AdminToken};
 use odin::broadcast::{BroadcastKey, Broadcaster};
-use odin::call::Timing;
-use odin::front::{Access, Front, FrontConfig, FrontLimits, Handover};
+use odin::front::{Access, Front, Handover};
 use odin::program::process;
-use odin::protocol::{origin::HostRules, session::SessionKeys};
 use odin::runner::RmcpRunner;
-use odin::serve;
-use odin::store::{MemoryStore, RedisStore, Store, StoreLimits};
-use odin::worker::{Worker, WorkerConfig};
+use odin::serve::NoDelay;
+use odin::worker::Worker;
 use tokio::sync::watch;
 
-use super::pushpin::{ISSUER, KEY, Pushpin};
-use super::redis_server::RedisServer;
 use super::server::Server;
 
-/// Issuer of everybody's tokens.
-pub const TOKENS: &str = "https://issuer.example";
 /// The admin token.
 pub const ADMIN: &str = "an-admin-token-of-more-than-32-characters";
 /// Header by which a test's client says who it is; the gateway believes it.
 pub const USER: &str = "x-test-user";
-
-const KEYS: &str = "k1:YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE";
-const SESSIONS: &str = "YmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmI";
 
 /// Keeps answers that Pushpin is to hold from it, as a slow network would.
 pub struct Gate {
@@ -88,28 +81,31 @@ impl Site {
         for _ in 0..2 {
             backends.push(listener().await);
         }
-        let names: Vec<String> = backends.iter().map(|backend| address(backend).to_string()).collect();
+        let address = |listener: &NoDelay| listener.local_addr().unwrap().to_string();
+        let names: Vec<String> = backends.iter().map(address).collect();
         // Holds too pass through the gateway here, so that they can be kept.
-        let edge_address = address(&gateway).to_string();
+        let edge_address = address(&gateway);
         let pushpin = Pushpin::start(std::slice::from_ref(&edge_address), &edge_address).await.unwrap();
         let gate = Arc::new(Gate { open: watch::Sender::new(true), waiting: AtomicUsize::new(0) });
-        let store = || store(&redis);
+        let store = || over(&redis);
         let publisher = || process::publisher(vec![pushpin.endpoint()]);
         let key = BroadcastKey::random();
         for backend in backends {
             let publisher = publisher().map(|(publisher, _)| publisher);
-            let access = Access::Gateway(Box::new(AssertionKeys::parse(KEYS).unwrap()));
-            let config = config(access, Handover::Envoy, Some((ISSUER.into(), KEY.to_vec())), key.clone());
+            let mut config = front_config(key.clone());
+            config.access = Access::Gateway(Box::new(assertion_keys()));
+            config.handover = Handover::Envoy;
+            config.grip = Some((ISSUER.into(), KEY.to_vec()));
             let front = Front::start(config, store(), publisher.clone());
-            serve(backend, front.router());
+            serve_at(backend, front.router());
             let publisher = publisher.unwrap();
             wait("the links stand", async || publisher.all_settled() && front.ready().is_ok()).await;
             fronts.push(front);
         }
         let pushpins = publisher();
         let links = pushpins.as_ref().map(|(publisher, _)| publisher.clone());
-        let broadcaster = Broadcaster::new("s", key.clone(), store(), links);
-        let worker = worker(store(), pushpins, broadcaster.clone());
+        let broadcaster = Broadcaster::new(SERVER, key.clone(), store(), links);
+        let worker = worker(store(), store(), runner(&broadcaster), pushpins);
         let edge = Edge {
             http: reqwest::Client::builder()
                 .no_proxy()
@@ -119,11 +115,9 @@ impl Site {
             pushpin: pushpin.http(),
             backends: names,
             next: Arc::default(),
-            keys: Arc::new(AssertionKeys::parse(KEYS).unwrap()),
             gate: gate.clone(),
         };
-        let address = address(&gateway);
-        serve(gateway, Router::new().fallback(pass).with_state(edge));
+        let (address, _) = serve_at(gateway, Router::new().fallback(pass).with_state(edge));
         let admin = admin(&fronts[0]).await;
         let (pushpin, redis, _worker) = (Some(pushpin), Some(redis), worker);
         Self { gate, pushpin, gateway: address, admin, fronts, broadcaster, key, _worker, redis }
@@ -132,21 +126,16 @@ impl Site {
     /// A broadcaster of a process that has only just started: its link to Pushpin does not stand yet.
     pub fn newcomer(&self) -> Broadcaster {
         let (publisher, _) = process::publisher(vec![self.pushpin.as_ref().unwrap().endpoint()]).unwrap();
-        Broadcaster::new("s", self.key.clone(), store(self.redis.as_ref().unwrap()), Some(publisher))
+        Broadcaster::new(SERVER, self.key.clone(), over(self.redis.as_ref().unwrap()), Some(publisher))
     }
 
     /// One process: no gateway, no Pushpin, no Redis.
     pub async fn embedded() -> Self {
-        let limits = StoreLimits::default();
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Timing::default(), limits));
-        let key = BroadcastKey::random();
-        let config = config(Access::Open(HostRules::default()), Handover::None, None, key.clone());
-        let front = Front::start(config, store.clone(), None);
+        let (store, key) = (memory(), BroadcastKey::random());
+        let front = Front::start(front_config(key.clone()), store.clone(), None);
         let broadcaster = front.broadcaster().clone();
-        let worker = worker(store, None, broadcaster.clone());
-        let listener = listener().await;
-        let gateway = address(&listener);
-        serve(listener, front.router());
+        let worker = worker(store.clone(), store, runner(&broadcaster), None);
+        let (gateway, _) = serve_at(listener().await, front.router());
         let admin = admin(&front).await;
         let gate = Arc::new(Gate { open: watch::Sender::new(true), waiting: AtomicUsize::new(0) });
         let (fronts, _worker) = (vec![front], worker);
@@ -183,75 +172,17 @@ impl Site {
     }
 }
 
-fn store(redis: &RedisServer) -> Arc<dyn Store> {
-    let limits = StoreLimits::default();
-    Arc::new(RedisStore::connect(&redis.url(), Timing::default(), limits).unwrap())
-}
-
 pub fn organisation(name: &str) -> serde_json::Value {
     serde_json::json!({ "organisation": { "issuer": TOKENS, "organisation": name } })
 }
 
-/// Waits until it is so, for at most half a minute.
-pub async fn wait(what: &str, mut so: impl AsyncFnMut() -> bool) {
-    for _ in 0..1500 {
-        if so().await {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("{what}: not within half a minute");
-}
-
-async fn listener() -> serve::NoDelay {
-    serve::listen("127.0.0.1:0").await.unwrap()
-}
-
-fn address(listener: &serve::NoDelay) -> SocketAddr {
-    listener.local_addr().unwrap()
-}
-
-fn serve(listener: serve::NoDelay, app: Router) {
-    tokio::spawn(async move { axum::serve(listener, app).await });
-}
-
 async fn admin(front: &Front) -> SocketAddr {
-    let listener = listener().await;
-    let at = address(&listener);
-    serve(listener, admin::routes(front.broadcaster().clone(), AdminToken::new(ADMIN).unwrap()));
-    at
+    let routes = admin::routes(front.broadcaster().clone(), AdminToken::new(ADMIN).unwrap());
+    serve_at(listener().await, routes).0
 }
 
-fn config(
-    access: Access,
-    handover: Handover,
-    grip: Option<(String, Vec<u8>)>,
-    broadcast: BroadcastKey,
-) -> FrontConfig {
-    FrontConfig {
-        node: process::unique_name("front"),
-        server: "s".into(),
-        access,
-        handover,
-        hold_after: Duration::from_millis(100),
-        sessions: SessionKeys::parse(SESSIONS).unwrap(),
-        grip,
-        broadcast,
-        policy: Default::default(),
-        limits: FrontLimits::default(),
-        lease: Timing::default().lease,
-    }
-}
-
-fn worker(
-    store: Arc<dyn Store>,
-    pushpins: Option<odin::worker::Pushpins>,
-    broadcaster: Broadcaster,
-) -> Worker {
-    let runner = Arc::new(RmcpRunner::new(Arc::new(Server)).with_broadcaster(broadcaster));
-    let config = WorkerConfig { name: process::unique_name("worker"), ..WorkerConfig::new("s") };
-    let beats = store.clone();
-    Worker::start(config, store, Box::new(move || beats), runner, pushpins).unwrap()
+fn runner(broadcaster: &Broadcaster) -> Arc<RmcpRunner<Server>> {
+    Arc::new(RmcpRunner::new(Arc::new(Server)).with_broadcaster(broadcaster.clone()))
 }
 
 /// The gateway's state.
@@ -261,7 +192,6 @@ struct Edge {
     pushpin: SocketAddr,
     backends: Vec<String>,
     next: Arc<AtomicUsize>,
-    keys: Arc<AssertionKeys>,
     gate: Arc<Gate>,
 }
 
@@ -287,18 +217,15 @@ async fn pass(
         return answered(answer);
     }
     let endpoint = identity::path::parse(&path).unwrap();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let assertion = edge.keys.sign(&Assertion {
-        principal: principal(&text(USER).unwrap(), &endpoint.organisation),
-        audience: identity::assertion::AUDIENCE.into(),
-        road: if headers.contains_key("grip-sig") { Road::Hermod } else { Road::Bifrost },
-        method: method.to_string(),
-        path: path.clone(),
-        mcp_method: text("mcp-method"),
-        mcp_name: text("mcp-name"),
-        issued_at: now,
-        expires_at: now + identity::assertion::LIFE,
-    });
+    let road = if headers.contains_key("grip-sig") { Road::Hermod } else { Road::Bifrost };
+    let (mcp_method, mcp_name) = (text("mcp-method"), text("mcp-name"));
+    let assertion = assertion(
+        principal(&text(USER).unwrap(), &endpoint.organisation),
+        road,
+        method.as_str(),
+        &path,
+        (mcp_method.as_deref(), mcp_name.as_deref()),
+    );
     let assertion = HeaderValue::try_from(assertion).unwrap();
     let mut inner = headers.clone();
     for name in ["host", "content-length", "transfer-encoding", "connection", USER] {
@@ -335,17 +262,4 @@ fn answered(answer: reqwest::Response) -> Response {
     }
     *response.body_mut() = Body::from_stream(answer.bytes_stream());
     response
-}
-
-fn principal(subject: &str, organisation: &str) -> Principal {
-    Principal {
-        issuer: TOKENS.into(),
-        subject: subject.into(),
-        organisation: organisation.into(),
-        client: None,
-        username: None,
-        scopes: Vec::new(),
-        roles: Vec::new(),
-        groups: Vec::new(),
-    }
 }

@@ -3,9 +3,6 @@
 
 mod handler;
 mod once;
-#[allow(dead_code, unreachable_pub)]
-#[path = "../support/redis_server.rs"]
-mod redis_server;
 mod site;
 
 use std::sync::Arc;
@@ -16,8 +13,8 @@ use odin::call::Timing;
 use odin::store::{MemoryStore, RedisStore, Store, StoreLimits};
 use serde_json::{Value, json};
 
-use redis_server::RedisServer;
-use site::{Site, Stream, THOR, Who};
+use kit::{Events, RedisServer};
+use site::{Site, THOR, Who};
 
 const OVER: [&str; 3] = ["completed", "failed", "cancelled"];
 
@@ -309,14 +306,14 @@ async fn who_listens_is_told_of_each_change() {
         let filter = json!({ "notifications": { "taskIds": [foreign, id, "made up"] } });
         let refused = site.send(THOR, "subscriptions/listen", filter.clone(), false).await;
         assert_eq!((refused.status, refused.code()), (400, -32021), "{refused:?}");
-        let mut stream = Stream::new(site.open(THOR, "subscriptions/listen", filter, true).await);
-        let first = stream.next().await;
+        let mut stream = Events::new(site.open(THOR, "subscriptions/listen", filter, true).await);
+        let first = stream.json().await;
         assert_eq!(first["method"], "notifications/subscriptions/acknowledged");
         assert_eq!(first["params"]["notifications"]["taskIds"], json!([id]), "{first}");
 
         let mut seen: Vec<Value> = Vec::new();
         let mut told = async |status: &str| loop {
-            let message = stream.next().await;
+            let message = stream.json().await;
             assert_eq!(message["method"], "notifications/tasks", "{message}");
             let mut params = message["params"].clone();
             assert_eq!(params["_meta"]["io.modelcontextprotocol/subscriptionId"], 7, "{message}");

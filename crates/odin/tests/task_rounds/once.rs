@@ -9,7 +9,8 @@ use odin::call::Timing;
 use odin::store::{MemoryStore, RedisStore, Store, StoreLimits};
 use serde_json::{Value, json};
 
-use super::redis_server::RedisServer;
+use kit::RedisServer;
+
 use super::site::{Answer, Site, THOR};
 use super::sites;
 

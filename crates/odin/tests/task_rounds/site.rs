@@ -1,33 +1,25 @@
 //! A small site in one process: fronts and workers over one store, and a client.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use identity::{Assertion, AssertionKeys, Principal, Road};
-use odin::broadcast::{BroadcastKey, Broadcaster};
-use odin::call::Timing;
-use odin::front::{Access, Front, FrontConfig, FrontLimits, Handover};
-use odin::protocol::session::SessionKeys;
+use identity::Road;
+use kit::site::{over_url, worker};
+use kit::values::{self, SERVER, assertion, assertion_keys, endpoint, principal, with_meta};
+use odin::broadcast::Broadcaster;
+use odin::front::Access;
 use odin::runner::{RmcpRunner, StateKeys};
-use odin::store::{RedisStore, Store, StoreLimits};
-use odin::worker::{Worker, WorkerConfig};
+use odin::store::{Store, StoreLimits};
+use odin::worker::Worker;
 use serde_json::{Value, json};
 
 use super::handler::{Counts, Handler};
 
-const KEY: &str = "k1:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE";
-
 pub(crate) struct Site {
-    key: BroadcastKey,
+    parts: kit::Site,
     /// The same for all its workers.
     pub(crate) states: StateKeys,
     pub(crate) counts: Arc<Counts>,
-    fronts: Vec<String>,
-    http: reqwest::Client,
-    next: AtomicU64,
     workers: Mutex<Vec<Worker>>,
 }
 
@@ -72,42 +64,20 @@ impl Answer {
 impl Site {
     /// A site with two fronts and no worker.
     pub(crate) async fn start(store: Arc<dyn Store>) -> Self {
-        let (key, mut fronts) = (BroadcastKey::random(), Vec::new());
-        for number in 0..2 {
-            let sessions = SessionKeys::parse(&BASE64_URL_SAFE_NO_PAD.encode([7; 32])).unwrap();
-            let config = FrontConfig {
-                node: format!("front-{number}"),
-                server: "default".into(),
-                access: Access::Gateway(Box::new(AssertionKeys::parse(KEY).unwrap())),
-                handover: Handover::None,
-                hold_after: Duration::from_secs(30),
-                sessions,
-                grip: None,
-                broadcast: key.clone(),
-                policy: Default::default(),
-                limits: FrontLimits::default(),
-                lease: Timing::default().lease,
-            };
-            let router = Front::start(config, store.clone(), None).router();
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-            fronts.push(format!("http://{}", listener.local_addr().unwrap()));
-            tokio::spawn(async move { axum::serve(listener, router).await });
-        }
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let site = kit::Site::over(store).fronts(2).config(|config| {
+            config.access = Access::Gateway(Box::new(assertion_keys()));
+            config.hold_after = Duration::from_secs(30);
+        });
         let (counts, states, workers) = (Arc::default(), StateKeys::random(), Mutex::default());
-        Self { key, states, counts, fronts, http, next: AtomicU64::new(1), workers }
+        Self { parts: site.start().await, states, counts, workers }
     }
 
     /// Starts a worker over a store.
     pub(crate) fn worker(&self, store: Arc<dyn Store>) {
-        let broadcaster = Broadcaster::new("default", self.key.clone(), store.clone(), None);
+        let broadcaster = Broadcaster::new(SERVER, self.parts.broadcast.clone(), store.clone(), None);
         let runner = RmcpRunner::new(Arc::new(Handler { counts: self.counts.clone() }));
         let runner = runner.with_broadcaster(broadcaster).with_state_keys(self.states.clone());
-        let runner = Arc::new(runner);
-        let beats = store.clone();
-        let config = WorkerConfig::new("default");
-        let worker = Worker::start(config, store, Box::new(move || beats), runner, None).unwrap();
-        self.workers.lock().unwrap().push(worker);
+        self.workers.lock().unwrap().push(worker(store.clone(), store, Arc::new(runner), None));
     }
 
     /// Starts a worker that can be killed: in a runtime of its own, behind a proxy to Redis.
@@ -128,13 +98,11 @@ impl Site {
                 });
             }
         });
-        let connect =
-            move || Arc::new(RedisStore::connect(&url, Timing::default(), StoreLimits::default()).unwrap());
         let counts = self.counts.clone();
         let worker = runtime.block_on(async move {
+            let connect = || over_url(&url, StoreLimits::default());
             let runner = Arc::new(RmcpRunner::new(Arc::new(Handler { counts })));
-            let (store, config) = (connect(), WorkerConfig::new("default"));
-            Worker::start(config, store, Box::new(move || connect()), runner, None).unwrap()
+            worker(connect(), connect(), runner, None)
         });
         Mortal(Some(runtime), worker)
     }
@@ -200,7 +168,7 @@ impl Site {
         let meta = &meta["params"]["_meta"];
         let params = format!("{},\"_meta\":{meta}}}", params.get().strip_suffix('}').unwrap());
         let message = format!(r#"{{"jsonrpc":"2.0","id":7,"method":"{method}","params":{params}}}"#);
-        let request = reqwest::RequestBuilder::from_parts(self.http.clone(), request).body(message);
+        let request = reqwest::RequestBuilder::from_parts(self.parts.http.clone(), request).body(message);
         self.read(request.send().await.unwrap()).await
     }
 
@@ -220,44 +188,20 @@ impl Site {
         self.request(who, method, params, tasks).send().await.unwrap()
     }
 
-    fn request(&self, who: Who, method: &str, mut params: Value, tasks: bool) -> reqwest::RequestBuilder {
-        let number = self.next.fetch_add(1, Ordering::SeqCst);
+    fn request(&self, who: Who, method: &str, params: Value, tasks: bool) -> reqwest::RequestBuilder {
         let mut capabilities = json!({ "elicitation": {} });
         if tasks {
             capabilities["extensions"] = json!({ "io.modelcontextprotocol/tasks": {} });
         }
-        params["_meta"] = json!({
-            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-            "io.modelcontextprotocol/clientCapabilities": capabilities,
-        });
         let name = params["name"].as_str().or(params["taskId"].as_str()).map(str::to_owned);
-        let path = format!("/api/v1/mcp/{}", who.1);
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-        let assertion = Assertion {
-            principal: Principal {
-                issuer: "https://issuer.example".into(),
-                subject: who.0.into(),
-                organisation: who.1.into(),
-                client: None,
-                username: None,
-                scopes: vec![],
-                roles: vec![],
-                groups: vec![],
-            },
-            audience: identity::assertion::AUDIENCE.into(),
-            road: Road::Direct,
-            method: "POST".into(),
-            path: path.clone(),
-            mcp_method: Some(method.into()),
-            mcp_name: name.clone(),
-            issued_at: now,
-            expires_at: now + 10,
-        };
-        let front = &self.fronts[number as usize % self.fronts.len()];
+        let path = endpoint(who.1);
+        let mcp = (Some(method), name.as_deref());
+        let assertion = assertion(principal(who.0, who.1), Road::Direct, "POST", &path, mcp);
         let mut request = self
+            .parts
             .http
-            .post(format!("{front}{path}"))
-            .header(identity::assertion::HEADER, AssertionKeys::parse(KEY).unwrap().sign(&assertion))
+            .post(self.parts.url(&path))
+            .header(identity::assertion::HEADER, assertion)
             .header("content-type", "application/json")
             .header("accept", "application/json, text/event-stream")
             .header("mcp-protocol-version", "2026-07-28")
@@ -265,37 +209,7 @@ impl Site {
         if let Some(name) = name {
             request = request.header("mcp-name", name);
         }
-        let message = json!({ "jsonrpc": "2.0", "id": 7, "method": method, "params": params });
+        let message = values::request(7, method, with_meta(params, capabilities));
         request.body(message.to_string())
-    }
-}
-
-/// The messages of a stream.
-pub(crate) struct Stream {
-    response: reqwest::Response,
-    text: String,
-}
-
-impl Stream {
-    pub(crate) fn new(response: reqwest::Response) -> Self {
-        assert_eq!(response.headers()["content-type"], "text/event-stream");
-        Self { response, text: String::new() }
-    }
-
-    /// The next message.
-    pub(crate) async fn next(&mut self) -> Value {
-        loop {
-            if let Some((event, rest)) = self.text.split_once("\n\n") {
-                let data = event.lines().find_map(|line| line.strip_prefix("data: ")).map(str::to_owned);
-                self.text = rest.to_owned();
-                if let Some(data) = data {
-                    return serde_json::from_str(&data).unwrap();
-                }
-                continue;
-            }
-            let chunk = tokio::time::timeout(Duration::from_secs(20), self.response.chunk()).await;
-            let chunk = chunk.expect("a message").unwrap().expect("the stream stands");
-            self.text.push_str(std::str::from_utf8(&chunk).unwrap());
-        }
     }
 }

@@ -8,7 +8,8 @@ mod site;
 use identity::Road;
 use serde_json::{Value, json};
 
-use site::{Site, Stream};
+use kit::Events;
+use site::Site;
 
 const SAID: &str = "No worker took the call in time, and it will not run.";
 
@@ -100,7 +101,7 @@ async fn sessions_have_it_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn in_http_sse_the_stream_says_it() {
     let site = Site::start().await;
-    let mut stream = Stream::new(site.open_sse().await);
+    let mut stream = Events::new(site.open_sse().await);
     let endpoint = stream.next().await;
     let message = json!({
         "jsonrpc": "2.0", "id": 1, "method": "initialize",

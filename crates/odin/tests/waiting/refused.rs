@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::site::{Site, Stream};
+use kit::Events;
+
+use crate::site::Site;
 use identity::Road;
 use odin::front::FrontLimits;
 use odin::protocol::Limits;
@@ -166,7 +168,7 @@ async fn a_backend_that_stops_refuses_the_requests_that_wait() {
     let waits = site.post(Road::Direct, &session, REVISION, &message);
     let stops = async {
         site.waits().await;
-        site.backend.shut_down(Duration::ZERO).await;
+        site.parts.fronts[0].shut_down(Duration::ZERO).await;
     };
     let (response, ()) = tokio::join!(waits, stops);
     if response.headers()["content-type"] == "application/json" {
@@ -179,13 +181,13 @@ async fn a_backend_that_stops_refuses_the_requests_that_wait() {
 }
 
 /// A session of HTTP+SSE that is not initialized.
-async fn http_sse(site: &Site) -> (Stream, String) {
-    let mut stream = Stream::new(site.open_sse().await);
+async fn http_sse(site: &Site) -> (Events, String) {
+    let mut stream = Events::new(site.open_sse().await);
     let endpoint = stream.next().await;
     (stream, endpoint)
 }
 
-async fn initialize(site: &Site, stream: &mut Stream, endpoint: &str) {
+async fn initialize(site: &Site, stream: &mut Events, endpoint: &str) {
     let params = json!({ "protocolVersion": "2024-11-05", "capabilities": {}, "clientInfo": { "name": "c", "version": "1" } });
     let message = json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params });
     assert_eq!(site.post_to(endpoint, &message).await.status().as_u16(), 202);

@@ -3,23 +3,17 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use identity::{Assertion, AssertionKeys, Principal, Road};
-use odin::broadcast::BroadcastKey;
-use odin::call::Timing;
-use odin::front::{Access, Front, FrontConfig, FrontLimits, Handover};
+use identity::Road;
+use kit::values::{self, assertion, assertion_keys, principal, with_meta};
+use odin::front::{Access, FrontLimits, Handover};
 use odin::program::process;
-use odin::protocol::session::SessionKeys;
 use odin::runner::RmcpRunner;
-use odin::store::{MemoryStore, Store, StoreLimits};
-use odin::worker::{Worker, WorkerConfig};
+use odin::worker::Worker;
 use rmcp::handler::server::wrapper::Parameters;
 use rmcp::model::{ServerCapabilities, ServerConfig};
 use rmcp::{ServerHandler, tool, tool_handler, tool_router};
 use serde_json::{Value, json};
 
-const KEY: &str = "k1:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE";
 const PATH: &str = "/api/v1/mcp/org-1";
 
 type Journal = Arc<Mutex<Vec<String>>>;
@@ -52,10 +46,7 @@ impl ServerHandler for Notes {
 }
 
 pub struct Site {
-    pub backend: Arc<Front>,
-    store: Arc<dyn Store>,
-    front: String,
-    http: reqwest::Client,
+    pub parts: kit::Site,
     journal: Journal,
 }
 
@@ -68,43 +59,24 @@ impl Site {
 
     /// The same with other bounds.
     pub async fn with_limits(limits: FrontLimits) -> Self {
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Timing::default(), StoreLimits::default()));
         let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let nowhere = format!("tcp://{nowhere}");
         let (publisher, _) = process::publisher(process::pushpins(&nowhere).unwrap()).unwrap();
-        let config = FrontConfig {
-            node: "front".into(),
-            server: "default".into(),
-            access: Access::Gateway(Box::new(AssertionKeys::parse(KEY).unwrap())),
-            handover: Handover::Envoy,
-            hold_after: Duration::from_millis(20),
-            sessions: SessionKeys::parse(&BASE64_URL_SAFE_NO_PAD.encode([7; 32])).unwrap(),
-            grip: Some(("pushpin".into(), b"key".to_vec())),
-            broadcast: BroadcastKey::random(),
+        let site = kit::Site::over(kit::site::memory()).publisher(publisher).config(move |config| {
+            config.access = Access::Gateway(Box::new(assertion_keys()));
+            config.handover = Handover::Envoy;
+            config.hold_after = Duration::from_millis(20);
+            config.grip = Some(("pushpin".into(), b"key".to_vec()));
             // With a rule, lists are looked through.
-            policy: serde_json::from_value(json!({ "rules": [{ "effect": "deny", "names": ["drop*"] }] }))
-                .unwrap(),
-            limits,
-            lease: Timing::default().lease,
-        };
-        let backend = Front::start(config, store.clone(), Some(publisher));
-        let router = backend.router();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let front = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .timeout(Duration::from_secs(20))
-            .build()
-            .unwrap();
-        Self { backend, store, front, http, journal: Journal::default() }
+            let policy = json!({ "rules": [{ "effect": "deny", "names": ["drop*"] }] });
+            config.policy = serde_json::from_value(policy).unwrap();
+            config.limits = limits.clone();
+        });
+        Self { parts: site.start().await, journal: Journal::default() }
     }
 
     pub fn worker(&self) -> Worker {
-        let runner = Arc::new(RmcpRunner::new(Arc::new(Notes { journal: self.journal.clone() })));
-        let (store, beats) = (self.store.clone(), self.store.clone());
-        Worker::start(WorkerConfig::new("default"), store, Box::new(move || beats), runner, None).unwrap()
+        self.parts.worker(RmcpRunner::new(Arc::new(Notes { journal: self.journal.clone() })))
     }
 
     /// Ends a worker; it takes nothing more.
@@ -124,30 +96,12 @@ impl Site {
         path: &str,
         mcp: Option<(&str, Option<&str>)>,
     ) -> reqwest::RequestBuilder {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-        let assertion = Assertion {
-            principal: Principal {
-                issuer: "https://issuer.example".into(),
-                subject: "thor".into(),
-                organisation: "org-1".into(),
-                client: None,
-                username: None,
-                scopes: vec![],
-                roles: vec![],
-                groups: vec![],
-            },
-            audience: identity::assertion::AUDIENCE.into(),
-            road,
-            method: method.into(),
-            path: path.into(),
-            mcp_method: mcp.map(|(method, _)| method.into()),
-            mcp_name: mcp.and_then(|(_, name)| name.map(str::to_owned)),
-            issued_at: now,
-            expires_at: now + 10,
-        };
-        self.http
-            .request(method.parse().unwrap(), format!("{}{path}", self.front))
-            .header(identity::assertion::HEADER, AssertionKeys::parse(KEY).unwrap().sign(&assertion))
+        let mcp = (mcp.map(|(method, _)| method), mcp.and_then(|(_, name)| name));
+        let assertion = assertion(principal("thor", "org-1"), road, method, path, mcp);
+        self.parts
+            .http
+            .request(method.parse().unwrap(), self.parts.url(path))
+            .header(identity::assertion::HEADER, assertion)
             .header("content-type", "application/json")
             .header(
                 "accept",
@@ -164,13 +118,9 @@ impl Site {
         &self,
         road: Road,
         method: &str,
-        mut params: Value,
+        params: Value,
         key: Option<&str>,
     ) -> reqwest::Response {
-        params["_meta"] = json!({
-            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-            "io.modelcontextprotocol/clientCapabilities": {},
-        });
         let name = params["name"].as_str().map(str::to_owned);
         let mut request = self
             .request(road, "POST", PATH, Some((method, name.as_deref())))
@@ -182,7 +132,7 @@ impl Site {
         if let Some(key) = key {
             request = request.header("idempotency-key", key);
         }
-        let message = json!({ "jsonrpc": "2.0", "id": 7, "method": method, "params": params });
+        let message = values::request(7, method, with_meta(params, json!({})));
         request.body(message.to_string()).send().await.unwrap()
     }
 
@@ -196,10 +146,8 @@ impl Site {
     }
 
     pub async fn initialize(&self, revision: &str, id: Option<u32>) -> reqwest::Response {
-        let message = json!({
-            "jsonrpc": "2.0", "id": id.unwrap_or(1), "method": "initialize",
-            "params": { "protocolVersion": revision, "capabilities": {}, "clientInfo": { "name": "c", "version": "1" } },
-        });
+        let params = values::initialize(revision, json!({}));
+        let message = values::request(id.unwrap_or(1), "initialize", params);
         self.request(Road::Direct, "POST", PATH, None).body(message.to_string()).send().await.unwrap()
     }
 
@@ -232,7 +180,7 @@ impl Site {
         let mut request = match assertion {
             Some("") => self.request(Road::Bifrost, "GET", &path, None),
             other => {
-                let request = self.http.get(format!("{}{path}", self.front));
+                let request = self.parts.http.get(self.parts.url(&path));
                 other.into_iter().fold(request, |request, it| request.header(identity::assertion::HEADER, it))
             }
         };
@@ -244,7 +192,7 @@ impl Site {
 
     /// What the backend counts.
     pub async fn statz(&self) -> Value {
-        self.http.get(format!("{}/statz", self.front)).send().await.unwrap().json().await.unwrap()
+        self.parts.http.get(self.parts.url("/statz")).send().await.unwrap().json().await.unwrap()
     }
 
     /// Waits until a request waits for its answer.
@@ -264,37 +212,5 @@ impl Site {
 
     pub async fn post_text(&self, path: &str, body: String) -> reqwest::Response {
         self.request(Road::Direct, "POST", path, None).body(body).send().await.unwrap()
-    }
-}
-
-/// The data of a stream's events.
-pub struct Stream {
-    response: reqwest::Response,
-    text: String,
-}
-
-impl Stream {
-    pub fn new(response: reqwest::Response) -> Self {
-        assert_eq!(response.headers()["content-type"], "text/event-stream");
-        Self { response, text: String::new() }
-    }
-
-    pub async fn json(&mut self) -> Value {
-        serde_json::from_str(&self.next().await).unwrap()
-    }
-
-    pub async fn next(&mut self) -> String {
-        loop {
-            if let Some((event, rest)) = self.text.split_once("\n\n") {
-                let data = event.lines().find_map(|line| line.strip_prefix("data: ")).map(str::to_owned);
-                self.text = rest.to_owned();
-                match data {
-                    Some(data) => return data,
-                    None => continue,
-                }
-            }
-            let chunk = self.response.chunk().await.unwrap().expect("the stream stands");
-            self.text.push_str(std::str::from_utf8(&chunk).unwrap());
-        }
     }
 }

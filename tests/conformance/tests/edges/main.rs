@@ -8,7 +8,4 @@ mod cases;
 mod client;
 mod malformed;
 mod records;
-#[path = "../../../../crates/odin/tests/support/redis_server.rs"]
-#[allow(dead_code, unreachable_pub)]
-mod redis_server;
 mod server;

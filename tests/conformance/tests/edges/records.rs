@@ -9,8 +9,8 @@ use redis::aio::MultiplexedConnection;
 use serde_json::json;
 
 use crate::client::Ask;
-use crate::redis_server::RedisServer;
 use crate::server::{Server, count_panics, panics};
+use kit::RedisServer;
 
 /// Values of fields that fit nowhere.
 const NONSENSE: [&str; 10] =

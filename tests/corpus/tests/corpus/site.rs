@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use asgard::config::Settings;
-use asgard::render::{render_file, values};
 use corpus::{ASSERTION_KEYS, Table, net};
 use serde_json::Value;
 
@@ -15,9 +14,6 @@ pub(crate) enum Gateway {
     Kong,
 }
 
-/// What all of them share with Pushpin, in base64url.
-const GRIP_KEY: &str = "YW5vdGhlci1zZWNyZXQtb2YtMzItYnl0ZXMtb3ItbW9y";
-
 /// The gateway and all that is around it; it ends with this.
 pub(crate) struct Site {
     pub(crate) gateway_port: u16,
@@ -25,6 +21,7 @@ pub(crate) struct Site {
     pub(crate) backend_port: u16,
     folder: tempfile::TempDir,
     kong: Option<kong_host::Gateway>,
+    pushpin: kit::Pushpin,
     _children: Vec<Process>,
 }
 
@@ -76,7 +73,9 @@ fn local(port: u16) -> String {
 impl Site {
     pub(crate) async fn start(gateway: Gateway, table: &Table, issuer: u16) -> Self {
         let folder = tempfile::Builder::new().prefix("corpus").tempdir().unwrap();
-        let [gateway_port, pushpin_port, backend_port, sub] = [(); 4].map(|()| net::free_port());
+        let [gateway_port, backend_port] = [(); 2].map(|()| net::free_port());
+        let pushpin = kit::Pushpin::start(&[local(backend_port)], &local(gateway_port)).await.unwrap();
+        let pushpin_port = pushpin.http().port();
         let ports = Ports { gateway: gateway_port, backend: backend_port, pushpin: pushpin_port, issuer };
         let handover = match gateway {
             Gateway::Envoy => "envoy",
@@ -87,20 +86,19 @@ impl Site {
             .arg("--embedded-worker")
             .env("ASGARD_LISTEN", local(backend_port))
             .env("ASGARD_HANDOVER", handover)
-            .env("ASGARD_PUSHPINS", format!("tcp://{}", local(sub)))
+            .env("ASGARD_PUSHPINS", pushpin.endpoint().to_string())
             .env("ASGARD_ASSERTION_KEYS", ASSERTION_KEYS)
             .env("ASGARD_SESSION_KEY", "c2VjcmV0LW9mLWF0LWxlYXN0LTMyLWJ5dGVzLWhlcmU")
-            .env("ASGARD_GRIP_KEY", GRIP_KEY)
+            .env("ASGARD_GRIP_KEY", kit::pushpin::key())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log("backend"))
             .spawn()
             .expect("mcp-backend does not start");
-        let mut children =
-            vec![Process(backend), pushpin(folder.path(), pushpin_port, sub, gateway_port, backend_port)];
+        let mut children = vec![Process(backend)];
         let keycloak = local(issuer);
         let mut config = table.config(if gateway == Gateway::Envoy { "keycloak" } else { &keycloak });
-        config["grip"]["key"] = GRIP_KEY.into();
+        config["grip"]["key"] = kit::pushpin::key().into();
         let kong = match gateway {
             Gateway::Envoy => {
                 children.push(envoy(folder.path(), &settings(ports, &config), log("gateway")));
@@ -111,7 +109,8 @@ impl Site {
                 Some(kong(&settings(ports, &config)).await)
             }
         };
-        let site = Self { gateway_port, pushpin_port, backend_port, folder, kong, _children: children };
+        let site =
+            Self { gateway_port, pushpin_port, backend_port, folder, kong, pushpin, _children: children };
         let ready =
             corpus::Sent { method: "GET".into(), target: "/readyz".into(), ..corpus::Sent::default() };
         let up = tokio::task::block_in_place(|| {
@@ -139,53 +138,15 @@ impl Site {
     /// The ends of the logs.
     pub(crate) fn logs(&self) -> String {
         let mut all = String::new();
-        for name in ["backend", "gateway", "pushpin"] {
+        for name in ["backend", "gateway"] {
             let text =
                 std::fs::read_to_string(self.folder.path().join(format!("{name}.log"))).unwrap_or_default();
             let lines: Vec<&str> = text.lines().rev().take(15).collect();
             all.push_str(&format!("== {name}\n"));
             all.extend(lines.into_iter().rev().map(|line| format!("{line}\n")));
         }
-        all
+        all + "== pushpin\n" + &self.pushpin.logs()
     }
-}
-
-fn pushpin(folder: &Path, port: u16, sub: u16, gateway: u16, backend: u16) -> Process {
-    let (run, logs) = (folder.join("run"), folder.join("pushpin"));
-    std::fs::create_dir_all(&run).unwrap();
-    std::fs::create_dir_all(&logs).unwrap();
-    let free = |_: &str| local(net::free_port());
-    let values = values([
-        ("PUSHPIN_SERVICES", "condure,zurl,pushpin-proxy,pushpin-handler".to_owned()),
-        ("PUSHPIN_RUN", run.display().to_string()),
-        ("PUSHPIN_LOG", logs.display().to_string()),
-        ("PUSHPIN_HTTP", local(port)),
-        ("PUSHPIN_PULL", format!("tcp://{}", free("pull"))),
-        ("PUSHPIN_SUB", format!("tcp://{}", local(sub))),
-        ("PUSHPIN_PUBLISH_ADDRESS", "127.0.0.1".to_owned()),
-        ("PUSHPIN_PUBLISH_PORT", net::free_port().to_string()),
-        ("PUSHPIN_COMMAND", format!("tcp://{}", free("command"))),
-        ("PUSHPIN_STATS", format!("tcp://{}", free("stats"))),
-        ("PUSHPIN_METRICS", free("metrics")),
-        ("GRIP_ISS", "pushpin".to_owned()),
-        // The same bytes in plain base64: without - and _ the two look alike but for the padding.
-        ("GRIP_KEY_BASE64", GRIP_KEY.to_owned()),
-        ("BACKENDS", local(backend)),
-        ("GATEWAY", local(gateway)),
-    ]);
-    for name in ["pushpin.conf", "routes"] {
-        let template = root().join(format!("pushpin/{name}.in"));
-        render_file(&template, &folder.join(name), &values).unwrap();
-    }
-    let log = std::fs::File::create(folder.join("pushpin.log")).unwrap();
-    let child = Command::new("pushpin")
-        .arg(format!("--config={}", folder.join("pushpin.conf").display()))
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().unwrap())
-        .stderr(log)
-        .spawn()
-        .expect("Pushpin does not start");
-    Process(child)
 }
 
 /// The gateway's settings, with the origins of the filter's configuration.

@@ -11,8 +11,8 @@ use tokio::time::timeout;
 
 use super::super::super::{Cast, StoreLimits};
 use super::super::{RedisStore, codec};
-use super::redis_server::RedisServer;
 use super::until;
+use kit::RedisServer;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 

@@ -11,8 +11,8 @@ use redis::{Value, cmd};
 use super::super::super::{Beat, Entry, Inbox, Room, StoreLimits};
 use super::super::scripts::Clock;
 use super::super::{RedisStore, codec};
-use super::redis_server::RedisServer;
 use super::{by, order, until};
+use kit::RedisServer;
 
 struct Site {
     store: RedisStore,

@@ -14,8 +14,8 @@ use tokio::time::timeout;
 
 use super::super::super::{Beat, Entry, NodeNudge, Room, Store, StoreLimits, WorkerNudge};
 use super::super::{RedisStore, codec};
-use super::redis_server::RedisServer;
 use super::{by, order, until};
+use kit::RedisServer;
 
 fn store(server: &RedisServer) -> RedisStore {
     RedisStore::connect(&server.url(), Timing::default(), StoreLimits::default()).unwrap()

@@ -5,9 +5,6 @@ mod differential;
 mod leftovers;
 mod live;
 mod once;
-#[allow(dead_code, unreachable_pub)]
-#[path = "../../../../tests/support/redis_server.rs"]
-mod redis_server;
 mod replies;
 mod site;
 mod tasks;

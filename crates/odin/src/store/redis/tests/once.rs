@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::super::super::{MemoryStore, Store, StoreLimits};
 use super::super::RedisStore;
-use super::redis_server::RedisServer;
 use super::until;
+use kit::RedisServer;
 
 #[tokio::test]
 async fn a_thing_is_used_in_one_name_until_it_is_forgotten() {

@@ -15,8 +15,8 @@ use tokio::sync::mpsc;
 
 use super::super::super::{Room, Store, StoreLimits};
 use super::super::RedisStore;
-use super::redis_server::RedisServer;
 use super::{by, order, until};
+use kit::RedisServer;
 
 /// A store whose way to Redis loses the next reply when it is told to: the command is carried out, and the
 /// connection breaks.

@@ -4,8 +4,8 @@ use redis::{Value, cmd};
 
 use super::super::super::StoreLimits;
 use super::super::{Fact, RedisStore};
-use super::redis_server::RedisServer;
 use crate::call::Timing;
+use kit::RedisServer;
 
 fn facts(timing: &str, keys: &str) -> Vec<Fact> {
     vec![("timing", timing.to_owned()), ("keys", keys.to_owned())]

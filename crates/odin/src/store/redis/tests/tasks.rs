@@ -20,8 +20,8 @@ use redis::cmd;
 use super::super::super::{Beat, Entry, MemoryStore, Result, Room, Store, StoreLimits};
 use super::super::scripts::Clock;
 use super::super::{LIFE, ROOT, RedisStore, codec};
-use super::redis_server::RedisServer;
 use super::{by, order};
+use kit::RedisServer;
 
 const SEQUENCES: u64 = 40;
 const COMMANDS: usize = 150;

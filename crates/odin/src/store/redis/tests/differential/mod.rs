@@ -23,8 +23,8 @@ use self::commands::{Command, OUTCOMES, ask};
 use super::super::super::{Beat, Entry, MemoryStore, Result, Room, StoreLimits, Taken};
 use super::super::scripts::{Clock, head};
 use super::super::{LIFE, ROOT, RedisStore, codec};
-use super::redis_server::RedisServer;
 use super::{by, order};
+use kit::RedisServer;
 
 /// Unless the environment variable `ODIN_SEQUENCES` says otherwise.
 const SEQUENCES: u64 = 250;

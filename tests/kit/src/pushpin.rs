@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -22,15 +22,21 @@ use tokio::time::{Instant, sleep, timeout};
 
 use grip::Endpoint;
 
-const CONFIGURATION: &str = include_str!("../../../../pushpin/pushpin.conf.in");
-const ROUTES: &str = include_str!("../../../../pushpin/routes.in");
-const VALUES: &str = include_str!("../../../../pushpin/native.env");
+const CONFIGURATION: &str = include_str!("../../../pushpin/pushpin.conf.in");
+const ROUTES: &str = include_str!("../../../pushpin/routes.in");
+const VALUES: &str = include_str!("../../../pushpin/native.env");
 
 /// The `sig_iss` of every Pushpin that is started here.
 pub const ISSUER: &str = "pushpin";
 
 /// The `sig_key` of every Pushpin that is started here.
 pub const KEY: &[u8; 32] = b"a key for tests, of 32 bytes ...";
+
+/// The same in base64url, as our programs take it.
+#[must_use]
+pub fn key() -> String {
+    URL_SAFE_NO_PAD.encode(KEY)
+}
 
 const READY: Duration = Duration::from_secs(20);
 

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A running redis-server; ended when dropped.
+#[derive(Debug)]
 pub struct RedisServer {
     folder: tempfile::TempDir,
     port: u16,
