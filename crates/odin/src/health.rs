@@ -1,7 +1,5 @@
 //! Whether a program can do useful work, and how it says so.
 
-use std::sync::Arc;
-
 use grip::Publisher;
 
 /// What a program can't do now, although it does useful work.
@@ -30,11 +28,12 @@ pub(crate) fn lost_pushpins(publisher: Option<&Publisher>, meaning: &str) -> Vec
 ///
 /// `/readyz` answers with `{"ready":true,"degraded":[{"part":…,"reason":…}]}`, or with 503 and
 /// `{"ready":false,"reason":…}`.
+#[cfg(feature = "front")]
 pub fn health_routes(
     ready: impl Fn() -> Result<Vec<Degraded>, String> + Send + Sync + 'static,
 ) -> axum::Router {
     use axum::response::IntoResponse;
-    let ready = Arc::new(ready);
+    let ready = std::sync::Arc::new(ready);
     let readyz = move || {
         let ready = ready.clone();
         async move { readiness(ready()).into_response() }
@@ -44,6 +43,7 @@ pub fn health_routes(
         .route("/readyz", axum::routing::get(readyz))
 }
 
+#[cfg(feature = "front")]
 fn readiness(ready: Result<Vec<Degraded>, String>) -> axum::response::Response {
     use axum::response::IntoResponse;
     let json = [(http::header::CONTENT_TYPE, "application/json")];

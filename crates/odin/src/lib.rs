@@ -1,21 +1,29 @@
 //! Turns any rmcp `ServerHandler` into a distributed MCP server.
 
+// Without a feature, what only it uses is left over; with all of them nothing may be.
+#![cfg_attr(not(feature = "program"), allow(dead_code, unused_imports))]
+
+#[cfg(feature = "front")]
 pub mod admin;
 pub mod broadcast;
 pub mod call;
 mod events;
+#[cfg(feature = "front")]
 pub mod front;
 pub mod health;
 pub mod id;
+#[cfg(feature = "program")]
 pub mod program;
 pub mod protocol;
 pub mod runner;
+#[cfg(feature = "front")]
 pub mod serve;
 pub mod store;
 pub mod worker;
 
 pub use call::task::{Support, TaskTool};
 pub use identity;
+#[cfg(feature = "program")]
 pub use program::Program;
 pub use rmcp;
 pub use runner::{Ask, Asked, Caller, Cancelled, InTask, Progress, ToolResult, later};

@@ -9,6 +9,7 @@ mod calls;
 mod followers;
 mod memory;
 mod queue;
+#[cfg(feature = "redis")]
 mod redis;
 mod runs;
 mod sessions;
@@ -16,6 +17,7 @@ mod tasks;
 
 use async_trait::async_trait;
 
+#[cfg(feature = "redis")]
 pub use self::redis::{Difference, Fact, InvalidUrl, RedisStore, SITE_LIFE};
 pub use bus::{Bus, Cast, NodeNudge, WorkerNudge};
 pub use calls::{Calls, Held};
