@@ -73,7 +73,7 @@ macro_rules! e2e {
         Suite {
             name: $name,
             shows: $shows,
-            command: cargo_test!("--test", $name, "--", "--nocapture"),
+            command: cargo_test!("--test", $name, "--", "--include-ignored", "--nocapture"),
             needs: &[Need::Stack],
             limit_s: minutes(20),
         }
@@ -124,28 +124,28 @@ pub const SUITES: &[Suite] = &[
     Suite {
         name: "grip",
         shows: "the publisher with a real Pushpin, also killed and stalled",
-        command: cargo_test!("--test", "pushpin", "--test", "filters", "--test", "failures", "--test", "templates"),
+        command: cargo_test!("--test", "pushpin", "--test", "filters", "--test", "failures", "--test", "templates", "--", "--include-ignored"),
         needs: &[Need::Programs, PUSHPIN],
         limit_s: minutes(20),
     },
     Suite {
         name: "notifications",
         shows: "one broadcast to 2,000 streams in one send; sessions, subscriptions, the admin API",
-        command: cargo_test!("--test", "notifications", "--", "--nocapture"),
+        command: cargo_test!("--test", "notifications", "--", "--include-ignored", "--nocapture"),
         needs: &[Need::Programs, PUSHPIN, REDIS],
         limit_s: minutes(20),
     },
     Suite {
         name: "supervisor",
         shows: "up, down, status and restarts with a real Redis and Pushpin; nothing is left behind",
-        command: cargo_test!("--test", "stack"),
+        command: cargo_test!("--test", "stack", "--", "--include-ignored"),
         needs: &[Need::Programs, PUSHPIN, REDIS],
         limit_s: minutes(10),
     },
     Suite {
         name: "filter",
         shows: "the filter, natively (also with random input) and in a real Envoy; its schema and reference page",
-        command: cargo_test!("--test", "native", "--test", "fuzz", "--test", "schema", "--test", "envoy"),
+        command: cargo_test!("--test", "native", "--test", "fuzz", "--test", "schema", "--test", "envoy", "--", "--include-ignored", "--skip", "what_a_request_costs"),
         needs: &[Need::Filter, Need::Programs],
         limit_s: minutes(20),
     },
@@ -166,7 +166,7 @@ pub const SUITES: &[Suite] = &[
     Suite {
         name: "corpus",
         shows: "hostile requests against Envoy and the Kong-like host, on both roads: none is accepted",
-        command: cargo_test!("--test", "corpus", "--", "--nocapture"),
+        command: cargo_test!("--test", "corpus", "--", "--include-ignored", "--nocapture"),
         needs: &[Need::Filter, Need::Programs, PUSHPIN],
         limit_s: minutes(20),
     },
@@ -174,7 +174,8 @@ pub const SUITES: &[Suite] = &[
         name: "kong",
         shows: "Kong's files in a host that behaves as Kong does and in a real nginx; the compose file",
         command: cargo_test!(
-            "--test", "shipped", "--test", "workers", "--test", "host", "--test", "faults", "--test", "nginx", "--test", "compose"
+            "--test", "shipped", "--test", "workers", "--test", "host", "--test", "faults", "--test", "nginx", "--test", "compose",
+            "--", "--include-ignored"
         ),
         needs: &[Need::Filter, Need::Programs, NGINX, NGINX_LUA, COMPOSE],
         limit_s: minutes(20),
@@ -182,14 +183,14 @@ pub const SUITES: &[Suite] = &[
     Suite {
         name: "library",
         shows: "the examples of the library, unchanged, as whole servers and as workers of a site",
-        command: cargo_test!("--test", "library", "--", "--nocapture", "--test-threads=1"),
+        command: cargo_test!("--test", "library", "--", "--include-ignored", "--nocapture", "--test-threads=1"),
         needs: &[Need::Programs],
         limit_s: minutes(10),
     },
     Suite {
         name: "conformance",
         shows: "the MCP conformance suite, both eras: on both roads of a whole stack, and in one process",
-        command: cargo_test!("--test", "conformance", "--", "--nocapture", "--test-threads=1"),
+        command: cargo_test!("--test", "conformance", "--", "--include-ignored", "--nocapture", "--test-threads=1"),
         needs: &[Need::Programs, Need::Conformance],
         limit_s: minutes(20),
     },
@@ -200,21 +201,21 @@ pub const SUITES: &[Suite] = &[
     Suite {
         name: "browser",
         shows: "the Inspector in Chromium: registers itself, logs in, lists tools, calls one with progress",
-        command: cargo_test!("--test", "browser", "--", "--nocapture"),
+        command: cargo_test!("--test", "browser", "--", "--include-ignored", "--nocapture"),
         needs: &[Need::Stack, Need::Browser],
         limit_s: minutes(20),
     },
     Suite {
         name: "authorization",
         shows: "the MCP conformance suite's scenarios for authorization servers, at Keycloak",
-        command: cargo_test!("--test", "authorization", "--", "--nocapture"),
+        command: cargo_test!("--test", "authorization", "--", "--include-ignored", "--nocapture"),
         needs: &[Need::Stack, Need::Conformance],
         limit_s: minutes(15),
     },
     Suite {
         name: "sdks",
         shows: "the released clients of the SDKs for Python, TypeScript and Rust, and the Inspector's, on both roads",
-        command: cargo_test!("--test", "sdks", "--", "--nocapture"),
+        command: cargo_test!("--test", "sdks", "--", "--include-ignored", "--nocapture"),
         needs: &[Need::Stack, Need::Sdks],
         limit_s: minutes(20),
     },
@@ -225,7 +226,7 @@ pub const SUITES: &[Suite] = &[
     Suite {
         name: "clients",
         shows: "released clients of many lines connect, list, call with progress and log in by OAuth; with --all every one",
-        command: cargo_test!("--test", "clients", "--", "--nocapture"),
+        command: cargo_test!("--test", "clients", "--", "--include-ignored", "--nocapture"),
         needs: &[Need::Stack, Need::Clients],
         limit_s: minutes(20),
     },
@@ -255,13 +256,13 @@ mod tests {
         entries.filter(|path| path.is_dir()).collect()
     }
 
-    #[test]
-    fn every_integration_test_is_in_a_suite() {
+    /// Every integration test: its name, and its file or folder.
+    fn integration_tests() -> Vec<(String, PathBuf)> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let packages = ["crates", "tests"].map(|group| folders(&root.join(group))).concat();
         let packages =
             packages.into_iter().chain(["cli", "kong-filter", "mcp-backend", "worker"].map(|p| root.join(p)));
-        let mut seen = 0;
+        let mut all = Vec::new();
         for package in packages {
             for file in std::fs::read_dir(package.join("tests")).into_iter().flatten().flatten() {
                 let path = file.path();
@@ -271,13 +272,55 @@ mod tests {
                 {
                     continue;
                 }
-                let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-                let runs =
-                    |suite: &&Suite| suite.command.windows(2).any(|w| w[0] == "--test" && w[1] == name);
-                assert_eq!(SUITES.iter().filter(runs).count(), 1, "suites that run {}", path.display());
-                seen += 1;
+                all.push((path.file_stem().unwrap().to_str().unwrap().to_owned(), path));
             }
         }
-        assert!(seen > 10);
+        assert!(all.len() > 10);
+        all
+    }
+
+    fn suites_of(test: &str) -> Vec<&'static Suite> {
+        let runs = |suite: &&Suite| suite.command.windows(2).any(|w| w[0] == "--test" && w[1] == test);
+        SUITES.iter().filter(runs).collect()
+    }
+
+    #[test]
+    fn every_integration_test_is_in_a_suite() {
+        for (name, path) in integration_tests() {
+            assert_eq!(suites_of(&name).len(), 1, "suites that run {}", path.display());
+        }
+    }
+
+    fn sources(path: &Path) -> String {
+        if path.is_file() {
+            return std::fs::read_to_string(path).unwrap();
+        }
+        std::fs::read_dir(path).unwrap().flatten().map(|entry| sources(&entry.path())).collect()
+    }
+
+    #[test]
+    fn what_plain_cargo_test_leaves_out_says_in_which_suite_it_runs() {
+        let mut left_out = 0;
+        for (name, path) in integration_tests() {
+            let (text, suite) = (sources(&path), suites_of(&name)[0]);
+            let reasons = text.lines().filter_map(|line| line.strip_prefix("#[ignore = \"needs "));
+            for reason in reasons {
+                let expected = format!(": ./asgard test {}\"]", suite.name);
+                assert!(reason.ends_with(&expected), "{}: {reason}", path.display());
+                assert!(suite.command.contains(&"--include-ignored"), "{} leaves {name} out", suite.name);
+                left_out += 1;
+            }
+            // A test that needs a stack fails without one.
+            if suite.needs.contains(&Need::Stack) {
+                let mut lines = text.lines();
+                while let Some(line) = lines.next() {
+                    if line.starts_with("#[tokio::test") {
+                        let next = lines.next().unwrap_or_default();
+                        assert!(next.starts_with("#[ignore = "), "{}: {next}", path.display());
+                    }
+                }
+            }
+        }
+        assert!(left_out > 100, "{left_out}");
     }
 }

@@ -117,6 +117,7 @@ fn port(part: &PartStatus) -> u16 {
 }
 
 #[test]
+#[ignore = "needs Pushpin: ./asgard test supervisor"]
 fn a_stack_starts_restarts_its_parts_and_leaves_nothing() {
     let home = Home::new("life");
     assert_eq!(home.run(&["status"]).status.code(), Some(1), "nothing runs yet");
@@ -177,6 +178,7 @@ fn a_stack_starts_restarts_its_parts_and_leaves_nothing() {
 }
 
 #[test]
+#[ignore = "needs Pushpin: ./asgard test supervisor"]
 fn nothing_outlives_a_supervisor_that_is_killed() {
     let home = Home::new("killed");
     assert!(home.up().status.success());
@@ -218,6 +220,7 @@ fn a_terminal_s_stack_ends_with_a_signal_and_with_its_parent() {
 }
 
 #[test]
+#[ignore = "needs Pushpin: ./asgard test supervisor"]
 fn a_taken_port_is_named_with_its_holder() {
     let home = Home::new("port");
     let listener = TcpListener::bind((LOOPBACK, 0)).unwrap();
@@ -246,6 +249,7 @@ fn a_taken_port_is_named_with_its_holder() {
 }
 
 #[test]
+#[ignore = "needs Pushpin: ./asgard test supervisor"]
 fn accounts_that_everybody_knows_are_not_started_where_others_can_reach_them() {
     let home = Home::new("exposed");
     assert!(home.up().status.success());

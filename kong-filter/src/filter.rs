@@ -172,11 +172,11 @@ impl Service {
         }
     }
 
-    /// Takes the outcome of a call: the HTTP status, `None` when there was no answer, and the body. Then
-    /// the request is to be judged again, with the same progress.
+    /// Takes the outcome of a call, as [`Tokens::answered`] does. Then the request is to be judged again, with the same
+    /// progress.
     ///
     /// # Errors
-    /// What to write to the log when it was of no use.
+    /// As there.
     pub fn answered(
         &mut self,
         awaited: Awaited,

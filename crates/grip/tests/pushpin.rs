@@ -14,11 +14,13 @@ use kit::pushpin::{ISSUER, KEY, Pushpin};
 use tokio::time::sleep;
 
 #[tokio::test]
+#[ignore = "needs Pushpin: ./asgard test grip"]
 async fn at_concurrency_50_nothing_is_lost_and_all_is_in_order_by_tcp() {
     at_concurrency_50_nothing_is_lost_and_all_is_in_order(false).await;
 }
 
 #[tokio::test]
+#[ignore = "needs Pushpin: ./asgard test grip"]
 async fn at_concurrency_50_nothing_is_lost_and_all_is_in_order_by_socket() {
     at_concurrency_50_nothing_is_lost_and_all_is_in_order(true).await;
 }
@@ -65,6 +67,7 @@ async fn at_concurrency_50_nothing_is_lost_and_all_is_in_order(by_socket: bool) 
 }
 
 #[tokio::test]
+#[ignore = "needs Pushpin: ./asgard test grip"]
 async fn a_request_alone_has_its_gate_at_once() {
     let pushpin = pushpin().await;
     let (publisher, tracker) = publisher(vec![pushpin.endpoint()]).await;
@@ -87,6 +90,7 @@ async fn a_request_alone_has_its_gate_at_once() {
 }
 
 #[tokio::test]
+#[ignore = "needs Pushpin: ./asgard test grip"]
 async fn an_id_seen_before_is_dropped_even_if_the_first_was_a_comment() {
     let pushpin = pushpin().await;
     let (publisher, tracker) = publisher(vec![pushpin.endpoint()]).await;
@@ -108,6 +112,7 @@ async fn an_id_seen_before_is_dropped_even_if_the_first_was_a_comment() {
 }
 
 #[tokio::test]
+#[ignore = "needs Pushpin: ./asgard test grip"]
 async fn an_id_belongs_to_its_channel() {
     let pushpin = pushpin().await;
     let (publisher, tracker) = publisher(vec![pushpin.endpoint()]).await;
@@ -121,6 +126,7 @@ async fn an_id_belongs_to_its_channel() {
 }
 
 #[tokio::test]
+#[ignore = "needs Pushpin: ./asgard test grip"]
 async fn two_pushpins_are_told_apart_and_reached_both() {
     let (first, second) = (pushpin().await, pushpin().await);
     let (publisher, tracker) = publisher(vec![first.endpoint(), second.endpoint()]).await;
@@ -148,6 +154,7 @@ async fn two_pushpins_are_told_apart_and_reached_both() {
 }
 
 #[tokio::test]
+#[ignore = "needs Pushpin: ./asgard test grip"]
 async fn a_client_that_leaves_is_reported() {
     let pushpin = pushpin().await;
     let (_publisher, tracker) = publisher(vec![pushpin.endpoint()]).await;
@@ -158,6 +165,7 @@ async fn a_client_that_leaves_is_reported() {
 }
 
 #[tokio::test]
+#[ignore = "needs Pushpin: ./asgard test grip"]
 async fn http_publishing_delivers_in_order_and_splits() {
     let pushpin = pushpin().await;
     let (_zmq, tracker) = publisher(vec![pushpin.endpoint()]).await;
@@ -191,6 +199,7 @@ async fn http_publishing_delivers_in_order_and_splits() {
 }
 
 #[tokio::test]
+#[ignore = "needs Pushpin: ./asgard test grip"]
 async fn a_response_hold_is_answered() {
     let pushpin = pushpin().await;
     let (publisher, tracker) = publisher(vec![pushpin.endpoint()]).await;
@@ -214,6 +223,7 @@ async fn a_response_hold_is_answered() {
 }
 
 #[tokio::test]
+#[ignore = "needs Pushpin: ./asgard test grip"]
 async fn nothing_is_written_after_its_time_or_by_a_dropped_send() {
     let pushpin = pushpin().await;
     let (publisher, tracker) = publisher(vec![pushpin.endpoint()]).await;
@@ -234,6 +244,7 @@ async fn nothing_is_written_after_its_time_or_by_a_dropped_send() {
 }
 
 #[tokio::test]
+#[ignore = "needs Pushpin: ./asgard test grip"]
 async fn the_routes_of_the_template() {
     let (backend, at_backend) = origin().await;
     let (gateway, at_gateway) = origin().await;
@@ -282,6 +293,7 @@ async fn the_routes_of_the_template() {
 }
 
 #[tokio::test]
+#[ignore = "needs Pushpin: ./asgard test grip"]
 async fn a_large_token_passes() {
     let (address, seen) = origin().await;
     let pushpin = Pushpin::start(std::slice::from_ref(&address), &address).await.unwrap();

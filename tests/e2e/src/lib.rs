@@ -2,12 +2,12 @@
 //! tools' journal.
 //!
 //! The tests use the stack whose state folder `ASGARD_HOME` names, and kill its parts. `./asgard test` starts
-//! one for them. By hand:
+//! one for them. Plain `cargo test` leaves them out, and says so. By hand:
 //!
 //! ```text
 //! export ASGARD_HOME=/tmp/e2e
 //! ./asgard up -d --ports free --no-inspector
-//! cargo test -p e2e
+//! cargo test -p e2e -- --ignored
 //! ```
 //!
 //! `E2E_SEED` chooses the moments and calls that are drawn, `E2E_KILLS` how often the killing tests do it,

@@ -13,6 +13,7 @@ use serde_json::json;
 const CALLS: usize = 300;
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test balance"]
 async fn both_backends_and_both_workers_get_their_share() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {
@@ -52,6 +53,7 @@ async fn both_backends_and_both_workers_get_their_share() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test balance"]
 async fn a_session_goes_on_at_every_backend() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {

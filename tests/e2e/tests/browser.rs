@@ -149,6 +149,7 @@ fn check(report: &Value) {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack and a browser: ./asgard test browser"]
 async fn one_who_belongs_to_one_organisation_logs_in_and_calls_a_tool_in_both_eras() {
     let stack = Stack::claim().await;
     for (name, era) in [("modern", "modern"), ("legacy", "legacy")] {
@@ -165,6 +166,7 @@ async fn one_who_belongs_to_one_organisation_logs_in_and_calls_a_tool_in_both_er
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack and a browser: ./asgard test browser"]
 async fn one_who_belongs_to_two_organisations_reaches_both() {
     let stack = Stack::claim().await;
     let servers = json!({"freya-1": streamable(&stack, "org-1", "modern"), "freya-2": streamable(&stack, "org-2", "legacy")});
@@ -182,6 +184,7 @@ async fn one_who_belongs_to_two_organisations_reaches_both() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack and a browser: ./asgard test browser"]
 async fn the_transport_of_2024_and_an_own_host_work_in_the_browser_too() {
     let stack = Stack::claim().await;
     // The seed's own address of the transport HTTP+SSE.

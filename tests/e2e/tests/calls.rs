@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test calls"]
 async fn quick_calls_on_the_bifrost_road_never_touch_pushpin() {
     let stack = Stack::claim().await;
     for era in [Era::Stateless, Era::Stateful] {
@@ -40,6 +41,7 @@ async fn quick_calls_on_the_bifrost_road_never_touch_pushpin() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test calls"]
 async fn slow_calls_stream_their_progress_and_result() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {
@@ -76,6 +78,7 @@ async fn slow_calls_stream_their_progress_and_result() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test calls"]
 async fn a_silent_slow_call_streams_its_result_alone() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {
@@ -88,6 +91,7 @@ async fn a_silent_slow_call_streams_its_result_alone() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test calls"]
 async fn discovery_and_lists() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {
@@ -117,6 +121,7 @@ async fn discovery_and_lists() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test calls"]
 async fn a_session_lives_from_initialize_to_delete() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {
@@ -139,6 +144,7 @@ async fn a_session_lives_from_initialize_to_delete() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test calls"]
 async fn errors_of_a_tool_and_of_the_protocol_reach_the_client() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {
@@ -162,6 +168,7 @@ async fn errors_of_a_tool_and_of_the_protocol_reach_the_client() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test calls"]
 async fn the_caller_is_who_the_token_says() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {
@@ -183,6 +190,7 @@ fn warm() -> Value {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test calls"]
 async fn in_a_session_a_tool_asks_and_any_backend_takes_the_answer() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {
@@ -208,6 +216,7 @@ async fn in_a_session_a_tool_asks_and_any_backend_takes_the_answer() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test calls"]
 async fn in_the_modern_era_a_tool_asks_by_its_result_and_any_worker_takes_the_answer() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {
@@ -255,6 +264,7 @@ async fn in_the_modern_era_a_tool_asks_by_its_result_and_any_worker_takes_the_an
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test calls"]
 async fn an_answer_may_be_as_large_as_what_carries_it_allows() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {
@@ -316,6 +326,7 @@ async fn by_http_1_0(client: &Client, id: u64, name: &str, arguments: &Value) ->
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test calls"]
 async fn a_proxy_in_front_may_speak_http_1_0() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {

@@ -14,6 +14,7 @@ use serde_json::json;
 const SOON: Duration = Duration::from_secs(1);
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test cancel"]
 async fn a_modern_client_that_goes_ends_its_call() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {
@@ -34,6 +35,7 @@ async fn a_modern_client_that_goes_ends_its_call() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test cancel"]
 async fn a_modern_client_that_goes_before_its_call_is_held_ends_it() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {
@@ -49,6 +51,7 @@ async fn a_modern_client_that_goes_before_its_call_is_held_ends_it() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test cancel"]
 async fn a_session_cancels_by_notification_from_anywhere() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {
@@ -70,6 +73,7 @@ async fn a_session_cancels_by_notification_from_anywhere() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test cancel"]
 async fn a_session_whose_connection_breaks_goes_on() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {

@@ -59,6 +59,7 @@ async fn document(url: &str) -> Value {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test discovery"]
 async fn the_authorization_servers_metadata_is_served_wherever_clients_look() {
     let stack = Stack::claim().await;
     let issuer = stack.state.issuer();
@@ -94,6 +95,7 @@ async fn the_authorization_servers_metadata_is_served_wherever_clients_look() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test discovery"]
 async fn each_address_is_a_resource_of_its_own() {
     let stack = Stack::claim().await;
     let public = &stack.state.public_url;
@@ -127,6 +129,7 @@ async fn each_address_is_a_resource_of_its_own() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test discovery"]
 async fn who_asks_for_no_scope_gets_a_token() {
     let stack = Stack::claim().await;
     let keycloak = Keycloak::of(&stack);
@@ -160,6 +163,7 @@ async fn who_asks_for_no_scope_gets_a_token() {
 
 /// Clients of revision 2025-03-26 know no resource: their token is for all addresses, and membership decides.
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test discovery"]
 async fn who_names_no_resource_reaches_the_organisations_of_the_user() {
     let stack = Stack::claim().await;
     let client = registered(&stack, None).await;

@@ -52,6 +52,7 @@ async fn client(embedded: &Embedded, era: Era) -> Client {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test embedded"]
 async fn quick_calls_are_json_and_slow_ones_its_own_stream() {
     let embedded = start().await;
     for era in [Era::Stateless, Era::Stateful] {
@@ -74,6 +75,7 @@ async fn quick_calls_are_json_and_slow_ones_its_own_stream() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test embedded"]
 async fn many_at_once_each_get_their_own() {
     let embedded = start().await;
     let client = client(&embedded, Era::Stateless).await;
@@ -93,6 +95,7 @@ async fn many_at_once_each_get_their_own() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test embedded"]
 async fn a_modern_client_that_goes_ends_its_call() {
     let embedded = start().await;
     let client = client(&embedded, Era::Stateless).await;
@@ -103,6 +106,7 @@ async fn a_modern_client_that_goes_ends_its_call() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test embedded"]
 async fn pages_of_other_sites_are_refused() {
     let embedded = start().await;
     let client = client(&embedded, Era::Stateless).await;
@@ -122,6 +126,7 @@ async fn pages_of_other_sites_are_refused() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test embedded"]
 async fn streams_are_resumed_and_requests_repeated() {
     let embedded = start().await;
     let client = client(&embedded, Era::Stateful).await;
@@ -148,6 +153,7 @@ async fn streams_are_resumed_and_requests_repeated() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test embedded"]
 async fn sessions_have_streams_of_their_own_and_http_sse_works() {
     let embedded = start().await;
     let client = client(&embedded, Era::Stateful).await;

@@ -120,6 +120,7 @@ async fn opens(stack: &Stack, organisation: &str, token: &str) -> u16 {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test enterprise"]
 async fn the_companys_assertion_gives_a_token_and_its_faults_do_not() {
     let stack = Stack::claim().await;
     let company = Company::of(&stack).await;
@@ -157,6 +158,7 @@ async fn the_companys_assertion_gives_a_token_and_its_faults_do_not() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test enterprise"]
 async fn what_keycloak_lacks_is_as_documented() {
     let stack = Stack::claim().await;
     let company = Company::of(&stack).await;

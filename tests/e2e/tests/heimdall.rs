@@ -73,6 +73,7 @@ async fn fresh_of(stack: &Stack, user: &str) -> String {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test heimdall"]
 async fn a_new_key_costs_no_request() {
     let stack = Arc::new(Stack::claim().await);
     let keycloak = Keycloak::of(&stack);
@@ -137,6 +138,7 @@ async fn a_new_key_costs_no_request() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test heimdall"]
 async fn without_keycloak_known_keys_are_good_and_nothing_else_is() {
     let stack = Stack::claim().await;
     let down: u64 = std::env::var("E2E_DOWN_S").ok().and_then(|s| s.parse().ok()).unwrap_or(8);
@@ -306,6 +308,7 @@ async fn asking_keycloak(stack: &Stack, check: TokenCheck) {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test heimdall"]
 async fn who_was_sent_away_is_refused_when_the_gateway_asks() {
     let stack = Stack::claim().await;
     for check in [TokenCheck::Both, TokenCheck::Introspection] {

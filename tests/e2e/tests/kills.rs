@@ -18,11 +18,13 @@ const CALLS: u64 = 6;
 const SOON: Duration = Duration::from_secs(5);
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test kills"]
 async fn held_streams_outlive_every_backend_on_the_bifrost_road() {
     runs(Road::Bifrost, &[Kind::Backend], random::seed(1)).await;
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test kills"]
 async fn held_streams_outlive_every_backend_and_the_gateway_on_the_hermod_road() {
     runs(Road::Hermod, &[Kind::Backend, Kind::Gateway], random::seed(2)).await;
 }
@@ -143,6 +145,7 @@ fn judge(exchange: &Exchange, events: u64, killed: Instant, sum: &mut Sum) -> Re
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test kills"]
 async fn workers_die_while_calls_run() {
     let stack = Stack::claim().await;
     let mut generator = random::generator(random::seed(5));
@@ -217,6 +220,7 @@ fn judge_without_worker(exchange: &Exchange, call: &Call) -> Result<&'static str
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test kills"]
 async fn a_tool_that_may_run_again_does_when_its_worker_dies() {
     let stack = Stack::claim().await;
     for (road, steps_before) in [(Road::Bifrost, 0), (Road::Hermod, 0), (Road::Bifrost, 3), (Road::Hermod, 3)]
@@ -241,6 +245,7 @@ async fn a_tool_that_may_run_again_does_when_its_worker_dies() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test kills"]
 async fn a_tool_that_must_not_run_again_does_not_and_the_client_is_told() {
     let stack = Stack::claim().await;
     for (road, steps_before) in [(Road::Bifrost, 0), (Road::Hermod, 0), (Road::Bifrost, 3), (Road::Hermod, 3)]

@@ -83,12 +83,14 @@ async fn alone(name: &str) -> (Child, String) {
 }
 
 #[tokio::test]
+#[ignore = "needs the programs of a stack: ./asgard test library"]
 async fn the_greeter_is_a_whole_server() {
     let (_process, endpoint) = alone("greeter").await;
     greets(&endpoint, "", "local").await;
 }
 
 #[tokio::test]
+#[ignore = "needs the programs of a stack: ./asgard test library"]
 async fn a_server_written_for_stdio_is_a_whole_server() {
     let (_process, endpoint) = alone("counter").await;
     let session = Client::at(endpoint.clone(), String::new()).initialized().await;
@@ -109,6 +111,7 @@ fn the_greeter_is_short() {
 }
 
 #[tokio::test]
+#[ignore = "needs the programs of a stack: ./asgard test library"]
 async fn the_greeter_is_a_worker_of_a_site() {
     let options = Options { programs: [(Kind::Worker, example("greeter"))].into(), ..Options::default() };
     let stack = Stack::up(options).await.unwrap();

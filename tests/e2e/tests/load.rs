@@ -18,11 +18,13 @@ const CONCURRENCY: usize = 50;
 const EACH_SIDE: usize = 500;
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test load"]
 async fn two_thousand_calls_on_the_bifrost_road() {
     load(Road::Bifrost, random::seed(3)).await;
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test load"]
 async fn two_thousand_calls_on_the_hermod_road() {
     load(Road::Hermod, random::seed(4)).await;
 }

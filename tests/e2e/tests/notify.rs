@@ -45,6 +45,7 @@ async fn expect_change(stream: &mut Exchange) {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test notify"]
 async fn an_organisation_is_told_and_no_other() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {
@@ -87,6 +88,7 @@ async fn an_organisation_is_told_and_no_other() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test notify"]
 async fn streams_outlive_every_backend() {
     let stack = Stack::claim().await;
     let mut streams = Vec::new();

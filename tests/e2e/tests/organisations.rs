@@ -58,6 +58,7 @@ async fn status(endpoint: String, token: &str) -> u16 {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test organisations"]
 async fn every_command_of_the_guide_works() {
     let stack = Stack::claim().await;
     let guide = std::fs::read_to_string(stack.paths.root.join("docs/organisations.md")).unwrap();
@@ -90,6 +91,7 @@ async fn every_command_of_the_guide_works() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test organisations"]
 async fn a_new_organisation_is_a_tenant_of_its_own() {
     let stack = Stack::claim().await;
     run(&stack, "./asgard org add vanaheim --title Vanaheim --theme ember").await;
@@ -132,6 +134,7 @@ async fn a_new_organisation_is_a_tenant_of_its_own() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test organisations"]
 async fn mistakes_are_told_in_one_line() {
     let stack = Stack::claim().await;
     let before = run(&stack, "./asgard org list --json").await;
@@ -164,6 +167,7 @@ async fn mistakes_are_told_in_one_line() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test organisations"]
 async fn a_trusted_host_may_register_clients() {
     let stack = Stack::claim().await;
     let metadata = json!({
@@ -192,6 +196,7 @@ async fn a_trusted_host_may_register_clients() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test organisations"]
 async fn an_organisation_is_reached_at_its_own_host() {
     let stack = Stack::claim().await;
     let http = e2e::client::http();
@@ -231,6 +236,7 @@ async fn an_organisation_is_reached_at_its_own_host() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test organisations"]
 async fn a_new_domain_is_a_host_at_once() {
     let stack = Stack::claim().await;
     let url = stack.state.host_url("alfheim.localhost").unwrap();

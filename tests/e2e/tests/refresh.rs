@@ -69,6 +69,7 @@ async fn reuse(keycloak: &Keycloak<'_>, times: &Value) {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test refresh"]
 async fn a_refresh_token_is_replaced_and_the_old_one_ends() {
     let stack = Stack::claim().await;
     let mut login = Login::new(&stack).await;
@@ -87,6 +88,7 @@ async fn a_refresh_token_is_replaced_and_the_old_one_ends() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test refresh"]
 async fn the_realm_has_the_smallest_reuse_with_which_a_bad_moment_is_survived() {
     let stack = Stack::claim().await;
     let keycloak = Keycloak::of(&stack);

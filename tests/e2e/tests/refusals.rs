@@ -37,6 +37,7 @@ fn row(
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test refusals"]
 async fn every_fault_of_a_token_is_refused_and_no_backend_sees_it() {
     let stack = Stack::claim().await;
     let good = tokens::token(&stack, "thor", "org-1").await;
@@ -154,6 +155,7 @@ fn challenge(stack: &Stack, exchange: &Exchange, organisation: &str, error: &str
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test refusals"]
 async fn the_challenge_leads_to_a_token() {
     let stack = Stack::claim().await;
     let http = e2e::client::http();
@@ -175,6 +177,7 @@ async fn the_challenge_leads_to_a_token() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test refusals"]
 async fn a_backend_believes_the_gateways_assertion_alone() {
     let stack = Stack::claim().await;
     let keys = AssertionKeys::parse(&stack.state.secrets.assertion_keys).unwrap();
@@ -229,6 +232,7 @@ async fn a_backend_believes_the_gateways_assertion_alone() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test refusals"]
 async fn forged_headers_do_not_pass_the_gateway() {
     let stack = Stack::claim().await;
     let keys = AssertionKeys::parse(&stack.state.secrets.assertion_keys).unwrap();
@@ -254,6 +258,7 @@ async fn forged_headers_do_not_pass_the_gateway() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test refusals"]
 async fn a_client_can_not_ask_for_a_hold() {
     let stack = Stack::claim().await;
     let token = tokens::token(&stack, "thor", "org-1").await;
@@ -296,6 +301,7 @@ async fn a_client_can_not_ask_for_a_hold() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test refusals"]
 async fn the_command_explains_refusals_and_rights() {
     let stack = Stack::claim().await;
     let asgard = async |args: &[&str]| {

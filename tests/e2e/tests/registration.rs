@@ -54,6 +54,7 @@ async fn opens(stack: &Stack, organisation: &str, token: &str) -> u16 {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test registration"]
 async fn a_registered_client_reaches_each_organisation_of_its_user() {
     let stack = Stack::claim().await;
     let keycloak = Keycloak::of(&stack);
@@ -96,6 +97,7 @@ async fn a_registered_client_reaches_each_organisation_of_its_user() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test registration"]
 async fn the_page_of_consent_comes_first_and_no_is_no() {
     let stack = Stack::claim().await;
     let redirect = callback(&stack);
@@ -117,6 +119,7 @@ async fn the_page_of_consent_comes_first_and_no_is_no() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test registration"]
 async fn the_login_wears_the_dress_of_the_organisation() {
     let stack = Stack::claim().await;
     let redirect = callback(&stack);
@@ -144,6 +147,7 @@ async fn the_login_wears_the_dress_of_the_organisation() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test registration"]
 async fn who_may_not_register_is_told_why() {
     let stack = Stack::claim().await;
     let good = metadata(&stack, Some("mcp:tools organization"));
@@ -193,6 +197,7 @@ async fn who_may_not_register_is_told_why() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test registration"]
 async fn there_is_an_end_of_registrations() {
     let stack = Stack::claim().await;
     let keycloak = Keycloak::of(&stack);
@@ -231,6 +236,7 @@ async fn there_is_an_end_of_registrations() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test registration"]
 async fn the_scope_of_administrators_is_for_those_with_the_role() {
     let stack = Stack::claim().await;
     let redirect = callback(&stack);
@@ -252,6 +258,7 @@ async fn the_scope_of_administrators_is_for_those_with_the_role() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test registration"]
 async fn a_machine_is_a_member_like_a_person() {
     let stack = Stack::claim().await;
     let secret = &stack.state.secrets.tests_client;
@@ -305,6 +312,7 @@ async fn a_machine_is_a_member_like_a_person() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test registration"]
 async fn a_client_may_be_the_address_of_its_metadata() {
     let stack = Stack::claim().await;
     let redirect = callback(&stack);

@@ -13,6 +13,7 @@ use serde_json::json;
 const SOON: Duration = Duration::from_secs(10);
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test restarts"]
 async fn pushpin_is_killed_and_comes_back() {
     let stack = Stack::claim().await;
     for _ in 0..3 {
@@ -28,6 +29,7 @@ async fn pushpin_is_killed_and_comes_back() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test restarts"]
 async fn a_lost_pushpin_takes_no_node_out_of_service() {
     let stack = Stack::claim().await;
     let ours = stack.pids(&[Kind::Backend, Kind::Worker, Kind::Gateway]).await;
@@ -83,6 +85,7 @@ async fn a_lost_pushpin_takes_no_node_out_of_service() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test restarts"]
 async fn streams_that_die_with_pushpin_end_their_calls_by_the_rules_of_their_era() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {
@@ -120,6 +123,7 @@ async fn streams_that_die_with_pushpin_end_their_calls_by_the_rules_of_their_era
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test restarts"]
 async fn redis_is_killed_and_comes_back() {
     let stack = Stack::claim().await;
     for _ in 0..3 {
@@ -132,6 +136,7 @@ async fn redis_is_killed_and_comes_back() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test restarts"]
 async fn without_redis_calls_are_refused_at_once_and_clearly() {
     let stack = Stack::claim().await;
     let ours = stack.pids(&[Kind::Backend, Kind::Worker, Kind::Gateway]).await;
@@ -149,6 +154,7 @@ async fn without_redis_calls_are_refused_at_once_and_clearly() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test restarts"]
 async fn a_running_call_outlives_a_restart_of_redis() {
     let stack = Stack::claim().await;
     // Longer than a lease: the worker's own has run out when Redis is back, and nobody may take it for dead.

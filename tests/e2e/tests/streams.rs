@@ -38,6 +38,7 @@ async fn through_cuts(client: &Client, mut exchange: Exchange, mut cuts: Vec<usi
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test streams"]
 async fn cut_streams_are_resumed_without_gap_or_double() {
     let stack = Stack::claim().await;
     let mut random = random::generator(random::seed(41));
@@ -74,6 +75,7 @@ async fn cut_streams_are_resumed_without_gap_or_double() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test streams"]
 async fn a_finished_call_is_replayed_whole_from_any_event() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {
@@ -100,6 +102,7 @@ async fn a_finished_call_is_replayed_whole_from_any_event() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test streams"]
 async fn what_is_not_ones_own_is_unknown() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {
@@ -143,6 +146,7 @@ async fn what_is_not_ones_own_is_unknown() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test streams"]
 async fn a_request_state_is_its_callers_own() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {
@@ -185,6 +189,7 @@ async fn fingerprint(request: reqwest::RequestBuilder) -> (u16, Vec<String>, Str
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test streams"]
 async fn a_session_has_up_to_four_streams_of_its_own() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {
@@ -211,6 +216,7 @@ async fn a_session_has_up_to_four_streams_of_its_own() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test streams"]
 async fn sixty_four_calls_with_one_id_each_get_their_own_answer() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {
@@ -237,6 +243,7 @@ async fn sixty_four_calls_with_one_id_each_get_their_own_answer() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test streams"]
 async fn http_sse_carries_a_whole_session() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {
@@ -313,6 +320,7 @@ async fn http_sse_carries_a_whole_session() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test streams"]
 async fn http_sse_cancels_by_notification_and_keeps_its_stream() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {
@@ -335,6 +343,7 @@ async fn http_sse_cancels_by_notification_and_keeps_its_stream() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test streams"]
 async fn http_sse_refuses_on_its_stream_and_does_nothing_without_it() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {

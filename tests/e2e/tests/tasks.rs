@@ -32,6 +32,7 @@ async fn until_over(client: &Client, id: &str) -> Value {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test tasks"]
 async fn a_task_runs_on_both_roads_and_any_backend_knows_it() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {
@@ -59,6 +60,7 @@ async fn a_task_runs_on_both_roads_and_any_backend_knows_it() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test tasks"]
 async fn a_task_outlives_its_worker_every_backend_and_the_gateway() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {
@@ -89,6 +91,7 @@ async fn a_task_outlives_its_worker_every_backend_and_the_gateway() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test tasks"]
 async fn a_task_that_must_not_run_twice_fails_when_its_worker_dies() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {
@@ -108,6 +111,7 @@ async fn a_task_that_must_not_run_twice_fails_when_its_worker_dies() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test tasks"]
 async fn a_task_outlives_redis() {
     let stack = Stack::claim().await;
     let client = Client::modern(&stack, Road::Bifrost, "thor", "org-1").await.with_tasks();
@@ -124,6 +128,7 @@ async fn a_task_outlives_redis() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test tasks"]
 async fn cancelling_a_task_stops_its_work() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {
@@ -142,6 +147,7 @@ async fn cancelling_a_task_stops_its_work() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test tasks"]
 async fn a_task_of_somebody_else_is_unknown() {
     let stack = Stack::claim().await;
     for road in Road::BOTH {

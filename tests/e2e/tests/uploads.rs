@@ -61,6 +61,7 @@ fn is_whole(answer: &[u8]) -> bool {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test uploads"]
 async fn slow_bodies_end_and_long_answers_live() {
     let stack = Stack::claim().await;
     let probe = e2e::client::http().get(stack.endpoint(Road::Bifrost, "org-1")).send().await.unwrap();

@@ -155,6 +155,7 @@ async fn registers(stack: &Stack, client: &Registration) {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test vendors"]
 async fn local_clients_register_at_the_sample_as_it_is() {
     let stack = Stack::claim().await;
     let six = ["http://[::1]:39999/callback"];
@@ -170,6 +171,7 @@ async fn local_clients_register_at_the_sample_as_it_is() {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test vendors"]
 async fn one_command_lets_the_others_in() {
     let stack = Stack::claim().await;
     let trust = Trust::of(&stack).await;
@@ -209,6 +211,7 @@ fn document(name: &str, redirects: &[&str], more: Value) -> Value {
 }
 
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test vendors"]
 async fn local_clients_documents_are_accepted() {
     let stack = Stack::claim().await;
     let vscode = json!({
@@ -250,6 +253,7 @@ async fn local_clients_documents_are_accepted() {
 /// Upstream: Keycloak 26.7 refuses `jwt-bearer` in the document of a public client, which Claude's has. So it has to
 /// have Claude beforehand, as the command puts it there. Should the document be accepted one day, drop that.
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test vendors"]
 async fn claude_is_known_beforehand_as_its_document_is_refused() {
     let stack = Stack::claim().await;
     let trust = Trust::of(&stack).await;
@@ -279,6 +283,7 @@ async fn claude_is_known_beforehand_as_its_document_is_refused() {
 
 /// Upstream: Keycloak 26.7 does not read a document with a member that it does not know, and ChatGPT's has one.
 #[tokio::test]
+#[ignore = "needs a running stack: ./asgard test vendors"]
 async fn chatgpt_is_known_beforehand_and_has_to_prove_itself() {
     let stack = Stack::claim().await;
     host(&stack, &["add", "--client", "chatgpt"]).await;

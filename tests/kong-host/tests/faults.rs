@@ -3,13 +3,7 @@
 //!
 //! Needs the filter's module: `scripts/build-filter`.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test may fail
 
 mod common;
 #[path = "common/site.rs"]
@@ -30,6 +24,7 @@ async fn send(site: &Site, sent: &Sent, mark: String) -> (Answer, Option<Seen>) 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the filter's module: ./asgard test kong"]
 async fn the_corpus() {
     let (table, keys) = (Table::read(), Keys::new());
     let config = |keycloak: &str| {

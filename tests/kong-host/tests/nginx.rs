@@ -2,13 +2,7 @@
 //!
 //! Needs `nginx` and `libnginx-mod-http-lua`.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test may fail
 
 mod common;
 
@@ -154,6 +148,7 @@ fn assert_hold(seen: &Seen) {
 }
 
 #[tokio::test]
+#[ignore = "needs nginx: ./asgard test kong"]
 async fn a_hand_over_is_streamed_at_once_and_passes_the_named_headers_alone() {
     let backend = Server::fixed(hand_over(TICKET)).await;
     let (go, next) = oneshot::channel::<()>();
@@ -224,6 +219,7 @@ async fn a_hand_over_is_streamed_at_once_and_passes_the_named_headers_alone() {
 }
 
 #[tokio::test]
+#[ignore = "needs nginx: ./asgard test kong"]
 async fn what_the_client_did_not_send_is_not_sent_on() {
     let backend = Server::fixed(hand_over(TICKET)).await;
     let hold = Server::fixed(EVENT).await;
@@ -240,6 +236,7 @@ async fn what_the_client_did_not_send_is_not_sent_on() {
 }
 
 #[tokio::test]
+#[ignore = "needs nginx: ./asgard test kong"]
 async fn connections_to_the_hold_server_are_used_again() {
     let backend = Server::fixed(hand_over(TICKET)).await;
     let hold = Server::fixed(EVENT).await;
@@ -251,6 +248,7 @@ async fn connections_to_the_hold_server_are_used_again() {
 }
 
 #[tokio::test]
+#[ignore = "needs nginx: ./asgard test kong"]
 async fn a_large_body_reaches_the_backend_and_not_the_hold_server() {
     let backend = Server::fixed(hand_over(TICKET)).await;
     let hold = Server::fixed(EVENT).await;
@@ -263,6 +261,7 @@ async fn a_large_body_reaches_the_backend_and_not_the_hold_server() {
 }
 
 #[tokio::test]
+#[ignore = "needs nginx: ./asgard test kong"]
 async fn a_client_cannot_reach_the_hold_server() {
     let backend = Server::fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
     let hold = Server::fixed(EVENT).await;
@@ -288,6 +287,7 @@ async fn a_client_cannot_reach_the_hold_server() {
 }
 
 #[tokio::test]
+#[ignore = "needs nginx: ./asgard test kong"]
 async fn only_a_ticket_is_a_ticket() {
     let hold = Server::fixed(EVENT).await;
     let bad = [
@@ -316,6 +316,7 @@ async fn only_a_ticket_is_a_ticket() {
 }
 
 #[tokio::test]
+#[ignore = "needs nginx: ./asgard test kong"]
 async fn a_connection_that_died_at_rest_is_made_again() {
     let backend = Server::fixed(hand_over(TICKET)).await;
     // The second request on a connection is not answered: the server closes, as one that was restarted does.
@@ -346,6 +347,7 @@ async fn a_connection_that_died_at_rest_is_made_again() {
 }
 
 #[tokio::test]
+#[ignore = "needs nginx: ./asgard test kong"]
 async fn a_dead_hold_server_is_passed_over() {
     let backend = Server::fixed(hand_over(TICKET)).await;
     let hold = Server::fixed(EVENT).await;
@@ -365,6 +367,7 @@ async fn a_dead_hold_server_is_passed_over() {
 }
 
 #[tokio::test]
+#[ignore = "needs nginx: ./asgard test kong"]
 async fn with_no_hold_server_the_client_gets_502() {
     let backend = Server::fixed(hand_over(TICKET)).await;
     let nginx = Nginx::start(backend.address, &[dead_address()]).await;
@@ -374,6 +377,7 @@ async fn with_no_hold_server_the_client_gets_502() {
 }
 
 #[tokio::test]
+#[ignore = "needs nginx: ./asgard test kong"]
 async fn the_hold_answer_is_final() {
     let backend = Server::fixed(hand_over(TICKET)).await;
     let loops = format!(
@@ -388,6 +392,7 @@ async fn the_hold_answer_is_final() {
 }
 
 #[tokio::test]
+#[ignore = "needs nginx: ./asgard test kong"]
 async fn a_client_that_leaves_is_seen_by_the_hold_server() {
     let backend = Server::fixed(hand_over(TICKET)).await;
     let (left, mut gone) = mpsc::unbounded_channel();
@@ -413,6 +418,7 @@ async fn a_client_that_leaves_is_seen_by_the_hold_server() {
 }
 
 #[tokio::test]
+#[ignore = "needs nginx: ./asgard test kong"]
 async fn without_the_filters_key_nobody_is_reached() {
     // The lock of kong.yml: what pre-function writes, and what the Service says, when no filter opens it.
     let backend = Server::fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
@@ -434,6 +440,7 @@ async fn without_the_filters_key_nobody_is_reached() {
 }
 
 #[tokio::test]
+#[ignore = "needs nginx: ./asgard test kong"]
 async fn more_headers_than_a_filter_would_see_are_refused() {
     let backend = Server::fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
     let nginx = Nginx::start(backend.address, &[dead_address()]).await;
@@ -447,6 +454,7 @@ async fn more_headers_than_a_filter_would_see_are_refused() {
 }
 
 #[tokio::test]
+#[ignore = "needs nginx: ./asgard test kong"]
 async fn uploads_have_a_time_and_answers_have_none() {
     // Longer than the pause that a body may have.
     const PAUSE: Duration = Duration::from_secs(12);

@@ -2,13 +2,7 @@
 //!
 //! Needs the filter's module: `scripts/build-filter`.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test may fail
 
 mod common;
 #[path = "common/site.rs"]
@@ -84,6 +78,7 @@ async fn assert_closed(site: &Site, expected: &[u16]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the filter's module: ./asgard test kong"]
 async fn without_the_filter_no_request_reaches_a_backend() {
     // A module without the ABI: Kong starts all the same.
     let site = Site::start(Some(NO_ABI.to_vec())).await;
@@ -98,6 +93,7 @@ async fn without_the_filter_no_request_reaches_a_backend() {
 const NO_ABI: &[u8] = b"\0asm\x01\0\0\0";
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the filter's module: ./asgard test kong"]
 async fn without_a_whole_module_kong_does_not_start() {
     let start = async |wasm| Site::try_start(wasm, |k| site::filter_config(k).to_string()).await;
     let error = start(None).await.err().unwrap();
@@ -114,6 +110,7 @@ async fn without_a_whole_module_kong_does_not_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the filter's module: ./asgard test kong"]
 async fn with_a_wrong_configuration_every_request_is_refused() {
     // What the schema can tell, Kong does.
     for (config, why) in [
@@ -152,6 +149,7 @@ async fn with_a_wrong_configuration_every_request_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the filter's module: ./asgard test kong"]
 async fn an_accepted_request_reaches_both_backends_with_a_signed_identity() {
     let site = Site::start(Some(filter())).await;
     let token = site.key.token(&claims());
@@ -175,6 +173,7 @@ async fn an_accepted_request_reaches_both_backends_with_a_signed_identity() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the filter's module: ./asgard test kong"]
 async fn forged_identity_headers_never_arrive() {
     let site = Site::start(Some(filter())).await;
     let token = site.key.token(&claims());
@@ -252,6 +251,7 @@ async fn call_at(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the filter's module: ./asgard test kong"]
 async fn a_short_path_leads_to_the_organisation_of_its_host() {
     let site = Site::with(Some(filter()), with_hosts).await;
     let token = site.key.token(&member("acme", "http://acme.localhost:8000/mcp"));
@@ -292,6 +292,7 @@ async fn a_short_path_leads_to_the_organisation_of_its_host() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the filter's module: ./asgard test kong"]
 async fn a_short_path_is_for_its_own_organisation_alone() {
     let site = Site::with(Some(filter()), with_hosts).await;
     let short = "http://acme.localhost:8000/mcp";
@@ -352,6 +353,7 @@ async fn a_short_path_is_for_its_own_organisation_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the filter's module: ./asgard test kong"]
 async fn a_host_has_metadata_in_its_own_name() {
     let site = Site::with(Some(filter()), with_hosts).await;
     let get = async |host: &str, path: &str| ask(&site, "GET", path, &[("Host", host)]).await;
@@ -376,6 +378,7 @@ async fn a_host_has_metadata_in_its_own_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the filter's module: ./asgard test kong"]
 async fn forged_identity_headers_never_arrive_by_a_short_path() {
     let site = Site::with(Some(filter()), with_hosts).await;
     let token = site.key.token(&member("acme", "http://acme.localhost:8000/mcp"));
@@ -408,6 +411,7 @@ async fn forged_identity_headers_never_arrive_by_a_short_path() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the filter's module: ./asgard test kong"]
 async fn without_the_filter_nothing_reaches_a_backend_by_a_short_path() {
     let closed = async |site: &Site, status: u16| {
         let token = site.key.token(&member("acme", "http://acme.localhost:8000/mcp"));
@@ -436,6 +440,7 @@ async fn without_the_filter_nothing_reaches_a_backend_by_a_short_path() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the filter's module: ./asgard test kong"]
 async fn nothing_hides_behind_many_headers() {
     let site = Site::start(Some(filter())).await;
     let token = site.key.token(&claims());
@@ -499,6 +504,7 @@ fn faults(key: &Key) -> Vec<Fault> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the filter's module: ./asgard test kong"]
 async fn each_fault_is_refused_and_its_twin_is_not() {
     let site = Site::start(Some(filter())).await;
     let good = site.key.token(&claims());
@@ -528,6 +534,7 @@ async fn each_fault_is_refused_and_its_twin_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the filter's module: ./asgard test kong"]
 async fn origins_preflights_and_what_a_browser_may_read() {
     let site = Site::start(Some(filter())).await;
     let token = site.key.token(&claims());
@@ -574,6 +581,7 @@ async fn origins_preflights_and_what_a_browser_may_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the filter's module: ./asgard test kong"]
 async fn metadata_is_served_by_the_filter_and_keycloak_by_keycloak() {
     let site = Site::start(Some(filter())).await;
     let page = [("Origin", "http://anywhere.example")];

@@ -82,6 +82,7 @@ const RELEASED: [Released; 5] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a running stack and released clients: ./asgard test sdks"]
 async fn released_clients_do_all_that_they_can() {
     let (stack, kit) = (Stack::claim().await, Kit::find());
     let mut failed = Vec::new();
@@ -275,6 +276,7 @@ async fn stopped(what: &str, journal: &Journal, at_ms: u64) -> Vec<String> {
 
 /// The code of `docs/clients.md` works as it stands there. (That in Rust is compiled as a documentation test.)
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a running stack and released clients: ./asgard test sdks"]
 async fn the_guides_code_works() {
     let (stack, kit) = (Stack::claim().await, Kit::find());
     let mut ran = 0;
@@ -311,6 +313,7 @@ async fn the_guides_code_works() {
 
 /// The Inspector's command line: both eras, and HTTP+SSE.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a running stack and released clients: ./asgard test sdks"]
 async fn the_inspectors_command_line_works() {
     let (stack, kit) = (Stack::claim().await, Kit::find());
     for road in Road::BOTH {

@@ -37,6 +37,7 @@ fn id(number: usize) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Pushpin: ./asgard test notifications"]
 async fn one_broadcast_reaches_two_thousand_streams_in_one_send() {
     let site = Site::start().await;
     let organisations = ["org-1", "org-2"];
@@ -102,6 +103,7 @@ async fn one_broadcast_reaches_two_thousand_streams_in_one_send() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Pushpin: ./asgard test notifications"]
 async fn handlers_notify_and_others_do_not_hear_it() {
     let site = Site::start().await;
     for road in ROADS {
@@ -165,6 +167,7 @@ async fn handlers_notify_and_others_do_not_hear_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Pushpin: ./asgard test notifications"]
 async fn notices_keep_their_order_while_a_link_comes_up() {
     let site = Site::start().await;
     // As many as one stream can ask for, several times over.
@@ -184,6 +187,7 @@ async fn notices_keep_their_order_while_a_link_comes_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Pushpin: ./asgard test notifications"]
 async fn sessions_hear_what_is_theirs() {
     let site = Site::start().await;
     for road in ROADS {
@@ -254,6 +258,7 @@ async fn session_streams(site: &Site, edge: std::net::SocketAddr) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Pushpin: ./asgard test notifications"]
 async fn tasks_are_told_to_their_owner() {
     let site = Site::start().await;
     for road in ROADS {

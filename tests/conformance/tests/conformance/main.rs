@@ -36,6 +36,7 @@ async fn all(place: &str, url: &str) {
 }
 
 #[tokio::test]
+#[ignore = "needs the conformance suite and the programs of a stack: ./asgard test conformance"]
 async fn in_one_process() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let _server = Command::new(SERVER)
@@ -55,6 +56,7 @@ async fn in_one_process() {
 }
 
 #[tokio::test]
+#[ignore = "needs the conformance suite and the programs of a stack: ./asgard test conformance"]
 async fn on_both_roads_of_a_stack() {
     let options = Options {
         backends: 2,

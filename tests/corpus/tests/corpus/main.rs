@@ -32,6 +32,7 @@ struct Tally {
 const CLIENTS_ID: &str = "0123456789abcdef0123456789abcdef";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "needs the filter's module, Envoy and Pushpin: ./asgard test corpus"]
 async fn no_hostile_request_is_accepted() {
     let (table, keys) = (Table::read(), Keys::new());
     for (class, rows) in table.classes() {

@@ -29,6 +29,7 @@ fn whole() -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a running stack and released clients: ./asgard test clients"]
 async fn released_clients_connect_list_call_and_log_in() {
     let (stack, kit) = (Stack::claim().await, Kit::find());
     let tools = tools(&stack).await;
