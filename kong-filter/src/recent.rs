@@ -4,7 +4,7 @@
 //! body differs, which the filter does not read. Such a request is let through as the one before, without a
 //! look at its parts, while nothing can have changed: no second has come in which something expires or an
 //! issuer must be asked, and no issuer has said anything but "still active" ([`crate::tokens::Tokens::epoch`]).
-//! Only what was let through is kept, never a refusal. The same is what is equal byte for byte ([`same`]): the names of
+//! Only what was let through is kept, never a refusal. The same is what is equal byte for byte (`same`): the names of
 //! all headers, and the values of all that the filter reads, in their order.
 //!
 //! What such a request goes through ([`crate::pairs`], this, and the gateway's calls) is inlined into one function

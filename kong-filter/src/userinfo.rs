@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
-/// Longest value, in bytes. A token with more to say is cut down to [`ESSENTIAL`].
+/// Longest value, in bytes. A token with more to say is cut down to `ESSENTIAL`.
 pub const MAX_LEN: usize = 4096;
 
 /// What is left of a user with too many claims.

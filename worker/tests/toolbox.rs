@@ -53,16 +53,12 @@ impl Outbox for Recorder {
 }
 
 fn principal(subject: &str, organisation: &str) -> Principal {
-    Principal {
-        issuer: "https://issuer.example/realms/asgard".into(),
-        subject: subject.into(),
-        organisation: organisation.into(),
-        client: Some("inspector".into()),
-        username: Some("thor".into()),
-        scopes: vec!["mcp".into()],
-        roles: vec!["user".into()],
-        groups: vec![],
-    }
+    let mut caller = Principal::new("https://issuer.example/realms/asgard", subject, organisation);
+    caller.client = Some("inspector".into());
+    caller.username = Some("thor".into());
+    caller.scopes = vec!["mcp".into()];
+    caller.roles = vec!["user".into()];
+    caller
 }
 
 fn raw(value: &Value) -> Box<RawValue> {

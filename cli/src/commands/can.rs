@@ -132,16 +132,9 @@ mod tests {
     }
 
     fn caller(scopes: &[&str]) -> Principal {
-        Principal {
-            issuer: "i".into(),
-            subject: "s".into(),
-            organisation: "org-1".into(),
-            client: None,
-            username: None,
-            scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
-            roles: Vec::new(),
-            groups: Vec::new(),
-        }
+        let mut caller = Principal::new("i", "s", "org-1");
+        caller.scopes = scopes.iter().map(|scope| (*scope).to_owned()).collect();
+        caller
     }
 
     #[test]

@@ -32,6 +32,7 @@ const GRIP_TIMEOUT: HeaderName = HeaderName::from_static("grip-timeout");
 
 /// Why a [`Hold`] has no valid form as headers.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum HoldError {
     /// A hold needs at least one channel, and Pushpin takes [`MAX_CHANNELS`].
     #[error("a hold needs 1 to {MAX_CHANNELS} channels, not {0}")]

@@ -17,6 +17,7 @@ pub(crate) const BATCH_FRAME: usize = 16;
 
 /// Why an item can't be published.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ItemError {
     /// The channel's name is not one that a [`crate::Hold`] could have named.
     #[error("channel name {0:?} is not 1 to 255 characters of A-Z a-z 0-9 . _ : / @ + -")]

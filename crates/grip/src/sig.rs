@@ -15,6 +15,7 @@ pub const MAX_GRIP_SIG: usize = 2048;
 
 /// Why a `Grip-Sig` was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum GripSigError {
     /// Not a compact JWT with the two claims, or longer than [`MAX_GRIP_SIG`].
     #[error("the Grip-Sig is not a JWT with iss and exp")]

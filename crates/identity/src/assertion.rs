@@ -63,6 +63,7 @@ pub struct Assertion {
 
 /// Why an assertion is not believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum AssertionError {
     /// Longer than [`MAX_LEN`].
     #[error("the identity assertion is longer than {MAX_LEN} bytes")]
@@ -92,6 +93,7 @@ pub enum AssertionError {
 
 /// Why a list of keys is not accepted. No variant shows any part of a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum KeysError {
     /// No key, or more than [`MAX_KEYS`].
     #[error("give one key, or two during a rotation, as `id:secret[,id:secret]`")]

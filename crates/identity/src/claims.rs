@@ -84,6 +84,7 @@ pub struct Expected<'a> {
 
 /// Why a token's claims are not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ClaimsError {
     /// Not a JSON object, a claim twice, or a claim of a wrong type.
     #[error("the token's claims are malformed")]

@@ -214,6 +214,7 @@ impl Decision<'_> {
 
 /// What is wrong in a policy, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum PolicyError {
     /// More rules than [`MAX_RULES`].
     #[error("rules: more than {MAX_RULES} rules; use patterns (`*`), or roles, to say the same with fewer")]

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 /// Two principals are the same caller when [`Principal::key`] is the same: issuer, subject and
 /// organisation. Session, event, task and ticket ids are bound to that key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Principal {
     /// Issuer of the token (`iss`), an absolute URL.
     pub issuer: String,
@@ -30,6 +31,24 @@ pub struct Principal {
 }
 
 impl Principal {
+    /// A caller of whom no more is known. All fields are public: what else a token says is set in them.
+    pub fn new(
+        issuer: impl Into<String>,
+        subject: impl Into<String>,
+        organisation: impl Into<String>,
+    ) -> Self {
+        Self {
+            issuer: issuer.into(),
+            subject: subject.into(),
+            organisation: organisation.into(),
+            client: None,
+            username: None,
+            scopes: Vec::new(),
+            roles: Vec::new(),
+            groups: Vec::new(),
+        }
+    }
+
     /// What identifies this caller in this organisation: the three names, each with its length before
     /// it, so that no two different callers share a key.
     pub fn key(&self) -> String {

@@ -117,16 +117,9 @@ impl AudienceName {
         Ok(match self {
             Self::Everyone => Audience::Everyone,
             Self::Organisation { issuer, organisation } => Audience::Organisation { issuer, organisation },
-            Self::Principal { issuer, subject, organisation } => Audience::principal(&Principal {
-                issuer,
-                subject,
-                organisation,
-                client: None,
-                username: None,
-                scopes: Vec::new(),
-                roles: Vec::new(),
-                groups: Vec::new(),
-            }),
+            Self::Principal { issuer, subject, organisation } => {
+                Audience::principal(&Principal::new(issuer, subject, organisation))
+            }
             Self::Session(id) => Audience::Session(session_key(&id).ok_or("That is not a session id.")?),
         })
     }

@@ -1,5 +1,4 @@
-//! Turns any rmcp `ServerHandler` into a distributed MCP server.
-
+#![doc = include_str!("../README.md")]
 // Without a feature, what only it uses is left over; with all of them nothing may be.
 #![cfg_attr(not(feature = "program"), allow(dead_code, unused_imports))]
 

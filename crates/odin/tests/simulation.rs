@@ -2,7 +2,7 @@
 //! side (`Delivery`), and models of backends, gateway, Pushpin and clients, with crashes, pauses, lost links
 //! and restarts between any two steps. A seed repeats a run exactly.
 //!
-//! `SIMULATION_SEED=n cargo test -p odin --test simulation` prints the trace of one seed.
+//! `SIMULATION_SEED=n cargo test -p asgard-odin --test simulation` prints the trace of one seed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, unreachable_pub)] // a test: a panic is a finding
 

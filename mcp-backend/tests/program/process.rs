@@ -97,16 +97,7 @@ impl Backend {
     ) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         self.keys.sign(&Assertion {
-            principal: Principal {
-                issuer: "https://issuer.example".into(),
-                subject: user.into(),
-                organisation: "org-1".into(),
-                client: None,
-                username: None,
-                scopes: Vec::new(),
-                roles: Vec::new(),
-                groups: Vec::new(),
-            },
+            principal: Principal::new("https://issuer.example", user, "org-1"),
             audience: identity::assertion::AUDIENCE.into(),
             road: Road::Bifrost,
             method: method.into(),

@@ -340,15 +340,10 @@ async fn the_command_explains_refusals_and_rights() {
 /// What the gateway would sign for a call of `echo`.
 fn assertion_of(stack: &Stack) -> Assertion {
     Assertion {
-        principal: Principal {
-            issuer: stack.state.issuer(),
-            subject: "somebody".into(),
-            organisation: "org-1".into(),
-            client: None,
-            username: Some("thor".into()),
-            scopes: Vec::new(),
-            roles: Vec::new(),
-            groups: Vec::new(),
+        principal: {
+            let mut caller = Principal::new(stack.state.issuer(), "somebody", "org-1");
+            caller.username = Some("thor".into());
+            caller
         },
         audience: assertion::AUDIENCE.into(),
         road: identity::Road::Bifrost,

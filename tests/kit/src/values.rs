@@ -30,16 +30,7 @@ pub fn session_keys() -> SessionKeys {
 /// Somebody of an organisation.
 #[must_use]
 pub fn principal(subject: &str, organisation: &str) -> Principal {
-    Principal {
-        issuer: TOKENS.into(),
-        subject: subject.into(),
-        organisation: organisation.into(),
-        client: None,
-        username: None,
-        scopes: Vec::new(),
-        roles: Vec::new(),
-        groups: Vec::new(),
-    }
+    Principal::new(TOKENS, subject, organisation)
 }
 
 /// The assertion (the header's value) that the gateway would send with a request of somebody: HTTP method, path, and the

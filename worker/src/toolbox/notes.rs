@@ -107,16 +107,9 @@ mod tests {
     use super::*;
 
     fn author(organisation: &str) -> Principal {
-        Principal {
-            issuer: "https://issuer.example".into(),
-            subject: "f3a1".into(),
-            organisation: organisation.into(),
-            client: None,
-            username: Some("thor".into()),
-            scopes: vec![],
-            roles: vec![],
-            groups: vec![],
-        }
+        let mut caller = Principal::new("https://issuer.example", "f3a1", organisation);
+        caller.username = Some("thor".into());
+        caller
     }
 
     #[test]

@@ -408,7 +408,7 @@ impl Toolbox {
         annotations(read_only_hint = true, idempotent_hint = true, open_world_hint = false)
     )]
     async fn whoami(&self, Caller(caller): Caller) -> Json<Who> {
-        let Principal { issuer, subject, organisation, client, username, scopes, roles, groups } = caller;
+        let Principal { issuer, subject, organisation, client, username, scopes, roles, groups, .. } = caller;
         Json(Who { issuer, subject, organisation, username, client, scopes, roles, groups })
     }
 }

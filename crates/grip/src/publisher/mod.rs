@@ -73,6 +73,7 @@ impl Event {
 
 /// Why items were not sent, or not surely.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum SendError {
     /// No Pushpin has this place in the list.
     #[error("there is no Pushpin number {0}")]

@@ -88,6 +88,7 @@ pub(super) enum Topic {
 
 /// Why a notice can't be sent to anybody.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum NoticeError {
     /// There is no such notification, or it belongs to a request.
     #[error(

@@ -13,16 +13,7 @@ use crate::call::Timing;
 use crate::store::{MemoryStore, StoreLimits};
 
 fn principal(subject: &str, organisation: &str) -> Principal {
-    Principal {
-        issuer: "https://issuer.example".into(),
-        subject: subject.into(),
-        organisation: organisation.into(),
-        client: None,
-        username: None,
-        scopes: Vec::new(),
-        roles: Vec::new(),
-        groups: Vec::new(),
-    }
+    Principal::new("https://issuer.example", subject, organisation)
 }
 
 struct Site {
@@ -107,7 +98,7 @@ async fn nobody_else_hears_it() {
     let thor = principal("thor", "asgard");
     let abroad = principal("thor", "midgard");
     let loki = principal("loki", "asgard");
-    let elsewhere = Principal { issuer: "https://other.example".into(), ..thor.clone() };
+    let elsewhere = Principal::new("https://other.example", &*thor.subject, &*thor.organisation);
     let mut streams = Vec::new();
     for principal in [&thor, &loki, &abroad, &elsewhere] {
         streams.push((

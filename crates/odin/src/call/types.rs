@@ -230,7 +230,7 @@ pub enum Enqueue {
     /// The client cancelled it before it came; nothing was kept.
     Cancelled,
     /// The command was sent and not answered: the call may be in the queue, or come into it late. WITHDRAW
-    /// ([`crate::store::Store::withdraw`]) settles it.
+    /// (`store::Calls::withdraw`) settles it.
     Unanswered,
     /// It is the repetition of a call that is known, by its [`Retry`]; nothing was kept.
     Known {

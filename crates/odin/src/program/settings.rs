@@ -38,7 +38,7 @@ impl CommonSettings {
     /// The URL of the site's Redis; `None` where there is none.
     ///
     /// # Errors
-    /// A password on the command line, and what [`secret`] says.
+    /// A password on the command line, and a variable or file of a secret that can't be read.
     pub fn redis(&self) -> Result<Option<String>, String> {
         let Some(url) = &self.redis_url else { return secret(REDIS_URL) };
         // An address that can't be read says so where it is used.

@@ -197,6 +197,7 @@ pub struct SessionKeys {
 
 /// Why keys can't be used. Never says what the key was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum KeyError {
     /// Not base64url.
     #[error(

@@ -37,7 +37,7 @@ const TYPE_BYTES: usize = 64;
 pub struct Event<'a> {
     /// `id`: the client repeats it in `Last-Event-ID` when it resumes the stream.
     pub id: Option<EventId>,
-    /// `event`: the type. HTTP+SSE has `endpoint` and `message`; messages have theirs everywhere (see [`message`]).
+    /// `event`: the type. HTTP+SSE has `endpoint` and `message`; messages have theirs everywhere.
     pub event: Option<&'a str>,
     /// `retry`: milliseconds that the client waits before it connects again.
     pub retry: Option<u32>,
@@ -47,6 +47,7 @@ pub struct Event<'a> {
 
 /// Why an event can't be written. Nothing of it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum EventError {
     /// The type is empty, too long, or has characters that would end its line.
     #[error("an event type must be 1 to {TYPE_BYTES} visible ASCII characters")]

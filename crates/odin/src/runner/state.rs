@@ -40,6 +40,7 @@ pub struct StateKeys {
 
 /// Why keys can't be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum StateKeyError {
     /// Not base64url.
     #[error("a key must be base64url")]

@@ -44,7 +44,7 @@ pub struct StoreLimits {
     pub tasks: usize,
     /// Those of them that are not over.
     pub tasks_open: usize,
-    /// Things used up that one process remembers ([`Store::use_once`]); more can't be used. In Redis they expire.
+    /// Things used up that one process remembers ([`Sessions::use_once`]); more can't be used. In Redis they expire.
     pub used: usize,
 }
 
@@ -75,8 +75,8 @@ pub type Result<T> = std::result::Result<T, Unavailable>;
 ///
 /// Every method is one atomic step. [`Unavailable`] says nothing about whether the step was made. A command may be
 /// repeated until it is answered: the second time it says the same and changes nothing more. Three may not, and
-/// are sent once: [`enqueue`](Store::enqueue) (after a loss of memory a repetition would start a tool twice),
-/// [`post`](Store::post) and [`cast`](Store::cast) (their message would arrive twice).
+/// are sent once: [`enqueue`](Queue::enqueue) (after a loss of memory a repetition would start a tool twice),
+/// [`post`](Calls::post) and [`cast`](Bus::cast) (their message would arrive twice).
 #[async_trait]
 pub trait Store: Calls + Runs + Queue + Sessions + Bus + Tasks {
     /// Whether it answers.

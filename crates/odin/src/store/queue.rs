@@ -114,7 +114,7 @@ pub struct Beaten {
 /// From a call that is handed in to the worker that runs it.
 #[async_trait]
 pub trait Queue: Send + Sync + 'static {
-    /// ENQ, sent once. [`Unavailable`]: the call is not in the queue and will not be.
+    /// ENQ, sent once. [`Unavailable`](super::Unavailable): the call is not in the queue and will not be.
     /// [`Enqueue::Unanswered`]: nobody knows.
     async fn enqueue(&self, call: CallId, order: Order) -> Result<Enqueue>;
     /// NEXT: lines of a server's queue that the worker has room for, by turns over organisations, and within one

@@ -9,7 +9,7 @@ use crate::id::{CallChannel, CallId};
 /// Messages of the client for a running call.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Inbox {
-    /// Number of the last of them, counted from 1 over the whole call. Shown to [`Store::inbox`] again, it says
+    /// Number of the last of them, counted from 1 over the whole call. Shown to [`Runs::inbox`] again, it says
     /// which ones have arrived.
     pub last: u64,
     /// The messages, in the order in which they came.

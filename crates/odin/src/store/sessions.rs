@@ -16,7 +16,7 @@ pub trait Sessions: Send + Sync + 'static {
     /// What was kept under the ticket.
     async fn parked(&self, ticket: Ticket) -> Result<Option<String>>;
     /// Stores a field of a session (log level, its end) for as long as the session can live. At most
-    /// [`StoreLimits::session_fields`] of them; more are refused with false.
+    /// [`StoreLimits::session_fields`](super::StoreLimits::session_fields) of them; more are refused with false.
     async fn remember(&self, session: &str, field: &str, value: &str, live: Duration) -> Result<bool>;
     /// The stored fields of a session.
     async fn recall(&self, session: &str) -> Result<BTreeMap<String, String>>;

@@ -73,7 +73,7 @@ pub trait Runner: Send + Sync + 'static {
     fn rerun(&self, tool: &str) -> Rerun;
 
     /// What running this message uses up, if anything: the caller sees that it is used once
-    /// ([`crate::store::Store::use_once`]), and refuses the message otherwise. By default nothing.
+    /// ([`crate::store::Sessions::use_once`]), and refuses the message otherwise. By default nothing.
     fn uses_up(&self, job: &Job) -> Option<Once> {
         let _ = job;
         None

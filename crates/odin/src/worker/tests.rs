@@ -84,16 +84,7 @@ impl Runner for Runs {
 }
 
 fn order(organisation: &str, subject: &str, call: CallId) -> Order {
-    let principal = Principal {
-        issuer: "i".into(),
-        subject: subject.into(),
-        organisation: organisation.into(),
-        client: None,
-        username: None,
-        scopes: vec![],
-        roles: vec![],
-        groups: vec![],
-    };
+    let principal = Principal::new("i", subject, organisation);
     let (key, organisation) = (principal.key(), principal.organisation_key());
     let message = RawValue::from_string(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#.into()).unwrap();
     let job = Job {

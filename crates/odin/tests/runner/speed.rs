@@ -1,4 +1,4 @@
-//! What a job costs. By hand: `cargo test --release -p odin --test runner -- --ignored --nocapture speed`
+//! What a job costs. By hand: `cargo test --release -p asgard-odin --test runner -- --ignored --nocapture speed`
 
 use std::{sync::Arc, time::Instant};
 

@@ -89,16 +89,11 @@ pub(crate) fn raw(value: &Value) -> Box<RawValue> {
 }
 
 pub(crate) fn principal() -> Principal {
-    Principal {
-        issuer: "https://issuer.example/realms/asgard".into(),
-        subject: "f3a1".into(),
-        organisation: "org-1".into(),
-        client: Some("inspector".into()),
-        username: Some("thor".into()),
-        scopes: vec!["mcp".into()],
-        roles: vec![],
-        groups: vec![],
-    }
+    let mut caller = Principal::new("https://issuer.example/realms/asgard", "f3a1", "org-1");
+    caller.client = Some("inspector".into());
+    caller.username = Some("thor".into());
+    caller.scopes = vec!["mcp".into()];
+    caller
 }
 
 fn job(era: Era, message: Box<RawValue>) -> Job {

@@ -39,7 +39,7 @@ impl SharedData {
     /// Value and version of a key.
     ///
     /// # Errors
-    /// [`Misuse::NoZone`].
+    /// `Misuse::NoZone`.
     pub fn get(&self, key: &[u8]) -> Result<Option<(Vec<u8>, u32)>, Misuse> {
         let zone = self.0.as_ref().ok_or(Misuse::NoZone)?;
         Ok(zone.entries.get(&crc32fast::hash(key)).cloned())
@@ -48,7 +48,7 @@ impl SharedData {
     /// Sets a key when its version is `cas` (0: when there is none yet); tells whether it did.
     ///
     /// # Errors
-    /// [`Misuse`].
+    /// `Misuse`.
     pub fn set(&mut self, key: &[u8], value: &[u8], cas: u32) -> Result<bool, Misuse> {
         let zone = self.0.as_mut().ok_or(Misuse::NoZone)?;
         if value.len() >= zone.bytes {

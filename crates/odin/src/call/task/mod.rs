@@ -15,8 +15,8 @@
 //! # Which tools run as tasks
 //! - A tool that says so in its `_meta`: [`TaskTool`]. With [`Support::Optional`] it runs as a task for clients that
 //!   know tasks, and as an ordinary call for others; with [`Support::Required`] the others are refused with -32021.
-//! - A tool that decides in the middle answers [`later`]. Its message is then run again, as a task; the tool
-//!   sees that by [`InTask`]. So a tool can ask questions before the task begins.
+//! - A tool that decides in the middle answers `odin::later()`. Its message is then run again, as a task; the tool
+//!   sees that by `odin::InTask`. So a tool can ask questions before the task begins.
 //!
 //! The handler must declare the extension in its capabilities (`ServerCapabilities::builder().enable_tasks()`).
 

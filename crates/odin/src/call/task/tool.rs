@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Whether a tool runs as a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Support {
-    /// No, unless it asks for it by answering [`later`].
+    /// No, unless it asks for it by answering `odin::later()`.
     #[default]
     Never,
     /// Yes for clients that declare the extension; as an ordinary call for others.

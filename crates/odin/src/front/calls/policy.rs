@@ -140,16 +140,9 @@ mod tests {
     use crate::protocol::{Body, Limits, Message as Read, read_body};
 
     fn caller(role: &str) -> Principal {
-        Principal {
-            issuer: "i".into(),
-            subject: "s".into(),
-            organisation: "o".into(),
-            client: None,
-            username: None,
-            scopes: Vec::new(),
-            roles: vec![role.into()],
-            groups: Vec::new(),
-        }
+        let mut caller = Principal::new("i", "s", "o");
+        caller.roles = vec![role.into()];
+        caller
     }
 
     #[test]

@@ -40,15 +40,10 @@ impl Access {
             Self::Open(rules) => {
                 rules.check(headers, None)?;
                 Ok(Caller {
-                    principal: Principal {
-                        issuer: "local".into(),
-                        subject: "local".into(),
-                        organisation: endpoint.organisation.clone(),
-                        client: None,
-                        username: Some("local".into()),
-                        scopes: Vec::new(),
-                        roles: Vec::new(),
-                        groups: Vec::new(),
+                    principal: {
+                        let mut caller = Principal::new("local", "local", endpoint.organisation.clone());
+                        caller.username = Some("local".into());
+                        caller
                     },
                     road: Road::Direct,
                     assertion: String::new(),

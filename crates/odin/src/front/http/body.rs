@@ -295,16 +295,7 @@ mod tests {
     use super::*;
 
     fn principal(subject: &str, organisation: &str) -> Principal {
-        Principal {
-            issuer: "i".into(),
-            subject: subject.into(),
-            organisation: organisation.into(),
-            client: None,
-            username: None,
-            scopes: Vec::new(),
-            roles: Vec::new(),
-            groups: Vec::new(),
-        }
+        Principal::new("i", subject, organisation)
     }
 
     #[test]

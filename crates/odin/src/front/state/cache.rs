@@ -192,16 +192,7 @@ mod tests {
     use crate::protocol::{Body, Limits, read_body};
 
     fn principal(subject: &str, organisation: &str) -> Principal {
-        Principal {
-            issuer: "i".into(),
-            subject: subject.into(),
-            organisation: organisation.into(),
-            client: None,
-            username: None,
-            scopes: Vec::new(),
-            roles: Vec::new(),
-            groups: Vec::new(),
-        }
+        Principal::new("i", subject, organisation)
     }
 
     fn with<T>(message: &str, test: impl FnOnce(&Request<'_>) -> T) -> T {
