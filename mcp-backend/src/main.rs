@@ -30,7 +30,7 @@ async fn main() -> ExitCode {
     let mut command = program::command::<Settings>();
     let matches = command.get_matches_mut();
     let settings = Settings::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    let Settings { listen, embedded_worker, common, worker, backend } = settings;
+    let Settings { listen, embedded_worker, common, worker: of_worker, backend } = settings;
     if !embedded_worker && let Some(option) = program::given::<WorkerSettings>(&matches) {
         let why = format!("{option} is for a worker: give it to that, or add --embedded-worker");
         command.error(ErrorKind::MissingRequiredArgument, why).exit();
@@ -48,6 +48,6 @@ async fn main() -> ExitCode {
         Ok(toolbox) => toolbox,
         Err(error) => return program::ended(Err(error.to_string())),
     };
-    let toolbox = toolbox.map(|toolbox| (toolbox, &worker));
-    program::ended(program::backend(&listen, &common, &backend, toolbox).await)
+    let toolbox = toolbox.map(|toolbox| (toolbox, &of_worker));
+    program::ended(worker::backend(&listen, &common, &backend, toolbox).await)
 }

@@ -23,11 +23,11 @@ struct Settings {
 #[tokio::main]
 async fn main() -> ExitCode {
     let matches = program::command::<Settings>().get_matches();
-    let Settings { listen, common, worker } =
+    let Settings { listen, common, worker: settings } =
         Settings::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     program::start_log(&common.log);
     program::ended(match Toolbox::from_env() {
-        Ok(toolbox) => program::worker(&listen, &common, &worker, toolbox).await,
+        Ok(toolbox) => worker::worker(&listen, &common, &settings, toolbox).await,
         Err(error) => Err(error.to_string()),
     })
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::future::{join, join3};
+use futures::future::{BoxFuture, join, join3};
 use identity::policy::Policy;
 use rmcp::ServerHandler;
 use tokio_util::sync::CancellationToken;
 
 use super::process;
+use super::worker::MakeRunner;
 use super::{BackendSettings, CommonSettings, WorkerSettings, bind, redis, secrets, site, worker};
 use crate::admin::{self, AdminToken};
 use crate::call::Timing;
@@ -29,11 +30,30 @@ const CONNECTIONS: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// What keeps it from running, for people.
-pub async fn backend<H: ServerHandler>(
+pub fn backend<'a, H: ServerHandler>(
+    listen: &'a str,
+    common: &'a CommonSettings,
+    settings: &'a BackendSettings,
+    handler: Option<(H, &'a WorkerSettings)>,
+) -> BoxFuture<'a, Result<(), String>> {
+    boxed(listen, common, settings, handler.map(|(handler, settings)| (worker::maker(handler), settings)))
+}
+
+/// Boxed here, where nothing is generic: so it is compiled with this crate, and not again with each program.
+fn boxed<'a>(
+    listen: &'a str,
+    common: &'a CommonSettings,
+    settings: &'a BackendSettings,
+    worker: Option<(MakeRunner, &'a WorkerSettings)>,
+) -> BoxFuture<'a, Result<(), String>> {
+    run(listen, common, settings, worker).boxed()
+}
+
+async fn run(
     listen: &str,
     common: &CommonSettings,
     settings: &BackendSettings,
-    handler: Option<(H, &WorkerSettings)>,
+    handler: Option<(MakeRunner, &WorkerSettings)>,
 ) -> Result<(), String> {
     let admin_token = admin_token(settings)?;
     let (config, facts) = front_config(listen, common, settings, handler.is_some())?;
@@ -53,9 +73,9 @@ pub async fn backend<H: ServerHandler>(
     let publisher = pushpins.as_ref().map(|(publisher, _)| publisher.clone());
     let front = Front::start(config, store.clone(), publisher);
     let worker = match handler {
-        Some((handler, settings)) => {
+        Some((make, settings)) => {
             let broadcaster = front.broadcaster().clone();
-            Some(worker::embedded(common, settings, store, broadcaster, handler, pushpins).await?)
+            Some(worker::embedded(common, settings, store, broadcaster, make, pushpins).await?)
         }
         None => {
             // Events that nobody reads would fill their queue, and then hold the links up.

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join;
+use futures::FutureExt;
+use futures::future::{BoxFuture, join};
 use rmcp::ServerHandler;
 use tokio_util::sync::CancellationToken;
 
@@ -14,7 +15,7 @@ use crate::health;
 use crate::runner::{RmcpRunner, StateKeys};
 use crate::serve;
 use crate::store::Store;
-use crate::worker::{Shares, Worker, WorkerConfig};
+use crate::worker::{Runner, Shares, Worker, WorkerConfig};
 
 /// How long running calls may take to end when the worker is asked to stop.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -26,11 +27,30 @@ const CONNECTIONS: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// What keeps it from running, for people.
-pub async fn worker<H: ServerHandler>(
+pub fn worker<'a, H: ServerHandler>(
+    listen: &'a str,
+    common: &'a CommonSettings,
+    settings: &'a WorkerSettings,
+    handler: H,
+) -> BoxFuture<'a, Result<(), String>> {
+    boxed(listen, common, settings, maker(handler))
+}
+
+/// Boxed here, where nothing is generic: so it is compiled with this crate, and not again with each program.
+fn boxed<'a>(
+    listen: &'a str,
+    common: &'a CommonSettings,
+    settings: &'a WorkerSettings,
+    make: MakeRunner,
+) -> BoxFuture<'a, Result<(), String>> {
+    run(listen, common, settings, make).boxed()
+}
+
+async fn run(
     listen: &str,
     common: &CommonSettings,
     settings: &WorkerSettings,
-    handler: H,
+    make: MakeRunner,
 ) -> Result<(), String> {
     let (store, broadcast, state) =
         (redis(common)?, secrets::broadcast_key(false)?, secrets::state_keys(false)?);
@@ -42,7 +62,7 @@ pub async fn worker<H: ServerHandler>(
     let pushpins = process::publisher(pushpins);
     let publisher = pushpins.as_ref().map(|(publisher, _)| publisher.clone());
     let broadcaster = Broadcaster::new(&common.server, broadcast.key, store.clone(), publisher);
-    let runner = runner(handler, broadcaster, state.key).await?;
+    let runner = make(broadcaster, state.key).await?;
     // The leases' own connection; the address was checked above.
     let (of, fallback) = (common.clone(), store.clone());
     let beats = move || -> Arc<dyn Store> { redis(&of).unwrap_or(fallback) };
@@ -62,15 +82,15 @@ pub async fn worker<H: ServerHandler>(
 }
 
 /// Starts a worker in the process of a backend.
-pub(super) async fn embedded<H: ServerHandler>(
+pub(super) async fn embedded(
     common: &CommonSettings,
     settings: &WorkerSettings,
     store: Arc<dyn Store>,
     broadcaster: Broadcaster,
-    handler: H,
+    make: MakeRunner,
     pushpins: Option<crate::worker::Pushpins>,
 ) -> Result<Worker, String> {
-    let runner = runner(handler, broadcaster, secrets::state_keys(true)?.key).await?;
+    let runner = make(broadcaster, secrets::state_keys(true)?.key).await?;
     let beats = store.clone();
     Worker::start(config(common, settings), store, Box::new(move || beats), runner, pushpins)
         .map_err(|error| format!("the embedded worker can't start: {error}"))
@@ -92,11 +112,20 @@ fn config(common: &CommonSettings, settings: &WorkerSettings) -> WorkerConfig {
     }
 }
 
+/// Makes the runner, once there is what sends its notifications and what seals its states.
+pub(super) type MakeRunner =
+    Box<dyn FnOnce(Broadcaster, StateKeys) -> BoxFuture<'static, Result<Arc<dyn Runner>, String>> + Send>;
+
+/// All that is compiled anew for each handler.
+pub(super) fn maker<H: ServerHandler>(handler: H) -> MakeRunner {
+    Box::new(move |broadcaster, keys| runner(handler, broadcaster, keys).boxed())
+}
+
 async fn runner<H: ServerHandler>(
     handler: H,
     broadcaster: Broadcaster,
     keys: StateKeys,
-) -> Result<Arc<RmcpRunner<H>>, String> {
+) -> Result<Arc<dyn Runner>, String> {
     let runner = RmcpRunner::new(Arc::new(handler)).with_state_keys(keys).with_broadcaster(broadcaster);
     runner.learn().await.map_err(|error| format!("the server can't list its tools: {error:?}"))?;
     Ok(Arc::new(runner))
