@@ -188,6 +188,13 @@ pub const SUITES: &[Suite] = &[
         limit_s: minutes(10),
     },
     Suite {
+        name: "stranger",
+        shows: "a new crate that depends on ours as they would be published builds the two programs of odin's README, and calls them",
+        command: &["scripts/stranger"],
+        needs: &[],
+        limit_s: minutes(20),
+    },
+    Suite {
         name: "conformance",
         shows: "the MCP conformance suite, both eras: on both roads of a whole stack, and in one process",
         command: cargo_test!("--test", "conformance", "--", "--include-ignored", "--nocapture", "--test-threads=1"),
