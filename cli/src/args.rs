@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::gateway::Gateway;
 use crate::keycloak::KnownClient;
-use crate::parts::Gateway;
 
 /// Asgard: MCP servers for an organisation, behind one gateway with single sign-on.
 #[derive(Debug, Parser)]

@@ -13,6 +13,7 @@ pub mod client;
 pub mod commands;
 pub mod compose;
 pub mod config;
+pub mod gateway;
 pub mod health;
 pub mod hosts;
 pub mod install;

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::client::Client;
-use crate::parts::Gateway;
+use crate::gateway::Gateway;
 use crate::paths::{Paths, private_dir};
 use crate::ports::Ports;
 use crate::problem::{Problem, Result};

@@ -7,8 +7,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use asgard::gateway::Gateway;
 use asgard::install::Tools;
-use asgard::parts::{Gateway, Plan};
+use asgard::parts::Plan;
 use asgard::paths::Paths;
 use asgard::ports::Ports;
 use asgard::state::State;

@@ -5,8 +5,8 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, SystemTime};
 
 use super::{summary, up};
+use crate::gateway::Gateway;
 use crate::install::{self, JAVA, NODE, SPACE};
-use crate::parts::Gateway;
 use crate::paths::Paths;
 use crate::ports::{LOOPBACK, holder, is_free};
 use crate::problem::Result;

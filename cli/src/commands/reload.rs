@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
+use crate::gateway::Gateway;
 use crate::install::{Needs, Tools};
-use crate::parts::{Gateway, Plan};
+use crate::parts::Plan;
 use crate::paths::Paths;
 use crate::problem::{Problem, Result};
 use crate::state::{Size, State};

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use crate::args::{Render, Target};
 use crate::compose::{self, Env};
+use crate::gateway::Gateway;
 use crate::install::{Built, Tools};
-use crate::parts::{Gateway, Plan};
+use crate::parts::Plan;
 use crate::paths::{Paths, private_dir, write_private};
 use crate::problem::{Problem, Result};
 use crate::state::State;

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use super::env::Env;
 use crate::config::kong::{self, Place};
 use crate::config::{Settings, filter};
-use crate::parts::{Gateway, inspector, keycloak};
+use crate::gateway::Gateway;
+use crate::parts::{inspector, keycloak};
 use crate::paths::{Paths, private_dir, write_private};
 use crate::problem::{Problem, Result};
 

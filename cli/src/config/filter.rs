@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::gateway::Gateway;
 use crate::hosts::{self, Hosts, SHORT_PATH};
-use crate::parts::Gateway;
 use crate::policy;
 use crate::problem::Result;
 use crate::state::{State, TokenCheck};

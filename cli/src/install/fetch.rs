@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use super::keycloak::{BUILD_OPTIONS, java_arguments};
 use super::pinned::{self, Npm, Pip};
 use super::{NODE, Run, apt, output_of};
-use crate::parts::keycloak::{BUILD_OPTIONS, java_arguments};
 use crate::paths::{Paths, private_dir, short_hash};
 use crate::problem::{Problem, Result};
 use crate::process::find_program;

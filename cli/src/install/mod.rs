@@ -9,12 +9,13 @@ mod browser;
 mod build;
 mod clients;
 mod fetch;
+pub(crate) mod keycloak;
 mod pinned;
 mod run;
 
 use std::path::PathBuf;
 
-use crate::parts::Gateway;
+use crate::gateway::Gateway;
 use crate::paths::{Paths, private_dir};
 use crate::problem::{Problem, Result};
 use crate::process::find_program;

@@ -15,9 +15,8 @@ mod worker;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
 use crate::config::{Settings, filter};
+use crate::gateway::Gateway;
 use crate::hosts::Hosts;
 use crate::install::{Needs, Tools};
 use crate::paths::{Paths, private_dir};
@@ -26,27 +25,6 @@ use crate::ports::{LOOPBACK, demand_free};
 use crate::problem::Result;
 use crate::state::{Size, State};
 use crate::supervisor::part::{Kind, PartSpec};
-
-/// Which program is the gateway.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Gateway {
-    /// Kong 3.9, the last line with WebAssembly in its open-source build.
-    Kong,
-    /// Envoy.
-    Envoy,
-}
-
-impl Gateway {
-    /// Its name.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Kong => "kong",
-            Self::Envoy => "envoy",
-        }
-    }
-}
 
 /// What to start.
 #[derive(Debug, Clone)]

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use asgard::config::Settings;
+use asgard::gateway::Gateway::Kong;
 use asgard::hosts::Hosts;
-use asgard::parts::Gateway::Kong;
 use asgard::ports::Ports;
 use asgard::state::State;
 use base64::Engine;
