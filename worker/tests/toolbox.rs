@@ -87,6 +87,7 @@ fn job(era: Era, method: &str, mut params: Value) -> Job {
         }),
         log_level: None,
         headers: Vec::new(),
+        answer_only: false,
         task: None,
         message: raw(&json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params })),
     }

@@ -51,6 +51,9 @@ pub struct Job {
     /// runs the tool compares them with its arguments, as the tool's schema asks (`x-mcp-header`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<(String, String)>,
+    /// Nothing but the answer reaches the client, as in a batch: the client can't be asked meanwhile.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub answer_only: bool,
     /// The task that this run belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskContext>,
@@ -75,6 +78,7 @@ mod tests {
             peer: Some(RawValue::from_string(r#"{ "capabilities":{}}"#.into()).unwrap()),
             log_level: Some("warning".into()),
             headers: vec![("mcp-param-region".into(), "eu".into())],
+            answer_only: false,
             task: Some(TaskContext { id: "01ff".into(), round: 2 }),
             message: RawValue::from_string(message.into()).unwrap(),
         };

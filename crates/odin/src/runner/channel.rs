@@ -32,6 +32,8 @@ use crate::worker::{Closed, Emission, Inbound, Outbox};
 pub(super) struct Link {
     pub(super) call: String,
     pub(super) era: Era,
+    /// The client can't be asked: nothing but the answer reaches it.
+    pub(super) answer_only: bool,
     /// The client's revision has it resume streams that end early.
     pub(super) resumable: bool,
     pub(super) log: LogFilter,
@@ -56,6 +58,7 @@ impl Link {
         Self {
             call: job.call.clone(),
             era: job.era,
+            answer_only: job.answer_only,
             resumable: job.protocol == ProtocolVersion::V_2025_11_25.as_str(),
             log,
             progress: None,
@@ -120,6 +123,9 @@ impl Link {
         // rmcp refuses these before; a request on a stateless stream must not happen.
         if self.era == Era::Stateless {
             return Err(SendError::Forbidden);
+        }
+        if self.answer_only {
+            return Err(SendError::AnswerOnly);
         }
         let meta = request.get_meta_mut();
         if let Some(token) = meta.get_progress_token() {
@@ -283,6 +289,10 @@ pub(super) enum SendError {
     Closed(#[from] Closed),
     #[error("this protocol revision has no requests from server to client")]
     Forbidden,
+    #[error(
+        "the client can't be asked while it waits for one document: send the request by itself, not in a batch"
+    )]
+    AnswerOnly,
     #[error("the message can't be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
 }

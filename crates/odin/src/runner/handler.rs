@@ -446,6 +446,7 @@ fn own_job(message: &serde_json::Value) -> Job {
         peer: None,
         log_level: None,
         headers: Vec::new(),
+        answer_only: false,
         task: None,
         message: serde_json::value::to_raw_value(message).unwrap_or_default(),
     }

@@ -97,6 +97,7 @@ fn order(organisation: &str, subject: &str, call: CallId) -> Order {
         peer: None,
         log_level: None,
         headers: vec![],
+        answer_only: false,
         task: None,
         message,
     };

@@ -113,6 +113,7 @@ fn job(era: Era, message: Box<RawValue>) -> Job {
         }),
         log_level: None,
         headers: Vec::new(),
+        answer_only: false,
         task: None,
         message,
     }

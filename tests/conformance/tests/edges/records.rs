@@ -98,6 +98,29 @@ async fn a_broken_store_breaks_no_more_than_its_own_call() {
     }
 }
 
+/// The answers of a batch are one document, so a tool in it can't ask: it is told so, and does not wait for ever.
+#[tokio::test]
+async fn a_tool_in_a_batch_that_asks_its_client_is_refused() {
+    let server = Server::in_memory().await;
+    for (tool, capability, arguments) in [
+        ("test_elicitation", "elicitation", json!({"message": "?"})),
+        ("test_sampling", "sampling", json!({"prompt": "?"})),
+    ] {
+        let params = json!({"protocolVersion": "2025-03-26", "capabilities": {capability: {}},
+            "clientInfo": {"name": "edges", "version": "1"}});
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params});
+        let begun = Ask::post(&body).send(server.address).await;
+        let session = begun.headers["mcp-session-id"].to_str().unwrap();
+        let body = json!([{"jsonrpc": "2.0", "id": 2, "method": "tools/call",
+            "params": {"name": tool, "arguments": arguments}}]);
+        let said = Ask::post(&body).with("mcp-session-id", session).send(server.address).await;
+        let answers: serde_json::Value = serde_json::from_str(&said.body).unwrap();
+        let text = answers[0].to_string();
+        assert_eq!(answers[0]["id"], 2, "{text}");
+        assert!(text.contains("can't be asked"), "{text}");
+    }
+}
+
 /// The record says that the call waits, and the queue can't say that it does no more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_in_a_broken_queue_is_given_up() {

@@ -24,6 +24,8 @@ pub(crate) struct Context {
     pub(crate) key: Option<String>,
     /// `Mcp-Param-*` of a modern tool call.
     pub(crate) headers: Vec<(String, String)>,
+    /// Nothing but the answer reaches the client.
+    pub(crate) answer_only: bool,
     /// Bytes of the request's body.
     pub(crate) body: usize,
 }
@@ -74,6 +76,7 @@ pub(crate) fn order(
         peer: context.session.as_ref().map(|(_, peer)| peer.clone()),
         log_level: context.log_level.clone(),
         headers: context.headers.clone(),
+        answer_only: context.answer_only,
         task: None,
         message: message.to_owned(),
     };

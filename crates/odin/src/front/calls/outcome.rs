@@ -22,6 +22,7 @@ pub(crate) enum Outcome {
 
 /// Runs a request and waits for its answer; no stream. Lists show what the caller may use.
 pub(crate) async fn outcome(front: &Arc<Front>, context: &Context, request: &Request<'_>) -> Outcome {
+    let context = &Context { answer_only: true, ..context.clone() };
     let (rules, caller) = (&front.config.policy, &context.caller.principal);
     let shown = |out: Message| policy::shown(rules, caller, &request.method, &out);
     let mut waiting = match begin(front, context, request, Via::Pushpin).await {

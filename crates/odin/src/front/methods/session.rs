@@ -73,6 +73,7 @@ impl Session {
             stream: None,
             key: None,
             headers: Vec::new(),
+            answer_only: false,
             body,
         }
     }
@@ -115,6 +116,7 @@ pub(crate) async fn initialize(
         stream: None,
         key: None,
         headers: Vec::new(),
+        answer_only: false,
         body,
     };
     match calls::outcome(front, &context, request).await {

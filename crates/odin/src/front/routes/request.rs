@@ -111,6 +111,7 @@ async fn respond(front: &Arc<Front>, request: HttpRequest, asked: &OnceLock<Aske
                 stream: None,
                 key,
                 headers: protocol::param_headers(&parts.headers, message),
+                answer_only: false,
                 body: size,
             };
             modern(front, context, message).await
