@@ -145,7 +145,7 @@ async fn mistakes_are_told_in_one_line() {
         ("./asgard org add org-1 --theme ../../x", "the themes are aurora, ember"),
         ("./asgard org add org-1 --domain org-2.localhost", "belongs to the organisation org-2"),
         ("./asgard org add org-1 --domain org2.example", "belongs to the organisation org-2"),
-        ("./asgard org add org-1 --domain http://x.example/", "no name of a host"),
+        ("./asgard org add org-1 --domain http://x.example/", "is not a host name"),
         ("./asgard org remove nope", "there is no organisation nope"),
         ("./asgard org remove org-1 --domain nope.example", "org-1 has no domain nope.example"),
         ("./asgard user add thor --org nope", "there is no organisation nope"),
@@ -155,7 +155,7 @@ async fn mistakes_are_told_in_one_line() {
         ("printf '\\n' | ./asgard user add sigyn --org org-1 --password-stdin", "the password is empty"),
         ("./asgard user remove nobody", "there is no user nobody"),
         ("./asgard user remove thor --org org-2", "thor is not a member of org-2"),
-        ("./asgard host add https://x.example", "no name of a host"),
+        ("./asgard host add https://x.example", "is not a host name"),
     ] {
         let text = refused(&stack, line).await;
         assert!(text.to_lowercase().contains(&expected.to_lowercase()), "{line}: {text}");

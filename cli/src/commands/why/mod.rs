@@ -112,7 +112,7 @@ impl Found {
                 if let Some(rule) = &refusal.rule {
                     say(&format!("  rule: {rule}"));
                 }
-                say(&format!("  hint: {hint}"));
+                say(&format!("  fix: {hint}"));
                 let source = reasons::cause_of(&refusal.reason);
                 let mut causes = self.causes.iter().filter(|cause| {
                     cause

@@ -43,7 +43,7 @@ const REASONS: &[Reason] = &[
     ("introspection_unavailable", "the issuer could not be asked about the token", "see whether the issuer is up: ./asgard status, ./asgard logs keycloak"),
     ("introspection_busy", "too many tokens are being asked about at once", "raise issuers[].introspection.max_in_flight, or see why the issuer is slow"),
     ("introspection_refused", "the issuer refused the gateway's own client", "compare issuers[].introspection.client_id and client_secret with the issuer's"),
-    ("misconfigured", "the filter's configuration is not usable, so every request is refused", "the gateway's log names the setting and the hint: ./asgard logs gateway"),
+    ("misconfigured", "the filter's configuration is not usable, so every request is refused", "the gateway's log names the setting and how to fix it: ./asgard logs gateway"),
     ("gateway_failed", "the gateway did not let the filter change the request", "see the gateway's log"),
     ("host_refused", "the gateway did not let the filter change the request", "see the gateway's log"),
 ];
