@@ -1,8 +1,7 @@
 //! What a call needs beside the client's message, and the order that is made of both.
 
 use identity::Road;
-use serde_json::value::RawValue;
-use serde_json::value::to_raw_value;
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::call::{Job, Order, Retry, Via};
 use crate::front::{calls::retry, config::Handover, http::Caller, state::Front};
@@ -22,7 +21,7 @@ pub(crate) struct Context {
     pub(crate) stream: Option<String>,
     /// The client's `Idempotency-Key`.
     pub(crate) key: Option<String>,
-    /// `Mcp-Param-*` of a modern tool call.
+    /// `Mcp-Param-*` of a stateless tool call.
     pub(crate) headers: Vec<(String, String)>,
     /// Nothing but the answer reaches the client.
     pub(crate) answer_only: bool,

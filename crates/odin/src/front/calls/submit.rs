@@ -11,7 +11,7 @@ use crate::call::{Enqueue, Join, Message, Retry, Via, Withdraw};
 use crate::front::{
     calls::{
         AGAIN, Context, Waiting, policy, refusals,
-        refusals::{full, not_taken, silent, too_many},
+        refusals::{full, not_taken, silent, too_many, unknown},
         retry, via,
     },
     state::Front,
@@ -183,6 +183,9 @@ async fn watch(front: Arc<Front>, call: CallId, stream: String, id: Box<RawValue
             Err(_) => tokio::time::sleep(AGAIN).await,
         }
     }
+    let refusal = unknown();
+    front.counters.refused(&refusal);
+    say_refusal(&front, &stream, refusal.for_raw_id(&id)).await;
 }
 
 /// Sends a message to a long-lived stream, whoever holds it.
