@@ -58,12 +58,13 @@ local function keeps_log(r)
   return r.era == 'stateful' or r.via == 'backend'
 end
 
+-- In the order of STATE in redis/record.rs.
 local function state(r)
   return { r.events, r.cancel, r.reach, r.at_node, r.at_request, r.asked, r.ticket, r.since, r.channel, r.from, r.gate }
 end
 
 local function snapshot(r)
-  return { state(r), redis.call('HGETALL', r.key), log(r, 0) }
+  return { redis.call('HGETALL', r.key), log(r, 0) }
 end
 
 -- The record for its owner; else nothing, and why.

@@ -8,8 +8,8 @@ if known and known.run == 'queued' then leave(known) end
 
 local at = key('call', call)
 redis.call('DEL', at, key('log', call), key('inbox', call))
-redis.call('HSET', at, 'epoch', epoch, 'enqueued', now, 'owner', worker, 'closed', '0', 'since', now,
-  'asked', now, unpack(ARGV, 5, 4 + fields))
+redis.call('HSET', at, unpack(ARGV, 5, 4 + fields))
+redis.call('HSET', at, 'enqueued', now, 'owner', worker, 'closed', '0', 'since', now, 'asked', now)
 for i = 5 + fields, #ARGV do redis.call('RPUSH', key('log', call), ARGV[i]) end
 local r = record(call)
 -- The cancellation came while nobody knew the call.

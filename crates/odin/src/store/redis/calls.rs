@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use super::ROOT;
 use super::RedisStore;
 use super::codec;
+use super::record;
 use super::request_key;
 use super::unanswered;
 use crate::call::{Join, Message, Offer, Read, Resume, Withdraw};
@@ -21,7 +22,7 @@ impl Calls for RedisStore {
         ticket: Ticket,
         may_hold: bool,
     ) -> Result<Offer> {
-        let args = [node, &request.to_string(), &ticket.to_string(), codec::digit(may_hold)];
+        let args = [node, &request.to_string(), &ticket.to_string(), record::digit(may_hold)];
         codec::offer(self.call(&self.scripts.offer, call, &args).await?)
     }
 

@@ -9,6 +9,7 @@ mod followers;
 mod link;
 mod nudges;
 mod queue;
+mod record;
 mod runs;
 mod scripts;
 mod sessions;
@@ -27,9 +28,9 @@ use redis::io::tcp::TcpSettings;
 use redis::{Client, IntoConnectionInfo, Script, ScriptInvocation, Value, cmd};
 use sha2::{Digest, Sha256};
 
-use self::codec::Field;
 use self::followers::Subscriber;
 use self::link::{Link, unavailable};
+use self::record::Field;
 use self::scripts::{Clock, Scripts, head};
 use self::tasks::TaskScripts;
 use self::waiting::Waiting;
@@ -132,7 +133,7 @@ impl RedisStore {
             .invoke(&self.scripts.beat, |invocation| {
                 invocation.arg(worker).arg(fresh());
                 for beat in beats {
-                    invocation.arg(beat.call.to_string()).arg(beat.epoch).arg(codec::digit(beat.subscribed));
+                    invocation.arg(beat.call.to_string()).arg(beat.epoch).arg(record::digit(beat.subscribed));
                 }
             })
             .await?;

@@ -11,8 +11,9 @@ use super::add_fields;
 use super::codec;
 use super::fresh;
 use super::order_key;
+use super::record::{Field, Stored};
 use super::waiting;
-use crate::call::{Enqueue, Gone, Order, Rerun, Snapshot, State, Whose};
+use crate::call::{Enqueue, Gone, Order, Parties, Reach, Rerun, Snapshot, State, Whose};
 use crate::id::CallId;
 use crate::store::{Arrived, Beat, Beaten, Claimed, Entry, Queue, Result, Room, Taken, Unavailable};
 
@@ -22,8 +23,10 @@ impl Queue for RedisStore {
         let key = order_key(&order);
         let retry = order.retry.as_ref();
         let parties = order.parties();
-        let mut fields = codec::order(&order);
-        fields.extend(codec::node(&order.node, order.request));
+        let reach = Reach::Node { node: order.node.clone(), request: order.request, asked: 0 };
+        let mut fields = order.fields();
+        reach.write("reach", &mut fields);
+        fields.extend(counted(&parties));
         fields.extend(key.as_deref().map(|key| ("ids", key.into())));
         let mut invocation = self.scripts.enqueue.key(ROOT);
         invocation.arg(call.to_string()).arg(&order.server).arg(key.as_deref().unwrap_or_default());
@@ -79,7 +82,7 @@ impl Queue for RedisStore {
         attempt: &str,
         rerun: Rerun,
     ) -> Result<Option<Taken>> {
-        let args = [server, worker, &entry.receipt, attempt, codec::rerun(rerun), &fresh()];
+        let args = [server, worker, &entry.receipt, attempt, rerun.word(), &fresh()];
         let reply = self.call(&self.scripts.take, entry.call, &args).await?;
         if reply == Value::Nil {
             return Ok(None);
@@ -125,7 +128,9 @@ impl Queue for RedisStore {
         snapshot: Snapshot,
     ) -> Result<std::result::Result<State, Gone>> {
         let key = order_key(&snapshot.order);
-        let mut fields = codec::restored(&snapshot);
+        let parties = snapshot.order.parties();
+        let mut fields = snapshot.fields();
+        fields.extend(counted(&parties));
         fields.extend(key.as_deref().map(|key| ("ids", key.into())));
         let reply = self
             .invoke(&self.scripts.restore, |invocation| {
@@ -138,4 +143,9 @@ impl Queue for RedisStore {
             .await?;
         codec::view(reply)
     }
+}
+
+/// The fields that say whom a call counts for.
+fn counted(parties: &Parties) -> [Field<'_>; 2] {
+    [("by", parties.principal.as_str().into()), ("of", parties.organisation.as_str().into())]
 }
