@@ -52,6 +52,7 @@ pub struct Response {
 
 /// A message for one channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Item {
     /// The channel's name, as in the [`crate::Hold`].
     pub channel: String,

@@ -176,11 +176,9 @@ async fn a_pushpin_that_stalls_while_nothing_is_sent_is_found_by_probes_by_socke
 
 async fn a_pushpin_that_stalls_while_nothing_is_sent_is_found_by_probes(by_socket: bool) {
     let pushpin = pushpin_with(by_socket).await;
-    let options = PublisherOptions {
-        probe_interval: Duration::from_millis(200),
-        probe_timeout: Duration::from_millis(500),
-        ..PublisherOptions::default()
-    };
+    let mut options = PublisherOptions::default();
+    options.probe_interval = Duration::from_millis(200);
+    options.probe_timeout = Duration::from_millis(500);
     let endpoints = vec![pushpin.endpoint(), pushpin.http_endpoint()];
     let (publisher, tracker) = publisher_with(endpoints, options).await;
     sleep(Duration::from_secs(1)).await;
@@ -230,7 +228,8 @@ async fn sends_go_on_while_nobody_reads_the_events() {
 async fn a_reader_too_far_behind_gets_a_down_and_a_replay_and_no_gap() {
     let pushpin = pushpin().await;
     let (_helper, helper) = publisher(vec![pushpin.endpoint()]).await;
-    let options = PublisherOptions { event_backlog: 8, ..PublisherOptions::default() };
+    let mut options = PublisherOptions::default();
+    options.event_backlog = 8;
     let (publisher, events) = Publisher::start(vec![pushpin.endpoint()], options);
     timeout(PATIENCE, publisher.wait_replayed()).await.unwrap();
     let mut streams = Vec::new();

@@ -2,6 +2,23 @@
 // Without a feature, what only it uses is left over; with all of them nothing may be.
 #![cfg_attr(not(feature = "program"), allow(dead_code, unused_imports))]
 
+/// For a struct that gets fields in later versions, and so can't be written as a literal elsewhere: one method for each
+/// field, which gives the struct back with it.
+macro_rules! setters {
+    ($of:ident { $($name:ident => $field:ident: $type:ty),+ $(,)? }) => {
+        impl $of {
+            $(
+                #[doc = concat!("The same with another [`", stringify!($field), "`](Self::", stringify!($field), ").")]
+                #[must_use]
+                pub fn $name(mut self, $field: $type) -> Self {
+                    self.$field = $field;
+                    self
+                }
+            )+
+        }
+    };
+}
+
 #[cfg(feature = "front")]
 pub mod admin;
 pub mod broadcast;

@@ -162,6 +162,26 @@ fn who_leaves_a_room_says_crate() {
     }
 }
 
+/// A struct that others fill in gets fields in later versions, which must not break them.
+#[test]
+fn what_others_configure_may_get_fields() {
+    const ENDS: [&str; 6] = ["Config", "Limits", "Options", "Settings", "Timing", "Times"];
+    let crates = source().join("../..");
+    let mut found = 0;
+    for file in ["odin", "grip"].iter().flat_map(|name| files(&crates.join(name).join("src"))) {
+        let code = code(&file);
+        for (at, _) in code.match_indices("\npub struct ") {
+            let name = name(&code[at + "\npub struct ".len()..]);
+            if ENDS.iter().any(|end| name.ends_with(end)) {
+                found += 1;
+                let attribute = code[..at].lines().last().unwrap_or_default();
+                assert_eq!(attribute, "#[non_exhaustive]", "{name} ({})", file.display());
+            }
+        }
+    }
+    assert!(found > 10, "the test reads no structs");
+}
+
 #[test]
 fn the_page_of_the_architecture_names_the_rooms_that_there_are() {
     let there: BTreeSet<String> = files(&source()).iter().map(|file| place(&source(), file)).collect();

@@ -9,7 +9,7 @@ use axum::Router;
 use grip::Publisher;
 use odin::broadcast::BroadcastKey;
 use odin::call::Timing;
-use odin::front::{Access, Front, FrontConfig, FrontLimits, Handover};
+use odin::front::{Access, Front, FrontConfig};
 use odin::program::process;
 use odin::protocol::origin::HostRules;
 use odin::runner::RmcpRunner;
@@ -50,19 +50,7 @@ pub fn over_url(url: &str, limits: StoreLimits) -> Arc<dyn Store> {
 /// What a front end is configured with unless a test says otherwise: open to all, without a gateway or Pushpin.
 #[must_use]
 pub fn front_config(broadcast: BroadcastKey) -> FrontConfig {
-    FrontConfig {
-        node: process::unique_name("front"),
-        server: SERVER.into(),
-        access: Access::Open(HostRules::default()),
-        handover: Handover::None,
-        hold_after: Duration::from_millis(100),
-        sessions: session_keys(),
-        grip: None,
-        broadcast,
-        policy: Default::default(),
-        limits: FrontLimits::default(),
-        lease: Timing::default().lease,
-    }
+    FrontConfig::new(SERVER, Access::Open(HostRules::default()), session_keys(), broadcast)
 }
 
 /// Starts a worker over a store; its leases are kept over the other one, which may be the same.
@@ -72,7 +60,7 @@ pub fn worker<H: ServerHandler>(
     runner: Arc<RmcpRunner<H>>,
     pushpins: Option<Pushpins>,
 ) -> Worker {
-    let config = WorkerConfig { name: process::unique_name("worker"), ..WorkerConfig::new(SERVER) };
+    let config = WorkerConfig::new(SERVER).with_name(process::unique_name("worker"));
     Worker::start(config, store, Box::new(move || beats), runner, pushpins).unwrap()
 }
 

@@ -105,8 +105,14 @@ pub enum SendError {
     Stopped,
 }
 
-/// Limits and times of a [`Publisher`]. The defaults suit a local network.
+/// Limits and times of a [`Publisher`]. The defaults suit a local network; set on them what is to be otherwise:
+///
+/// ```
+/// let mut options = grip::PublisherOptions::default();
+/// options.queue_length = 256;
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PublisherOptions {
     /// How long one item may take to be written, and how long a send waits for room in the queue: 500 ms.
     pub send_timeout: Duration,
@@ -158,6 +164,15 @@ impl Default for PublisherOptions {
             watch: String::new(),
             settle: Duration::from_secs(1),
         }
+    }
+}
+
+impl PublisherOptions {
+    /// The same, watching the channels whose names begin so: [`PublisherOptions::watch`].
+    #[must_use]
+    pub fn with_watch(mut self, watch: impl Into<String>) -> Self {
+        self.watch = watch.into();
+        self
     }
 }
 

@@ -34,6 +34,7 @@ pub const HANG_UP: &str = "";
 
 /// Bounds of what one delivery keeps and sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DeliveryLimits {
     /// Items in one send.
     pub batch: usize,
@@ -44,6 +45,10 @@ impl Default for DeliveryLimits {
         Self { batch: 64 }
     }
 }
+
+setters!(DeliveryLimits {
+    with_batch => batch: usize,
+});
 
 /// State of the link to a Pushpin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

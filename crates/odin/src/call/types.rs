@@ -14,6 +14,7 @@ pub type Message = Arc<str>;
 
 /// The times of the protocol. All of them are the same on every node of a site.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Timing {
     /// How long a worker owns a call after its last beat.
     pub lease: Duration,
@@ -49,6 +50,17 @@ impl Default for Timing {
         }
     }
 }
+
+setters!(Timing {
+    with_lease => lease: Duration,
+    with_silence => silence: Duration,
+    with_offer => offer: Duration,
+    with_gate => gate: Duration,
+    with_start => start: Duration,
+    with_keep => keep: Duration,
+    with_tombstone => tombstone: Duration,
+    with_undelivered => undelivered: Duration,
+});
 
 /// How a stream reaches the client, if the call needs one. Known when the call begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -30,6 +30,7 @@ impl std::str::FromStr for Handover {
 
 /// Bounds of what the front end takes on, each with an error of its own.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct FrontLimits {
     /// Of a request's body and structure.
     pub request: Limits,
@@ -70,3 +71,16 @@ impl Default for FrontLimits {
         }
     }
 }
+
+setters!(FrontLimits {
+    with_request => request: Limits,
+    with_calls_of_principal => calls_of_principal: usize,
+    with_calls_of_organisation => calls_of_organisation: usize,
+    with_holds_per_second => holds_per_second: u64,
+    with_held_body => held_body: usize,
+    with_handover_body => handover_body: usize,
+    with_queue_patience => queue_patience: Duration,
+    with_bodies => bodies: usize,
+    with_body_time => body_time: Duration,
+    with_body_pause => body_pause: Duration,
+});

@@ -20,7 +20,7 @@ pub fn pushpins(list: &str) -> Result<Vec<Endpoint>, String> {
 
 /// Links to the Pushpins; `None` without any.
 pub fn publisher(endpoints: Vec<Endpoint>) -> Option<(Publisher, mpsc::Receiver<Event>)> {
-    let options = PublisherOptions { watch: broadcast::CHANNELS.into(), ..PublisherOptions::default() };
+    let options = PublisherOptions::default().with_watch(broadcast::CHANNELS);
     (!endpoints.is_empty()).then(|| Publisher::start(endpoints, options))
 }
 

@@ -11,6 +11,7 @@ use crate::store::StoreLimits;
 
 /// What all programs of a site share.
 #[derive(Debug, Clone, clap::Args)]
+#[non_exhaustive]
 pub struct CommonSettings {
     /// Redis that backends and workers share: redis://host:port, or redis+unix:///path. One with a password comes by
     /// ASGARD_REDIS_URL, or by the file that ASGARD_REDIS_URL_FILE names: every user of a machine sees its command lines.
@@ -64,6 +65,7 @@ impl CommonSettings {
 
 /// What a worker needs beside that.
 #[derive(Debug, Clone, clap::Args)]
+#[non_exhaustive]
 pub struct WorkerSettings {
     /// What this worker is called; a random part is added, as a restarted worker is another one.
     #[arg(long = "worker", env = "ASGARD_WORKER")]
@@ -94,6 +96,7 @@ fn count(least: u64) -> impl TypedValueParser<Value = usize> {
 
 /// What a backend needs beside that.
 #[derive(Debug, Clone, clap::Args)]
+#[non_exhaustive]
 pub struct BackendSettings {
     /// How clients are handed over to Pushpin: kong, envoy or none.
     #[arg(long, env = "ASGARD_HANDOVER", default_value = "none")]

@@ -102,6 +102,7 @@ pub(crate) const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId
 
 /// Bounds for what a client sends.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Limits {
     /// Bytes of a body. Default 4 MiB.
     pub body_bytes: usize,
@@ -118,6 +119,13 @@ impl Default for Limits {
         Self { body_bytes: 4 * 1024 * 1024, depth: 64, batch: 50, id_bytes: 512 }
     }
 }
+
+setters!(Limits {
+    with_body_bytes => body_bytes: usize,
+    with_depth => depth: usize,
+    with_batch => batch: usize,
+    with_id_bytes => id_bytes: usize,
+});
 
 #[cfg(test)]
 mod tests;

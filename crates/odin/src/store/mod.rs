@@ -29,6 +29,7 @@ pub use tasks::{TaskBegin, TaskReply, Tasks};
 
 /// Bounds that the store enforces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StoreLimits {
     /// Calls that wait in one server's queue.
     pub queue: usize,
@@ -62,6 +63,17 @@ impl Default for StoreLimits {
         }
     }
 }
+
+setters!(StoreLimits {
+    with_queue => queue: usize,
+    with_calls_of_principal => calls_of_principal: usize,
+    with_calls_of_organisation => calls_of_organisation: usize,
+    with_inbox => inbox: usize,
+    with_session_fields => session_fields: usize,
+    with_tasks => tasks: usize,
+    with_tasks_open => tasks_open: usize,
+    with_used => used: usize,
+});
 
 /// The store can't be reached, or answered nonsense.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

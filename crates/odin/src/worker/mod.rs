@@ -37,6 +37,7 @@ pub use task::TaskTimes;
 
 /// What a worker is called and how much it takes on.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct WorkerConfig {
     /// Name, unique among all workers that ever shared this store: a restarted worker needs a new one.
     pub name: String,
@@ -75,6 +76,18 @@ impl WorkerConfig {
         }
     }
 }
+
+setters!(WorkerConfig {
+    with_name => name: String,
+    with_server => server: String,
+    with_concurrency => concurrency: usize,
+    with_task_concurrency => task_concurrency: usize,
+    with_shares => shares: Shares,
+    with_timing => timing: Timing,
+    with_events => events: EventLimits,
+    with_answer_bytes => answer_bytes: usize,
+    with_tasks => tasks: TaskTimes,
+});
 
 /// How long after it was sent a CLAIM may still be carried out: with a whole beat, less than a lease.
 const LATE: Duration = Duration::from_millis(500);

@@ -14,6 +14,7 @@ use crate::worker::{Closed, Emission, Outbox};
 /// it ends the call. One that Pushpin could not carry is beyond it, whoever holds the stream: a session's client may
 /// resume the stream elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct EventLimits {
     /// Events.
     pub count: u64,
@@ -26,6 +27,11 @@ impl Default for EventLimits {
         Self { count: 10_000, bytes: 4 * 1024 * 1024 }
     }
 }
+
+setters!(EventLimits {
+    with_count => count: u64,
+    with_bytes => bytes: usize,
+});
 
 /// Counts a call's events and passes them on in order.
 pub(super) struct JobOutbox {

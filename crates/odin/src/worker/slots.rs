@@ -13,6 +13,7 @@ use crate::store::Room;
 /// does then leaves room for the others, whether or not any of them is there: a slot that a long call has can't be
 /// taken back. At least one slot each, so a worker with a single slot gives it to anybody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Shares {
     /// Percent of the slots for one organisation.
     pub organisation: u8,
@@ -25,6 +26,11 @@ impl Default for Shares {
         Self { organisation: 75, principal: 50 }
     }
 }
+
+setters!(Shares {
+    with_organisation => organisation: u8,
+    with_principal => principal: u8,
+});
 
 /// Slots that calls run in.
 pub(super) struct Slots {

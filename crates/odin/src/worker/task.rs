@@ -36,6 +36,7 @@ const RESULT: usize = 900_000;
 
 /// The times of tasks whose tools say none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TaskTimes {
     /// How long a task is kept from its creation, its result included. Its work is stopped then as well.
     pub ttl: Duration,
@@ -54,6 +55,12 @@ impl Default for TaskTimes {
         }
     }
 }
+
+setters!(TaskTimes {
+    with_ttl => ttl: Duration,
+    with_longest => longest: Duration,
+    with_poll => poll: Duration,
+});
 
 /// A call on this worker: what runs it, and where its end goes. A call may be a round of a task, or become a task.
 pub(super) struct Role {

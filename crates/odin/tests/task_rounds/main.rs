@@ -272,7 +272,7 @@ async fn a_task_is_gone_after_its_time_and_so_is_its_work() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_principal_has_a_bounded_number_of_tasks() {
-    let limits = StoreLimits { tasks: 4, tasks_open: 2, ..StoreLimits::default() };
+    let limits = StoreLimits::default().with_tasks(4).with_tasks_open(2);
     for (site, _redis) in sites(limits).await {
         let mut open = Vec::new();
         for _ in 0..2 {

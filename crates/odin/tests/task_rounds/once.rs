@@ -123,7 +123,7 @@ async fn the_task_that_a_call_becomes_goes_on_with_its_state() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_never_began_uses_nothing_up() {
     // The state comes from another site with the same keys, as this one has no worker yet.
-    let limits = StoreLimits { queue: 1, ..StoreLimits::default() };
+    let limits = StoreLimits::default().with_queue(1);
     let (other, _redis) = sites(StoreLimits::default()).await.remove(0);
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Timing::default(), limits));
     let mut site = Site::start(store.clone()).await;

@@ -19,8 +19,7 @@ fn note(id: &Value, text: &str) -> Value {
 }
 
 fn small() -> FrontLimits {
-    let request = Limits { body_bytes: 2_000, ..Limits::default() };
-    FrontLimits { request, ..FrontLimits::default() }
+    FrontLimits::default().with_request(Limits::default().with_body_bytes(2_000))
 }
 
 /// The error of a request that was refused alone, with what it would have been elsewhere.
@@ -43,7 +42,7 @@ async fn elsewhere(response: reqwest::Response, status: u16) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn too_many_calls_cost_only_the_last() {
-    let site = Site::with_limits(FrontLimits { calls_of_principal: 1, ..FrontLimits::default() }).await;
+    let site = Site::with_limits(FrontLimits::default().with_calls_of_principal(1)).await;
     let worker = site.worker();
     let session = site.session(REVISION).await;
     site.end(worker).await;
@@ -96,8 +95,7 @@ async fn what_is_too_large_is_refused_under_its_id() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_without_room_are_refused_under_their_id() {
-    let (request, bodies) = (Limits::default(), 4_000);
-    let site = Site::with_limits(FrontLimits { request, bodies, ..FrontLimits::default() }).await;
+    let site = Site::with_limits(FrontLimits::default().with_bodies(4_000)).await;
     let _worker = site.worker();
     let session = site.session(REVISION).await;
     let large = note(&json!(1), &"x".repeat(2_000));
@@ -196,7 +194,7 @@ async fn initialize(site: &Site, stream: &mut Events, endpoint: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_stream_of_http_sse_says_what_is_refused() {
-    let site = Site::with_limits(FrontLimits { ..small() }).await;
+    let site = Site::with_limits(small()).await;
     let _worker = site.worker();
     let (mut stream, endpoint) = http_sse(&site).await;
     let meta = json!({ "io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {} });

@@ -54,7 +54,7 @@ impl Site {
     /// A site with no worker, whose Pushpin is not there.
     pub async fn start() -> Self {
         let queue_patience = Duration::from_millis(300);
-        Self::with_limits(FrontLimits { queue_patience, ..FrontLimits::default() }).await
+        Self::with_limits(FrontLimits::default().with_queue_patience(queue_patience)).await
     }
 
     /// The same with other bounds.

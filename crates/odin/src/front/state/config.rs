@@ -5,11 +5,13 @@ use std::time::Duration;
 use identity::policy::Policy;
 
 use crate::broadcast::BroadcastKey;
+use crate::call::Timing;
 use crate::front::config::{FrontLimits, Handover};
 use crate::front::http::Access;
 use crate::protocol::session::SessionKeys;
 
 /// Configuration of a front end.
+#[non_exhaustive]
 pub struct FrontConfig {
     /// Name of this node, unique among all that ever shared this store: a restarted one needs a new one.
     pub node: String,
@@ -34,3 +36,42 @@ pub struct FrontConfig {
     /// The lease of [`crate::call::Timing`].
     pub lease: Duration,
 }
+
+impl FrontConfig {
+    /// The defaults of what need not be chosen: a random name, no Pushpin, a policy that allows all, and the usual bounds.
+    #[must_use]
+    pub fn new(
+        server: impl Into<String>,
+        access: Access,
+        sessions: SessionKeys,
+        broadcast: BroadcastKey,
+    ) -> Self {
+        Self {
+            node: format!("front-{:016x}", rand::random::<u64>()),
+            server: server.into(),
+            access,
+            handover: Handover::None,
+            hold_after: Duration::from_millis(100),
+            sessions,
+            grip: None,
+            broadcast,
+            policy: Policy::default(),
+            limits: FrontLimits::default(),
+            lease: Timing::default().lease,
+        }
+    }
+}
+
+setters!(FrontConfig {
+    with_node => node: String,
+    with_server => server: String,
+    with_access => access: Access,
+    with_handover => handover: Handover,
+    with_hold_after => hold_after: Duration,
+    with_sessions => sessions: SessionKeys,
+    with_grip => grip: Option<(String, Vec<u8>)>,
+    with_broadcast => broadcast: BroadcastKey,
+    with_policy => policy: Policy,
+    with_limits => limits: FrontLimits,
+    with_lease => lease: Duration,
+});
