@@ -17,6 +17,6 @@ pub use delivery::{Action, Delivery, DeliveryLimits, Exit, HANG_UP, Input, Link,
 pub use job::{Job, TaskContext};
 pub use record::Record;
 pub use types::{
-    Claim, Enqueue, Fence, Gone, Join, Message, Offer, Order, OrphanedStream, Parties, Reach, Read, Rerun,
-    Resume, Retry, Run, Snapshot, State, Timing, Via, Whose, Withdraw,
+    Claim, Enqueue, Fence, Gone, Join, Message, Offer, Order, OrphanedStream, Parties, Reach, Read,
+    Registrant, Rerun, Resume, Retry, Run, Snapshot, State, Timing, Via, Whose, Withdraw,
 };

@@ -6,11 +6,14 @@
 use std::time::Duration;
 
 use super::types::{
-    Claim, Fence, Gone, Join, Message, Offer, Order, OrphanedStream, Reach, Read, Rerun, Resume, Run,
-    Snapshot, State, Timing, Via, Withdraw,
+    Claim, Fence, Gone, Join, Message, Offer, Order, OrphanedStream, Reach, Read, Registrant, Rerun, Resume,
+    Run, Snapshot, State, Timing, Via, Withdraw,
 };
 use crate::id::Ticket;
 use crate::protocol::Era;
+
+/// A worker beats that often within a lease.
+const BEATS: u32 = 3;
 
 /// Everything that is known of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,8 +32,8 @@ pub struct Record {
     pub lease: u64,
     /// Names the TAKE by which the owner has it, so that the same TAKE can be repeated; empty after CLAIM.
     pub attempt: String,
-    /// Whether it may run again.
-    pub rerun: Rerun,
+    /// Whether it may run again; none: a backend registered it, and whoever claims it decides.
+    pub rerun: Option<Rerun>,
     /// Where the client is.
     pub reach: Reach,
     /// How many channels were handed out.
@@ -63,7 +66,7 @@ impl Record {
             owner: String::new(),
             lease: 0,
             attempt: String::new(),
-            rerun: Rerun::Unsafe,
+            rerun: Some(Rerun::Unsafe),
             reach,
             channels,
             event_count: 0,
@@ -131,10 +134,50 @@ impl Record {
         }
         self.run = Run::Running;
         self.epoch += 1;
-        self.rerun = rerun;
+        self.rerun = Some(rerun);
         attempt.clone_into(&mut self.attempt);
         self.own(worker, now, timing);
         true
+    }
+
+    /// REGISTER and ADOPT of a call that no record is known of. `cancelled`: its cancellation came before; the
+    /// record says so to whoever asks.
+    pub fn registered(
+        order: Order,
+        worker: &str,
+        by: Registrant,
+        cancelled: bool,
+        now: u64,
+        timing: &Timing,
+    ) -> Self {
+        let mut record = Self::new(order, now);
+        record.run = Run::Running;
+        record.epoch = 1;
+        record.rerun = by.rerun();
+        record.own(worker, now, timing);
+        if by == Registrant::Backend {
+            // A worker that lives, and has just seen the break itself, comes in time.
+            record.lease += millis(timing.lease / BEATS);
+        }
+        if cancelled {
+            record.close_cancelled();
+        }
+        record
+    }
+
+    /// REGISTER and ADOPT of a call that is known: only its first owner finds it. Anybody else lost it, and stops
+    /// its run.
+    pub fn register(
+        &mut self,
+        worker: &str,
+        by: Registrant,
+        now: u64,
+        timing: &Timing,
+    ) -> Result<State, Gone> {
+        self.owned(Fence { worker, epoch: 1 })?;
+        self.rerun = self.rerun.or(by.rerun());
+        self.own(worker, now, timing);
+        Ok(self.state())
     }
 
     /// OFFER by the backend that waits. `may_hold`: its link to Pushpin is up, and a stream is wanted.
@@ -385,7 +428,7 @@ impl Record {
         }
         let claim = match (&self.out, self.run, self.rerun) {
             (Some(out), ..) => Claim::Publish { out: out.clone() },
-            (None, Run::Running, Rerun::Safe) => Claim::Run,
+            (None, Run::Running, Some(Rerun::Safe) | None) => Claim::Run,
             (None, ..) => {
                 self.run = Run::Done;
                 self.out = Some(self.order.lost.clone());

@@ -345,7 +345,8 @@ pub enum Resume {
 /// What a worker does with a call that another one lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claim {
-    /// Run it again; events up to `state.event_count` were accepted before.
+    /// Run it again; events up to `state.event_count` were accepted before. Where [`Snapshot::rerun`] is none, only
+    /// if the tool allows it: otherwise the answer is [`Order::lost`].
     Run,
     /// The answer is there: see that it reaches the client.
     Publish {
@@ -363,8 +364,9 @@ pub struct Snapshot {
     pub epoch: u32,
     /// How far the work is.
     pub run: Run,
-    /// Whether it may run again.
-    pub rerun: Rerun,
+    /// Whether it may run again; none: whoever offers the tool decides, as a backend registered the call, which
+    /// doesn't know the tool.
+    pub rerun: Option<Rerun>,
     /// The worker's view.
     pub state: State,
     /// The answer.
@@ -383,6 +385,25 @@ pub enum Rerun {
     Safe,
     /// It may have changed something: never run it twice.
     Unsafe,
+}
+
+/// Who writes down a call that was handed straight to a worker (REGISTER, ADOPT).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Registrant {
+    /// The worker that runs it, which knows whether it may run again.
+    Worker(Rerun),
+    /// The backend whose link to that worker broke, in the worker's name: it may live or not.
+    Backend,
+}
+
+impl Registrant {
+    /// Whether the call may run again, where that is known.
+    pub fn rerun(self) -> Option<Rerun> {
+        match self {
+            Self::Worker(rerun) => Some(rerun),
+            Self::Backend => None,
+        }
+    }
 }
 
 /// A hold that nobody will ever write to: it opened too late, or its call is lost.

@@ -22,7 +22,7 @@ pub use self::redis::{Difference, Fact, InvalidUrl, RedisStore, SITE_LIFE};
 pub use bus::{Bus, Cast, NodeNudge, WorkerNudge};
 pub use calls::{Calls, Held};
 pub use memory::{Clock, MemoryStore};
-pub use queue::{Arrived, Beat, Beaten, Claimed, Entry, Queue, Room, Taken};
+pub use queue::{Arrived, Beat, Beaten, Claimed, Entry, Queue, Registered, Room, Taken};
 pub use runs::{Inbox, Runs};
 pub use sessions::Sessions;
 pub use tasks::{TaskBegin, TaskReply, Tasks};

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 
 use super::Result;
-use crate::call::{Claim, Enqueue, Gone, Order, Parties, Rerun, Snapshot, State};
+use crate::call::{Claim, Enqueue, Gone, Order, Parties, Registrant, Rerun, Snapshot, State};
 use crate::id::{CallChannel, CallId};
 
 /// A line of a server's queue.
@@ -76,6 +76,15 @@ pub struct Taken {
     pub generation: String,
 }
 
+/// A call that was handed straight to this worker, and is now its own in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registered {
+    /// The worker's view.
+    pub state: State,
+    /// Names the store's memory: another value after the store lost it.
+    pub generation: String,
+}
+
 /// A call that this worker took over from a lost one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claimed {
@@ -137,6 +146,16 @@ pub trait Queue: Send + Sync + 'static {
         attempt: &str,
         rerun: Rerun,
     ) -> Result<Option<Taken>>;
+    /// REGISTER by a worker that got the call straight from its backend, and ADOPT by that backend in the worker's
+    /// name. Without a record the worker owns the call from now on, in its first epoch; a cancellation that came
+    /// before closes it. [`Gone`]: the call is over, or another worker has it, and this one stops its run.
+    async fn register(
+        &self,
+        call: CallId,
+        order: &Order,
+        worker: &str,
+        by: Registrant,
+    ) -> Result<std::result::Result<Registered, Gone>>;
     /// BEAT for all calls of a worker.
     async fn beat(&self, worker: &str, beats: &[Beat]) -> Result<Beaten>;
     /// CLAIM: calls of the server whose lease ran out. Nothing after `by`, in milliseconds of the store's clock: a

@@ -9,7 +9,7 @@ use rand::RngExt;
 use super::drive::{self, Start};
 use super::slots::{FreeSlot, Slots};
 use super::{Shared, task};
-use crate::call::{Claim, Delivery, DeliveryLimits, Rerun, Send, task::queue as task_queue};
+use crate::call::{Claim, Delivery, DeliveryLimits, Input, Rerun, Send, task::queue as task_queue};
 use crate::events::Stream;
 use crate::store::{self, Arrived, Claimed, Entry, Taken, WorkerNudge};
 
@@ -175,10 +175,7 @@ fn spawn_take(shared: &Arc<Shared>, lane: &Lane, entry: Entry, free: Option<Free
             },
         };
         let Some(slot) = slot else { return };
-        let rerun = match &entry.tool {
-            Some(tool) => shared.runner.rerun(tool),
-            None => Rerun::Safe,
-        };
+        let rerun = shared.rerun(entry.tool.as_deref());
         let Some(taken) = take_one(&shared, &lane, &entry, rerun).await else { return };
         let snapshot = taken.snapshot;
         let delivery = Delivery::taken(&snapshot.order, snapshot.state.clone(), DeliveryLimits::default());
@@ -242,11 +239,16 @@ fn spawn_claimed(shared: &Arc<Shared>, claimed: Claimed) {
             let item = Stream::of(&claimed.snapshot.order).item(channel, &Send::Close);
             publisher.broadcast(&[item]).await;
         }
-        let run = claimed.claim == Claim::Run;
+        let snapshot = &claimed.snapshot;
+        let rerun = snapshot.rerun.unwrap_or_else(|| shared.rerun(snapshot.order.tool.as_deref()));
+        let run = claimed.claim == Claim::Run && rerun == Rerun::Safe;
         if claimed.snapshot.order.task.is_some() && !run {
             return task::end_lost(&shared, &claimed).await;
         }
-        let delivery = Delivery::claimed(&claimed.snapshot, DeliveryLimits::default());
+        let mut delivery = Delivery::claimed(snapshot, DeliveryLimits::default());
+        if claimed.claim == Claim::Run && !run {
+            delivery.input(Input::Finished(Some(snapshot.order.lost.clone())));
+        }
         let start = Start { call: claimed.call, snapshot: claimed.snapshot, generation, run };
         drive::drive(shared, start, delivery, None).await;
     });

@@ -24,7 +24,7 @@ use grip::{Event, Publisher};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::call::{Fence, Timing};
+use crate::call::{Fence, Rerun, Timing};
 use crate::health::{self, Degraded};
 use crate::id::CallId;
 use crate::store::Store;
@@ -260,6 +260,11 @@ impl Shared {
     fn late(&self) -> u64 {
         let (store, known) = self.state().clock;
         store + self.now().saturating_sub(known) + millis(LATE)
+    }
+
+    /// Whether a call may run again.
+    fn rerun(&self, tool: Option<&str>) -> Rerun {
+        tool.map_or(Rerun::Safe, |tool| self.runner.rerun(tool))
     }
 
     /// What this worker shows the store for a call that it took in that epoch.

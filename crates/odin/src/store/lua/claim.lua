@@ -27,7 +27,8 @@ local function claim(r)
   end
   local kind = 'publish'
   if redis.call('HEXISTS', r.key, 'out') == 0 then
-    if r.run == 'running' and r.rerun == 'safe' then
+    -- Unknown: the claimer decides, who knows the tool.
+    if r.run == 'running' and r.rerun ~= 'unsafe' then
       kind = 'run'
     else
       put(r, 'run', 'done', 'out', redis.call('HGET', r.key, 'lost') or '')

@@ -19,16 +19,8 @@ if has_most(server, of, CALLS_OF) then return 'organisation' end
 if redis.call('ZCARD', key('waiting', server)) >= QUEUE then return 'full' end
 
 local line = next_number(server)
-local at = key('call', call)
-redis.call('DEL', at, key('log', call), key('inbox', call))
-redis.call('HSET', at, unpack(ARGV, 8))
-redis.call('HSET', at, 'run', 'queued', 'epoch', 0, 'owner', '', 'rerun', 'unsafe', 'events', 0, 'channels', 0,
-  'enqueued', now, 'asked', now, 'cancel', '0', 'closed', '0', 'line', line)
-redis.call('PEXPIRE', at, LIFE)
-if ids ~= '' then
-  redis.call('SADD', key('ids', ids), call)
-  redis.call('PEXPIRE', key('ids', ids), LIFE)
-end
+local at = create(call, ids, unpack(ARGV, 8))
+redis.call('HSET', at, 'run', 'queued', 'epoch', 0, 'owner', '', 'rerun', 'unsafe', 'line', line)
 if retry ~= '' then redis.call('SET', key('retry', retry), call, 'PX', LIFE) end
 local stream = redis.call('HGET', at, 'stream')
 if stream then

@@ -40,6 +40,20 @@ local function record(call)
   return r
 end
 
+-- A new record with the fields that are given. `ids` or '': what a cancellation finds it by.
+local function create(call, ids, ...)
+  local at = key('call', call)
+  redis.call('DEL', at, key('log', call), key('inbox', call))
+  redis.call('HSET', at, ...)
+  redis.call('HSET', at, 'events', 0, 'channels', 0, 'enqueued', now, 'asked', now, 'cancel', '0', 'closed', '0')
+  redis.call('PEXPIRE', at, LIFE)
+  if ids ~= '' then
+    redis.call('SADD', key('ids', ids), call)
+    redis.call('PEXPIRE', key('ids', ids), LIFE)
+  end
+  return at
+end
+
 -- Changes fields: put(r, 'run', 'done', 'out', out).
 local function put(r, ...)
   redis.call('HSET', r.key, ...)
@@ -100,9 +114,9 @@ local function drop_silent_node(r)
   if r.reach == 'node' and now >= r.asked + SILENCE then put(r, 'reach', 'none') end
 end
 
-local function own(r, worker)
+local function own(r, worker, more)
   if r.owner ~= worker then put(r, 'owner', worker) end
-  redis.call('ZADD', key('leases', r.server), now + LEASE, r.call)
+  redis.call('ZADD', key('leases', r.server), now + LEASE + (more or 0), r.call)
 end
 
 -- Nothing outlives its parts by more than LIFE, whoever dies; who is at work renews it.

@@ -7,9 +7,9 @@ use super::WAIT;
 use super::millis;
 use super::state::Kept;
 use super::state::Memory;
-use crate::call::{Enqueue, Fence, Gone, Order, Record, Rerun, Run, Snapshot, State, Whose};
+use crate::call::{Enqueue, Fence, Gone, Order, Record, Registrant, Rerun, Run, Snapshot, State, Whose};
 use crate::id::{CallChannel, CallId};
-use crate::store::{Arrived, Beat, Beaten, Claimed, Entry, Queue, Result, Room, Taken};
+use crate::store::{Arrived, Beat, Beaten, Claimed, Entry, Queue, Registered, Result, Room, Taken};
 
 #[async_trait]
 impl Queue for MemoryStore {
@@ -112,6 +112,38 @@ impl Queue for MemoryStore {
         }
         memory.settle(entry.call, now, &self.timing);
         Ok(reply)
+    }
+
+    async fn register(
+        &self,
+        call: CallId,
+        order: &Order,
+        worker: &str,
+        by: Registrant,
+    ) -> Result<std::result::Result<Registered, Gone>> {
+        let now = self.now();
+        let mut memory = self.memory();
+        memory.sweep(now);
+        let generation = memory.generation.to_string();
+        if let Some(kept) = memory.records.get_mut(&call) {
+            let reply = kept.record.register(worker, by, now, &self.timing);
+            return Ok(reply.map(|state| Registered { state, generation }));
+        }
+        let key = order.session.clone().zip(order.request_id.clone());
+        let ahead = key.as_ref().and_then(|key| memory.cancelled_ahead.get(key));
+        let cancelled = ahead.is_some_and(|until| now < *until);
+        let record = Record::registered(order.clone(), worker, by, cancelled, now, &self.timing);
+        let state = record.state();
+        memory.records.insert(call, Kept::new(record));
+        if cancelled {
+            memory.settle(call, now, &self.timing);
+            return Ok(Err(Gone::Missing));
+        }
+        memory.open.add(&order.server, &order.parties(), call);
+        if let Some(key) = key {
+            memory.by_request.entry(key).or_default().push(call);
+        }
+        Ok(Ok(Registered { state, generation }))
     }
 
     async fn beat(&self, worker: &str, beats: &[Beat]) -> Result<Beaten> {

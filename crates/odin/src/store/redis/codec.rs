@@ -5,7 +5,7 @@ use std::str::FromStr;
 use redis::Value;
 
 pub(super) use super::super::Result;
-use super::super::{Claimed, Held, Inbox, Unavailable};
+use super::super::{Claimed, Held, Inbox, Registered, Unavailable};
 use super::record::{Fields, STATE, Stored};
 use crate::call::{
     Claim, Gone, Join, Message, Offer, OrphanedStream, Read, Resume, Snapshot, State, Withdraw,
@@ -185,6 +185,15 @@ pub(super) fn dropped(value: Value) -> Result<std::result::Result<Option<State>,
         Value::BulkString(text) if text == b"dropped" => Ok(Ok(None)),
         value => Ok(view(value)?.map(Some)),
     }
+}
+
+pub(super) fn registered(value: Value) -> Result<std::result::Result<Registered, Gone>> {
+    let value = match owned(value)? {
+        Ok(value) => value,
+        Err(gone) => return Ok(Err(gone)),
+    };
+    let [generation, view] = fixed(value)?;
+    Ok(Ok(Registered { generation: text(generation)?, state: state(view)? }))
 }
 
 pub(super) fn claimed(value: Value) -> Result<Claimed> {

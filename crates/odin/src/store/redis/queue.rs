@@ -13,9 +13,11 @@ use super::fresh;
 use super::order_key;
 use super::record::{Field, Stored};
 use super::waiting;
-use crate::call::{Enqueue, Gone, Order, Parties, Reach, Rerun, Snapshot, State, Whose};
+use crate::call::{Enqueue, Gone, Order, Parties, Reach, Registrant, Rerun, Snapshot, State, Whose};
 use crate::id::CallId;
-use crate::store::{Arrived, Beat, Beaten, Claimed, Entry, Queue, Result, Room, Taken, Unavailable};
+use crate::store::{
+    Arrived, Beat, Beaten, Claimed, Entry, Queue, Registered, Result, Room, Taken, Unavailable,
+};
 
 #[async_trait]
 impl Queue for RedisStore {
@@ -23,11 +25,8 @@ impl Queue for RedisStore {
         let key = order_key(&order);
         let retry = order.retry.as_ref();
         let parties = order.parties();
-        let reach = Reach::Node { node: order.node.clone(), request: order.request, asked: 0 };
-        let mut fields = order.fields();
-        reach.write("reach", &mut fields);
-        fields.extend(counted(&parties));
-        fields.extend(key.as_deref().map(|key| ("ids", key.into())));
+        let reach = at_node(&order);
+        let fields = of_new(&order, &reach, &parties, key.as_deref());
         let mut invocation = self.scripts.enqueue.key(ROOT);
         invocation.arg(call.to_string()).arg(&order.server).arg(key.as_deref().unwrap_or_default());
         invocation.arg(retry.map_or("", |retry| &retry.name));
@@ -91,6 +90,26 @@ impl Queue for RedisStore {
         Ok(Some(Taken { snapshot: codec::snapshot(snapshot)?, generation: codec::text(generation)? }))
     }
 
+    async fn register(
+        &self,
+        call: CallId,
+        order: &Order,
+        worker: &str,
+        by: Registrant,
+    ) -> Result<std::result::Result<Registered, Gone>> {
+        let key = order_key(order);
+        let (parties, reach) = (order.parties(), at_node(order));
+        let fields = of_new(order, &reach, &parties, key.as_deref());
+        let reply = self
+            .invoke(&self.scripts.register, |invocation| {
+                invocation.arg(call.to_string()).arg(worker).arg(by.rerun().map_or("", Rerun::word));
+                invocation.arg(fresh()).arg(key.as_deref().unwrap_or_default());
+                add_fields(invocation, &fields);
+            })
+            .await?;
+        codec::registered(reply)
+    }
+
     async fn beat(&self, worker: &str, beats: &[Beat]) -> Result<Beaten> {
         // Without a call as well: the memory may be lost all the same.
         let first = beats.chunks(BEATS).next().unwrap_or_default();
@@ -148,4 +167,23 @@ impl Queue for RedisStore {
 /// The fields that say whom a call counts for.
 fn counted(parties: &Parties) -> [Field<'_>; 2] {
     [("by", parties.principal.as_str().into()), ("of", parties.organisation.as_str().into())]
+}
+
+/// Where the client of a new call is; the script says since when.
+fn at_node(order: &Order) -> Reach {
+    Reach::Node { node: order.node.clone(), request: order.request, asked: 0 }
+}
+
+/// The fields that a new record begins with. `ids` names what a cancellation finds it by.
+fn of_new<'a>(
+    order: &'a Order,
+    reach: &'a Reach,
+    parties: &'a Parties,
+    ids: Option<&'a str>,
+) -> Vec<Field<'a>> {
+    let mut fields = order.fields();
+    reach.write("reach", &mut fields);
+    fields.extend(counted(parties));
+    fields.extend(ids.map(|ids| ("ids", ids.into())));
+    fields
 }

@@ -211,7 +211,7 @@ macro_rules! optional {
     )*};
 }
 
-optional!(String, Message, CallId, Retry);
+optional!(String, Message, CallId, Retry, Rerun);
 
 #[cfg(test)]
 mod tests {
@@ -240,7 +240,7 @@ mod tests {
             order,
             epoch: 3,
             run: Run::Done,
-            rerun: Rerun::Safe,
+            rerun: Some(Rerun::Safe),
             state: State { reach, event_count: 2, cancel: true },
             out: Some("out".into()),
             log: Vec::new(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::super::super::{Beat, Claimed, Room, Store, Unavailable};
-use crate::call::{Fence, Message, Order, Rerun, Snapshot};
+use crate::call::{Fence, Message, Order, Registrant, Rerun, Snapshot};
 use crate::id::{CallChannel, CallId, Ticket};
 
 /// Commands with a part of a reply: all of them come up in the sequences, or the test shows too little.
@@ -46,6 +46,11 @@ pub(super) const OUTCOMES: &[(&str, &str)] = &[
     ("Inbox", "messages: [\""),
     ("Take", "Some(Snapshot"),
     ("Take", "None"),
+    ("Register", "Ok(State { reach: Node"),
+    ("Register", "Ok(State { reach: None"),
+    ("Register", "Ok(State { reach: Offered"),
+    ("Register", "Missing"),
+    ("Register", "Fenced"),
     ("Emit", "Ok(State { reach: Node"),
     ("Emit", "Ok(State { reach: Held"),
     ("Emit", "Ok(State { reach: None"),
@@ -68,6 +73,7 @@ pub(super) const OUTCOMES: &[(&str, &str)] = &[
     ("Beat", "Fenced"),
     ("Claim", "claim: Run"),
     ("Claim", "claim: Publish"),
+    ("Claim", "rerun: None"),
     ("Claim", "close: Some"),
     ("Claim", "out: Some(\"lost\")"),
     ("Claim", "reach: Offered"),
@@ -106,6 +112,7 @@ pub(super) enum Command {
     Next(&'static str, Room),
     /// The worker, the line's call, the name of the attempt.
     Take(&'static str, CallId, &'static str, Rerun),
+    Register(CallId, Arc<Order>, &'static str, Registrant),
     Inbox(CallId, By, u64),
     Emit(CallId, By, u32, Vec<Message>),
     Finish(CallId, By, Message),

@@ -5,7 +5,9 @@
 
 mod commands;
 
-use crate::call::{Message, Order, Parties, Reach, Record, Rerun, Retry, Run, Snapshot, Timing, Via};
+use crate::call::{
+    Message, Order, Parties, Reach, Record, Registrant, Rerun, Retry, Run, Snapshot, Timing, Via,
+};
 use crate::id::{CallChannel, CallId, Ticket};
 use crate::protocol::Era;
 use crate::store::{Queue, Runs};
@@ -165,6 +167,15 @@ impl World {
         self.pick(&[("p", "o"), ("p", "o"), ("q", "o"), ("r", "other")])
     }
 
+    fn registrant(&mut self) -> Registrant {
+        self.pick(&[
+            Registrant::Worker(Rerun::Safe),
+            Registrant::Worker(Rerun::Unsafe),
+            Registrant::Backend,
+            Registrant::Backend,
+        ])
+    }
+
     fn room(&mut self) -> Room {
         let mut room = Room::of(self.random.random_range(1..4));
         room.organisation = self.pick(&[1, 2, 3, usize::MAX]);
@@ -250,9 +261,28 @@ impl World {
         }
         match self.random.random_range(0..100) {
             0..2 => Command::Withdraw(call, node, request),
-            2..14 => {
+            2..12 => {
                 let (call, order) = self.new_order();
                 Command::Enqueue(call, order)
+            }
+            // Again, by its owner or another, and by a backend in its name.
+            12 if let Some(record) = &record => {
+                Command::Register(call, Arc::new(record.order.clone()), worker, self.registrant())
+            }
+            12..14 => {
+                let (call, order) = self.new_order();
+                // What has a key or a stream of its own goes through the queue.
+                let order = Order { retry: None, stream: None, ..(*order).clone() };
+                let id = if order.request_id.as_deref() == Some("1") { "1" } else { "\"x\"" };
+                let (order, worker, by) = (Arc::new(order), self.worker(), self.registrant());
+                if self.random.random_bool(0.2) {
+                    // Its cancellation comes first; and it comes twice.
+                    self.plan.push_back(Command::Register(call, order.clone(), worker, by));
+                    let again = Command::Register(call, order, worker, self.registrant());
+                    self.plan.push_back(again);
+                    return Command::Cancel("session", id);
+                }
+                Command::Register(call, order, worker, by)
             }
             14..24 => {
                 let ticket = self.ticket();
@@ -405,6 +435,20 @@ impl World {
                 }
                 let snapshot = |taken: Option<Taken>| taken.map(|t| t.snapshot);
                 (format!("{:?}", snapshot(memory)), format!("{:?}", snapshot(redis)))
+            }
+            Command::Register(call, order, worker, by) => {
+                let memory = self.memory.register(*call, order, worker, *by).await.unwrap();
+                let redis = self.redis.register(*call, order, worker, *by).await.unwrap();
+                if let (Ok(memory), Ok(redis)) = (&memory, &redis) {
+                    self.compare_generations(&memory.generation, &redis.generation)?;
+                }
+                if !self.calls.contains(call) {
+                    self.calls.push(*call);
+                }
+                (
+                    format!("{:?}", memory.map(|registered| registered.state)),
+                    format!("{:?}", redis.map(|registered| registered.state)),
+                )
             }
             Command::Beat(worker, beats) => {
                 let memory = self.memory.beat(worker, beats).await.unwrap();
