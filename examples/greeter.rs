@@ -35,7 +35,7 @@ impl Greeter {
     }
 }
 
-#[tool_handler]
+#[tool_handler(name = "greeter")]
 impl ServerHandler for Greeter {}
 
 #[tokio::main]

@@ -189,7 +189,7 @@ pub const SUITES: &[Suite] = &[
     },
     Suite {
         name: "stranger",
-        shows: "a new crate that depends on ours as they would be published builds the two programs of odin's README, and calls them",
+        shows: "odin with each choice of features; a new crate that depends on ours as published builds the programs of odin's README, and calls them",
         command: &["scripts/stranger"],
         needs: &[],
         limit_s: minutes(20),

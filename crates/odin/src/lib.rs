@@ -1,6 +1,4 @@
 #![doc = include_str!("../README.md")]
-// Without a feature, what only it uses is left over; with all of them nothing may be.
-#![cfg_attr(not(feature = "program"), allow(dead_code, unused_imports))]
 
 /// For a struct that gets fields in later versions, and so can't be written as a literal elsewhere: one method for each
 /// field, which gives the struct back with it.
@@ -21,6 +19,8 @@ macro_rules! setters {
 
 #[cfg(feature = "front")]
 pub mod admin;
+// The streams that get what is broadcast are a front end's: without one, their half is unused.
+#[cfg_attr(not(feature = "front"), allow(dead_code, unused_imports))]
 pub mod broadcast;
 pub mod call;
 mod events;

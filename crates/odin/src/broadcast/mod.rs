@@ -29,6 +29,7 @@ use tokio::sync::mpsc;
 
 pub use long_lived::STREAMS_OF_SESSION;
 pub(crate) use long_lived::{Kept, LongLivedStream, NotOpened};
+#[cfg(feature = "program")]
 pub(crate) use names::CHANNELS;
 pub use names::{BroadcastKey, InvalidKey};
 pub use notice::{Audience, LogLevel, MAX_NOTICE, Notice, NoticeError};

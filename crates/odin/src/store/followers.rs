@@ -65,11 +65,13 @@ impl Followers {
     }
 
     /// Whether somebody follows the topic.
+    #[cfg(any(feature = "redis", test))]
     pub(super) fn has(&self, topic: &str) -> bool {
         self.topics.contains_key(topic)
     }
 
     /// Ends all followers.
+    #[cfg(any(feature = "redis", test))]
     pub(super) fn clear(&mut self) {
         self.followers.clear();
         self.topics.clear();
