@@ -39,6 +39,11 @@ impl CallId {
     pub const fn from_bits(random: [u8; 16]) -> Self {
         Self { random }
     }
+
+    /// The random bits, which name it among all.
+    pub const fn bits(self) -> [u8; 16] {
+        self.random
+    }
 }
 
 impl fmt::Display for CallId {

@@ -28,6 +28,7 @@ mod events;
 pub mod front;
 pub mod health;
 pub mod id;
+pub mod link;
 #[cfg(feature = "program")]
 pub mod program;
 pub mod protocol;

@@ -66,6 +66,8 @@ pub enum Input {
     Emitted(Message),
     /// The tool ended: with an answer, or without (a notification, or a cancelled call).
     Finished(Option<Message>),
+    /// The backend has the answer: it came straight from this worker.
+    Got,
     /// A newer view of the record, from a beat or a nudge.
     Seen(Result<State, Gone>),
     /// A Pushpin reported the subscription of this call's channel.
@@ -227,6 +229,8 @@ pub struct Delivery {
     vanished: Option<(u32, Option<u64>)>,
     /// Since when nobody is there.
     alone: Option<u64>,
+    /// The client has the answer already.
+    got: bool,
     gone: Option<Gone>,
     over: Option<Exit>,
 }
@@ -257,6 +261,7 @@ impl Delivery {
             unsubscribed: None,
             vanished: None,
             alone: None,
+            got: false,
             gone: None,
             over: None,
         }
@@ -289,6 +294,7 @@ impl Delivery {
                     self.ended = Some(answer);
                 }
             }
+            Input::Got => self.got = true,
             Input::Seen(view) => self.see(view),
             Input::Subscribed { pushpin, channel } => {
                 self.subscriptions.insert(channel, pushpin);
@@ -416,6 +422,7 @@ impl Delivery {
             None => {}
         }
         match &self.state.reach {
+            _ if self.got && self.out.is_some() => Action::Published,
             Reach::Held { channel, .. } => self.deliver(*channel, now),
             // The events are kept: the client comes back for them.
             Reach::None if self.out.is_some() => Action::Published,

@@ -3,11 +3,13 @@
 //! Many parts see a call: a backend that may die, a gateway, Pushpin, a worker that may be paused. The truth
 //! is in one place, the call's [`Record`], changed only by the small atomic transitions in
 //! this module. [`crate::store`] gives them two homes: Redis, and the memory of one process.
-//! [`Delivery`] is the worker's side: what it may send to the client, and when.
+//! [`Delivery`] is the worker's side: what it may send to the client, and when. [`direct`] is what comes before
+//! the record, for a call that is handed straight to a worker.
 //!
 //! The transitions were model-checked; a comment names the hole that a rule closes where it isn't plain.
 
 mod delivery;
+pub mod direct;
 mod job;
 mod record;
 pub mod task;
