@@ -58,7 +58,7 @@ pub struct DirectCall {
 }
 
 impl Links {
-    /// No links yet. They end with the last clone.
+    /// No links yet. They end with the last clone, or by [`Links::close`].
     pub fn new(own: Identity, limits: LinkLimits) -> Self {
         let ended = CancellationToken::new();
         let guard = Arc::new(ended.clone().drop_guard());
@@ -74,6 +74,11 @@ impl Links {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         self.shared.carry(stream, None).await
+    }
+
+    /// Ends all links: after the last answer that comes over one.
+    pub fn close(&self) {
+        self.shared.ended.cancel();
     }
 
     /// Names of the workers that there are links to.

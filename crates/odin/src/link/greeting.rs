@@ -70,7 +70,7 @@ impl LinkKeys {
         keys.iter().map(key).collect::<Result<_, _>>().map(Self)
     }
 
-    /// A key that nobody else knows, for the links within one process.
+    /// A key that nobody else knows, for both sides of the links within one process.
     pub fn random() -> Self {
         Self(vec![rand::random::<[u8; KEY]>().to_vec()])
     }

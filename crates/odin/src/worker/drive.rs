@@ -82,7 +82,32 @@ pub(super) fn look(shared: &Arc<Shared>, call: CallId) {
     }
 }
 
-struct Driver {
+/// A tool that runs, or none, and the ways to it.
+pub(super) struct Tool {
+    pub(super) sender: mpsc::UnboundedSender<Input>,
+    pub(super) inputs: mpsc::UnboundedReceiver<Input>,
+    pub(super) role: Arc<Role>,
+    pub(super) abort: CancellationToken,
+    /// What the client sends goes here; `None` when no tool runs.
+    pub(super) inbox: Option<mpsc::Sender<Inbound>>,
+}
+
+impl Tool {
+    pub(super) fn new(call: CallId, snapshot: &Snapshot) -> Self {
+        let (sender, inputs) = mpsc::unbounded_channel();
+        let role = Arc::new(Role::of(call, snapshot));
+        Self { sender, inputs, role, abort: CancellationToken::new(), inbox: None }
+    }
+
+    /// Starts it in the current runtime. The slot is given back when it has ended.
+    pub(super) fn start(&mut self, shared: &Arc<Shared>, slot: Option<Slot>, parties: Parties) {
+        let inbox = run_tool(shared, &self.role, self.sender.clone(), self.abort.clone(), slot, parties);
+        self.inbox = Some(inbox);
+    }
+}
+
+/// A call that this worker owns. Its beats go on from the moment that this is made.
+pub(super) struct Driver {
     shared: Arc<Shared>,
     start: Start,
     delivery: Delivery,
@@ -102,70 +127,12 @@ struct Driver {
 
 /// Runs a call to its end on this worker. The slot is given back when the tool has ended.
 pub(super) async fn drive(shared: Arc<Shared>, start: Start, delivery: Delivery, slot: Option<Slot>) {
-    let (sender, inputs) = mpsc::unbounded_channel();
-    let (look, looks) = mpsc::channel(1);
-    let subscribed = Arc::new(AtomicBool::new(true));
-    let seen = Arc::new(AtomicBool::new(false));
-    let handle = Handle {
-        epoch: start.snapshot.epoch,
-        stream: start.snapshot.order.stream.clone(),
-        inputs: sender.clone(),
-        subscribed: subscribed.clone(),
-        seen: seen.clone(),
-        look,
-    };
-    {
-        let mut state = shared.state();
-        let subscriptions = state.streams.of(start.call);
-        subscriptions.into_iter().for_each(|input| handle.input(input));
-        let order = &start.snapshot.order;
-        if let Some(stream) = &order.stream {
-            let at = if order.via == Via::Backend { Some(BACKEND) } else { state.streams.long_lived(stream) };
-            at.into_iter().for_each(|pushpin| handle.input(Input::Subscribed { pushpin, channel: 1 }));
-        }
-        state.jobs.insert(start.call, handle);
-    }
-    let abort = CancellationToken::new();
-    let role = Arc::new(Role::of(start.call, &start.snapshot));
+    let mut tool = Tool::new(start.call, &start.snapshot);
     let parties = start.snapshot.order.parties();
-    let inbox = start.run.then(|| run_tool(&shared, &role, sender, abort.clone(), slot, parties));
-    let call = start.call;
-    let epoch = start.snapshot.epoch;
-    let mut driver = Driver {
-        shared: shared.clone(),
-        start,
-        delivery,
-        inputs,
-        looks,
-        subscribed,
-        seen,
-        inbox,
-        received: 0,
-        abort,
-        missing: false,
-        role,
-    };
-    let exit = tokio::select! {
-        exit = driver.run() => Some(exit),
-        () = shared.ended.cancelled() => None,
-    };
-    driver.abort.cancel();
-    {
-        let mut state = shared.state();
-        if state.jobs.get(&call).is_some_and(|handle| handle.epoch == epoch) {
-            state.jobs.remove(&call);
-        }
+    if start.run {
+        tool.start(&shared, slot, parties);
     }
-    let Some(exit) = exit else {
-        return tracing::warn!(%call, "left to another worker: this one has ended");
-    };
-    match exit {
-        Exit::Finished => tracing::debug!(%call, "finished"),
-        Exit::Dropped => tracing::info!(%call, "cancelled"),
-        // The backend took the answer.
-        Exit::Gone(Gone::Missing) => tracing::debug!(%call, "over"),
-        Exit::Gone(Gone::Fenced) => tracing::warn!(%call, "another worker took over"),
-    }
+    Driver::new(shared, start, delivery, tool).run_out().await;
 }
 
 /// Starts the tool in a task of its own: what it blocks is not its delivery.
@@ -204,6 +171,73 @@ fn too_large(answer: &str, most: usize) -> Message {
 }
 
 impl Driver {
+    pub(super) fn new(shared: Arc<Shared>, start: Start, delivery: Delivery, tool: Tool) -> Self {
+        let (look, looks) = mpsc::channel(1);
+        let subscribed = Arc::new(AtomicBool::new(true));
+        let seen = Arc::new(AtomicBool::new(false));
+        let handle = Handle {
+            epoch: start.snapshot.epoch,
+            stream: start.snapshot.order.stream.clone(),
+            inputs: tool.sender,
+            subscribed: subscribed.clone(),
+            seen: seen.clone(),
+            look,
+        };
+        {
+            let mut state = shared.state();
+            let subscriptions = state.streams.of(start.call);
+            subscriptions.into_iter().for_each(|input| handle.input(input));
+            let order = &start.snapshot.order;
+            if let Some(stream) = &order.stream {
+                let backend = order.via == Via::Backend;
+                let at = if backend { Some(BACKEND) } else { state.streams.long_lived(stream) };
+                at.into_iter().for_each(|pushpin| handle.input(Input::Subscribed { pushpin, channel: 1 }));
+            }
+            state.jobs.insert(start.call, handle);
+        }
+        let Tool { inputs, role, abort, inbox, .. } = tool;
+        let (received, missing) = (0, false);
+        Self {
+            shared,
+            start,
+            delivery,
+            inputs,
+            looks,
+            subscribed,
+            seen,
+            inbox,
+            received,
+            abort,
+            missing,
+            role,
+        }
+    }
+
+    pub(super) async fn run_out(mut self) {
+        let (shared, call, epoch) = (self.shared.clone(), self.start.call, self.start.snapshot.epoch);
+        let exit = tokio::select! {
+            exit = self.run() => Some(exit),
+            () = shared.ended.cancelled() => None,
+        };
+        self.abort.cancel();
+        {
+            let mut state = shared.state();
+            if state.jobs.get(&call).is_some_and(|handle| handle.epoch == epoch) {
+                state.jobs.remove(&call);
+            }
+        }
+        let Some(exit) = exit else {
+            return tracing::warn!(%call, "left to another worker: this one has ended");
+        };
+        match exit {
+            Exit::Finished => tracing::debug!(%call, "finished"),
+            Exit::Dropped => tracing::info!(%call, "cancelled"),
+            // The backend took the answer.
+            Exit::Gone(Gone::Missing) => tracing::debug!(%call, "over"),
+            Exit::Gone(Gone::Fenced) => tracing::warn!(%call, "another worker took over"),
+        }
+    }
+
     async fn run(&mut self) -> Exit {
         loop {
             self.take_inputs();

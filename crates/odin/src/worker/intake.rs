@@ -8,7 +8,7 @@ use rand::RngExt;
 
 use super::drive::{self, Start};
 use super::slots::{FreeSlot, Slots};
-use super::{Shared, task};
+use super::{Shared, direct, task};
 use crate::call::{Claim, Delivery, DeliveryLimits, Input, Rerun, Send, task::queue as task_queue};
 use crate::events::Stream;
 use crate::store::{self, Arrived, Claimed, Entry, Taken, WorkerNudge};
@@ -177,6 +177,7 @@ fn spawn_take(shared: &Arc<Shared>, lane: &Lane, entry: Entry, free: Option<Free
         let Some(slot) = slot else { return };
         let rerun = shared.rerun(entry.tool.as_deref());
         let Some(taken) = take_one(&shared, &lane, &entry, rerun).await else { return };
+        direct::supersede(&shared, entry.call);
         let snapshot = taken.snapshot;
         let delivery = Delivery::taken(&snapshot.order, snapshot.state.clone(), DeliveryLimits::default());
         let start = Start { call: entry.call, snapshot, generation: taken.generation, run: true };
@@ -233,6 +234,7 @@ fn spawn_claimed(shared: &Arc<Shared>, claimed: Claimed) {
     let busy = shared.busy.clone();
     tokio::spawn(async move {
         let _busy = busy;
+        direct::supersede(&shared, claimed.call);
         if let Some(channel) = claimed.close
             && let Some(publisher) = &shared.publisher
         {

@@ -4,6 +4,7 @@
 //! the leases alive, so that a tool that blocks the runtime does not lose its calls.
 
 mod beat;
+mod direct;
 mod drive;
 mod intake;
 mod outbox;
@@ -30,6 +31,7 @@ use crate::id::CallId;
 use crate::store::Store;
 use slots::Slots;
 
+pub use direct::{DirectCalls, Pipes};
 pub use outbox::EventLimits;
 pub use runner::{Closed, Emission, Inbound, Once, Outbox, Runner};
 pub use slots::Shares;
@@ -129,6 +131,8 @@ pub(crate) struct Shared {
 #[derive(Default)]
 struct State {
     jobs: HashMap<CallId, drive::Handle>,
+    /// Calls that came straight from their backends.
+    direct: HashMap<CallId, direct::Handle>,
     streams: streams::Streams,
     /// Name of the store's memory, as last seen.
     generation: String,

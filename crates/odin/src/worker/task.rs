@@ -123,6 +123,11 @@ impl Role {
         if self.task.is_some() { config.answer_bytes.min(RESULT) } else { config.answer_bytes }
     }
 
+    /// Whether the call becomes a task, whose handle is its answer: that means nothing without the record.
+    pub(super) fn becomes_task(&self) -> bool {
+        self.created.get().is_some()
+    }
+
     /// Whether the record of the call is closed already.
     pub(super) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)

@@ -1,4 +1,6 @@
-//! Who gets a worker's slots.
+//! Who gets a worker's slots; and calls that come on links.
+
+mod direct;
 
 use crate::call::{Enqueue, Job, Order, Rerun, Timing, Via};
 use crate::id::CallId;

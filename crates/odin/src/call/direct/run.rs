@@ -105,9 +105,9 @@ impl DirectRun {
         }
     }
 
-    /// Whether an answer went to the backend that it has to confirm.
-    pub fn is_in_doubt(&self) -> bool {
-        self.in_doubt
+    /// Whether the reply to REGISTER is still wanted.
+    pub fn is_asking(&self) -> bool {
+        self.phase == Phase::Asking
     }
 
     /// Takes in what the worker learned.
