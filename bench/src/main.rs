@@ -1,6 +1,6 @@
 //! What calls and the gateway's filter cost, beside their peers in the same run.
 //!
-//! `filter` and `tokens`: see [`filter`]. `quick` calls the tool `echo` through each road of a running stack (`./asgard up -d`) and at a plain rmcp
+//! `filter` and `tokens`: see [`filter`]. `quick` calls the tool `echo` through each entry point of a running stack (`./asgard up -d`) and at a plain rmcp
 //! server that this program starts, in turns, and prints the median latency at concurrency 1, the rate at a
 //! higher concurrency, and the CPU time that each part spent on a call (from /proc). The figures of one run
 //! compare with each other, not with another run's.
@@ -30,7 +30,7 @@ enum Command {
     Filter(filter::Cost),
     /// Measure the filter's memory with many tokens, and its cache's hit rate.
     Tokens(filter::Tokens),
-    /// Measure a quick call on both roads beside the plain server.
+    /// Measure a quick call at both entry points beside the plain server.
     Quick {
         /// Calls in each round at concurrency 1.
         #[arg(long, default_value_t = 500)]
@@ -103,13 +103,13 @@ async fn quick(
             vec![("server".to_owned(), vec![server_pid])],
         ),
         target(
-            "bifrost road",
+            "bifrost",
             format!("http://{}/api/v1/mcp/org-1", stack.address("gateway")?),
             token.clone(),
             stack.parts(),
         ),
         target(
-            "hermod road",
+            "hermod",
             format!("http://{}/api/v1/mcp/org-1", stack.address("pushpin")?),
             token,
             stack.parts(),

@@ -97,7 +97,7 @@ pub enum Command {
         /// List the suites
         #[arg(long)]
         list: bool,
-        /// The whole of `clients`: every released client, on both roads
+        /// The whole of `clients`: every released client, at both entry points
         #[arg(long)]
         all: bool,
     },
@@ -298,9 +298,9 @@ pub struct Call {
     /// Print the result as JSON and nothing else
     #[arg(long)]
     pub json: bool,
-    /// Which road: through the gateway, or through Pushpin first
-    #[arg(long, value_enum, default_value_t = Road::Bifrost)]
-    pub road: Road,
+    /// Which entry point: through the gateway, or through Pushpin first
+    #[arg(long, value_enum, default_value_t = EntryPoint::Bifrost)]
+    pub entry_point: EntryPoint,
 }
 
 /// What to tell, and whom; without a choice of whom: everyone.
@@ -346,9 +346,9 @@ pub enum News {
     Close,
 }
 
-/// The two roads in.
+/// The two entry points.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Road {
+pub enum EntryPoint {
     /// The gateway is the edge.
     Bifrost,
     /// Pushpin is the edge.

@@ -11,9 +11,9 @@ use crate::state::{MAX_COPIES, Size};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ports {
-    /// The gateway (bifrost road).
+    /// The gateway (the bifrost entry point).
     pub gateway: u16,
-    /// Pushpin for clients (hermod road).
+    /// Pushpin for clients (the hermod entry point).
     pub pushpin: u16,
     /// Pushpin's counters for Prometheus.
     pub pushpin_metrics: u16,

@@ -158,13 +158,13 @@ impl Stack {
         self.paths.log(part)
     }
 
-    /// The MCP endpoint of an organisation on the bifrost road: also the resource of its tokens.
+    /// The MCP endpoint of an organisation at the bifrost entry point: also the resource of its tokens.
     #[must_use]
     pub fn bifrost(&self, organisation: &str) -> String {
         self.state.resource(organisation)
     }
 
-    /// The MCP endpoint of an organisation on the hermod road.
+    /// The MCP endpoint of an organisation at the hermod entry point.
     #[must_use]
     pub fn hermod(&self, organisation: &str) -> String {
         format!("http://localhost:{}/api/v1/mcp/{organisation}", self.state.ports.pushpin)
@@ -178,7 +178,7 @@ impl Stack {
         token::for_user(&self.state, user, organisation).await.map(|(token, _)| token)
     }
 
-    /// A client of the modern era for a sample user on the bifrost road.
+    /// A client of the modern era for a sample user at the bifrost entry point.
     ///
     /// # Errors
     /// When Keycloak gives no token.

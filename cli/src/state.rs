@@ -36,7 +36,7 @@ const HEAD: &str =
 pub struct State {
     /// What clients call the gateway, without a slash at its end. Issuer and resources are made of it.
     pub public_url: String,
-    /// The address that the gateway listens on (the hermod road listens there too). Everything else is on 127.0.0.1.
+    /// The address that the gateway listens on (the hermod entry point listens there too). Everything else is on 127.0.0.1.
     pub listen: String,
     /// More names, in lower case and without port, under which clients may reach the gateway: `host.docker.internal`, say.
     /// `*` accepts all. At most [`MAX_ACCEPTED`].

@@ -9,7 +9,7 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::rc::Rc;
 use std::sync::OnceLock;
 
-use identity::{Claims, Road};
+use identity::{Claims, EntryPoint};
 use lru::LruCache;
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
@@ -57,8 +57,8 @@ pub struct Verified {
 /// What an assertion is bound to beside the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestLine<'a> {
-    /// The road.
-    pub road: Road,
+    /// The entry point.
+    pub entry_point: EntryPoint,
     /// HTTP method.
     pub method: &'a str,
     /// Path without the query.
@@ -71,7 +71,7 @@ pub struct RequestLine<'a> {
 
 /// An assertion that was made, and what it is bound to.
 struct Made {
-    road: Road,
+    entry_point: EntryPoint,
     method: String,
     path: String,
     mcp_method: Option<String>,
@@ -83,7 +83,7 @@ struct Made {
 impl Made {
     fn line(&self) -> RequestLine<'_> {
         RequestLine {
-            road: self.road,
+            entry_point: self.entry_point,
             method: &self.method,
             path: &self.path,
             mcp_method: self.mcp_method.as_deref(),
@@ -126,7 +126,7 @@ impl Verified {
             self.assertions.remove(0);
         }
         self.assertions.push(Made {
-            road: line.road,
+            entry_point: line.entry_point,
             method: line.method.to_owned(),
             path: line.path.to_owned(),
             mcp_method: line.mcp_method.map(str::to_owned),
@@ -204,7 +204,13 @@ mod tests {
     }
 
     fn line(path: &str) -> RequestLine<'_> {
-        RequestLine { road: Road::Bifrost, method: "POST", path, mcp_method: None, mcp_name: None }
+        RequestLine {
+            entry_point: EntryPoint::Bifrost,
+            method: "POST",
+            path,
+            mcp_method: None,
+            mcp_name: None,
+        }
     }
 
     #[test]

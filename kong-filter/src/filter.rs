@@ -11,7 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use identity::claims::Expected;
 use identity::path::{self, Endpoint, EndpointKind, PathError};
 use identity::policy;
-use identity::{Assertion, AssertionKeys, Claims, Road, assertion};
+use identity::{Assertion, AssertionKeys, Claims, EntryPoint, assertion};
 
 use crate::cache::{Digest, RequestLine, digest};
 use crate::config::{Config, ConfigError, Issuer, KongScheme};
@@ -372,12 +372,12 @@ impl Filter {
     /// that the backend, which sees it, finds the two different and refuses by the protocol's own rules.
     fn line<'a>(&self, request: &'a Request, path: &'a str, now: u64) -> RequestLine<'a> {
         let grip = self.grip.as_ref().zip(request.one("grip-sig", 1024).ok().flatten());
-        let road = match grip {
-            Some((key, signature)) if key.verifies(signature, now) => Road::Hermod,
-            _ => Road::Bifrost,
+        let entry_point = match grip {
+            Some((key, signature)) if key.verifies(signature, now) => EntryPoint::Hermod,
+            _ => EntryPoint::Bifrost,
         };
         RequestLine {
-            road,
+            entry_point,
             method: &request.method,
             path,
             mcp_method: request.one("mcp-method", MAX_METHOD).ok().flatten(),
@@ -406,7 +406,7 @@ impl Filter {
             .sign(&Assertion {
                 principal,
                 audience: assertion::AUDIENCE.to_owned(),
-                road: line.road,
+                entry_point: line.entry_point,
                 method: line.method.to_owned(),
                 path: line.path.to_owned(),
                 mcp_method: line.mcp_method.map(str::to_owned),

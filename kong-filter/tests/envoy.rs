@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
-use identity::Road;
+use identity::EntryPoint;
 use identity::assertion::{AUDIENCE, AssertionKeys};
 use serde_json::{Value, json};
 use support::net::{self, Server};
@@ -232,15 +232,16 @@ fn the_backend_learns_who_calls_and_never_sees_the_token() {
     let keys = AssertionKeys::parse(site.config["assertion"]["keys"].as_str().unwrap()).unwrap();
     let signature = support::grip_sig(&site.config, support::now() + 60);
     let sent = site.sent(&json!({"path": "/api/v1/mcp/org-1?x=1", "headers": [["Mcp-Method", "tools/call"], ["Cookie", "a=b"]]}));
-    for (mark, more, road) in
-        [("one", vec![], Road::Bifrost), ("two", vec![("Grip-Sig", signature.as_str())], Road::Hermod)]
-    {
+    for (mark, more, entry_point) in [
+        ("one", vec![], EntryPoint::Bifrost),
+        ("two", vec![("Grip-Sig", signature.as_str())], EntryPoint::Hermod),
+    ] {
         let (answer, reached) = site.send(&sent, mark, &more);
         let reached = reached.unwrap_or_else(|| panic!("{} {}", answer.status, answer.json()));
         assert_eq!(value(&reached, "authorization"), [""]);
         let header = value(&reached, "x-asgard-identity");
         let says = keys.verify(header[0], AUDIENCE, support::now()).unwrap();
-        assert_eq!((header.len(), says.road), (1, road));
+        assert_eq!((header.len(), says.entry_point), (1, entry_point));
         assert_eq!((says.method.as_str(), says.path.as_str()), ("POST", "/api/v1/mcp/org-1"));
         assert_eq!(says.mcp_method.as_deref(), Some("tools/call"));
         assert_eq!(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use indicatif::ProgressBar;
 use serde_json::{Map, Value, json};
 
-use crate::args::{Call, Road};
+use crate::args::{Call, EntryPoint};
 use crate::client::{Client, elicit};
 use crate::paths::Paths;
 use crate::problem::{Problem, Result};
@@ -28,9 +28,9 @@ pub async fn run(paths: &Paths, call: &Call) -> Result<ExitCode> {
         Problem::new(format!("{} belongs to no organisation", call.user))
             .hint("name a user with --user, such as thor")
     })?;
-    let url = match call.road {
-        Road::Bifrost => state.resource(&organisation),
-        Road::Hermod => format!("http://127.0.0.1:{}/api/v1/mcp/{organisation}", state.ports.pushpin),
+    let url = match call.entry_point {
+        EntryPoint::Bifrost => state.resource(&organisation),
+        EntryPoint::Hermod => format!("http://127.0.0.1:{}/api/v1/mcp/{organisation}", state.ports.pushpin),
     };
     let client = Client::new(url, token)?;
     let tools = client.tools().await?;

@@ -62,7 +62,7 @@ pub async fn run(paths: &Paths, names: &[String], list: bool, all: bool) -> Resu
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The figures that the end-to-end tests print, each under its road, era or store.
+/// The figures that the end-to-end tests print, each under its entry point, era or store.
 fn figures(log: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let is_figure = |line: &&str| {

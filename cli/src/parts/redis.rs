@@ -1,4 +1,4 @@
-//! Redis (Mimir): queue, sessions, events. A store of its own, never the system's: it listens at a socket in the private
+//! Redis: queue, sessions, events. A store of its own, never the system's: it listens at a socket in the private
 //! run folder, and at no port. Whoever reaches it reads and forges all streams.
 
 use std::collections::BTreeMap;

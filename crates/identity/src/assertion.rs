@@ -3,7 +3,7 @@
 //! Form: `v1.{key id}.{base64url(JSON claims)}.{base64url(HMAC-SHA256)}`, the MAC over everything
 //! before the last dot. HMAC because both ends are ours and signing with an elliptic curve in
 //! WebAssembly costs more than the rest of the filter. An assertion lives some seconds and is bound to
-//! caller, audience, road, method, path and the MCP headers, so that a copy is of no use elsewhere.
+//! caller, audience, entry point, method, path and the MCP headers, so that a copy is of no use elsewhere.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,7 +11,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
-use crate::{Principal, Road};
+use crate::{EntryPoint, Principal};
 
 /// Name of the request header that carries an assertion.
 pub const HEADER: &str = "x-asgard-identity";
@@ -41,8 +41,8 @@ pub struct Assertion {
     /// For whom the assertion is meant: [`AUDIENCE`] for the MCP backend.
     #[serde(rename = "aud")]
     pub audience: String,
-    /// The road that the request took.
-    pub road: Road,
+    /// The entry point that the request took.
+    pub entry_point: EntryPoint,
     /// HTTP method, as received (`POST`).
     pub method: String,
     /// Path of the request without its query, as [`crate::path::parse`] accepted it.
@@ -268,7 +268,7 @@ mod tests {
                 groups: vec![],
             },
             audience: AUDIENCE.into(),
-            road: Road::Bifrost,
+            entry_point: EntryPoint::Bifrost,
             method: "POST".into(),
             path: "/api/v1/mcp/org-1".into(),
             mcp_method: Some("tools/call".into()),

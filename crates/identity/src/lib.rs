@@ -20,5 +20,5 @@ pub mod scopes;
 pub use assertion::{Assertion, AssertionError, AssertionKeys, KeysError};
 pub use claims::{ClaimNames, Claims, ClaimsError};
 pub use policy::{Decision, Effect, Policy, PolicyError};
-pub use principal::{Principal, Road};
+pub use principal::{EntryPoint, Principal};
 pub use scopes::Hierarchy;

@@ -72,7 +72,7 @@ impl Principal {
 /// The way that a request took to the backend; decided once, in the filter, from a verified `Grip-Sig`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Road {
+pub enum EntryPoint {
     /// Client → gateway → backend. A stream is handed over to Pushpin through the gateway.
     Bifrost,
     /// Client → Pushpin → gateway → backend. A stream is held by a GRIP instruction in the answer.

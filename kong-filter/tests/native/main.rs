@@ -10,7 +10,7 @@ mod support;
 mod tokens;
 
 use identity::assertion::{AUDIENCE, AssertionKeys};
-use identity::{Road, assertion};
+use identity::{EntryPoint, assertion};
 use kong_filter::filter::{Forward, Service, Step};
 use kong_filter::reply::Reply;
 use kong_filter::request::Request;
@@ -164,8 +164,8 @@ fn what_is_accepted_says_who_calls() {
         ("7a1c-thor", "org-1")
     );
     assert_eq!(
-        (says.method.as_str(), says.path.as_str(), says.road),
-        ("POST", "/api/v1/mcp/org-1", Road::Bifrost)
+        (says.method.as_str(), says.path.as_str(), says.entry_point),
+        ("POST", "/api/v1/mcp/org-1", EntryPoint::Bifrost)
     );
     assert_eq!((says.mcp_method.as_deref(), says.mcp_name.as_deref()), (Some("tools/call"), Some("report")));
     assert_eq!(support::userinfo(first.userinfo.as_deref().unwrap())["username"], "thor");
@@ -183,20 +183,24 @@ fn what_is_accepted_says_who_calls() {
 }
 
 #[test]
-fn the_road_is_what_pushpin_signed() {
+fn the_entry_point_is_what_pushpin_signed() {
     let mut site = Site::new();
     let keys = AssertionKeys::parse(site.config["assertion"]["keys"].as_str().unwrap()).unwrap();
     let sent = site.sent(&json!({}));
     let (good, old) = (support::grip_sig(&site.config, NOW + 60), support::grip_sig(&site.config, NOW));
-    for (headers, road) in [
-        (vec![("Grip-Sig", good.as_str())], Road::Hermod),
-        (vec![("Grip-Sig", old.as_str())], Road::Bifrost),
-        (vec![("Grip-Sig", "x.y.z")], Road::Bifrost),
-        (vec![("Grip-Sig", good.as_str()), ("Grip-Sig", good.as_str())], Road::Bifrost),
-        (vec![], Road::Bifrost),
+    for (headers, entry_point) in [
+        (vec![("Grip-Sig", good.as_str())], EntryPoint::Hermod),
+        (vec![("Grip-Sig", old.as_str())], EntryPoint::Bifrost),
+        (vec![("Grip-Sig", "x.y.z")], EntryPoint::Bifrost),
+        (vec![("Grip-Sig", good.as_str()), ("Grip-Sig", good.as_str())], EntryPoint::Bifrost),
+        (vec![], EntryPoint::Bifrost),
     ] {
         let step = judge(&mut site.service, &request(&sent, &headers), NOW, Some(&site.jwks));
-        assert_eq!(keys.verify(&forward(step).identity, AUDIENCE, NOW).unwrap().road, road, "{headers:?}");
+        assert_eq!(
+            keys.verify(&forward(step).identity, AUDIENCE, NOW).unwrap().entry_point,
+            entry_point,
+            "{headers:?}"
+        );
     }
 }
 

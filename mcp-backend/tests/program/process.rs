@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use identity::{Assertion, AssertionKeys, Principal, Road};
+use identity::{Assertion, AssertionKeys, EntryPoint, Principal};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -99,7 +99,7 @@ impl Backend {
         self.keys.sign(&Assertion {
             principal: Principal::new("https://issuer.example", user, "org-1"),
             audience: identity::assertion::AUDIENCE.into(),
-            road: Road::Bifrost,
+            entry_point: EntryPoint::Bifrost,
             method: method.into(),
             path: path.into(),
             mcp_method: mcp.map(|(method, _)| method.into()),

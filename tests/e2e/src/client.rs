@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::{Value, json};
 
 use crate::exchange::Exchange;
-use crate::stack::{Road, Stack};
+use crate::stack::{EntryPoint, Stack};
 use crate::tokens;
 
 /// The revision of the stateless era.
@@ -54,21 +54,27 @@ pub struct Client {
 }
 
 impl Client {
-    /// A modern client of a user and organisation on a road.
-    pub async fn modern(stack: &Stack, road: Road, user: &str, organisation: &str) -> Self {
-        Self::at(stack.endpoint(road, organisation), tokens::token(stack, user, organisation).await)
+    /// A modern client of a user and organisation at an entry point.
+    pub async fn modern(stack: &Stack, entry_point: EntryPoint, user: &str, organisation: &str) -> Self {
+        Self::at(stack.endpoint(entry_point, organisation), tokens::token(stack, user, organisation).await)
     }
 
-    /// A client with a session on a road.
-    pub async fn session(stack: &Stack, road: Road, user: &str, organisation: &str) -> Self {
-        Self::modern(stack, road, user, organisation).await.initialized().await
+    /// A client with a session at an entry point.
+    pub async fn session(stack: &Stack, entry_point: EntryPoint, user: &str, organisation: &str) -> Self {
+        Self::modern(stack, entry_point, user, organisation).await.initialized().await
     }
 
     /// A client of an era.
-    pub async fn of(era: Era, stack: &Stack, road: Road, user: &str, organisation: &str) -> Self {
+    pub async fn of(
+        era: Era,
+        stack: &Stack,
+        entry_point: EntryPoint,
+        user: &str,
+        organisation: &str,
+    ) -> Self {
         match era {
-            Era::Stateless => Self::modern(stack, road, user, organisation).await,
-            Era::Stateful => Self::session(stack, road, user, organisation).await,
+            Era::Stateless => Self::modern(stack, entry_point, user, organisation).await,
+            Era::Stateful => Self::session(stack, entry_point, user, organisation).await,
         }
     }
 

@@ -36,4 +36,4 @@ pub use client::{Client, Era};
 pub use exchange::{Exchange, Form, comparable_headers};
 pub use http_sse::SseClient;
 pub use journal::Journal;
-pub use stack::{Road, Stack};
+pub use stack::{EntryPoint, Stack};

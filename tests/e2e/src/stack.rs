@@ -17,16 +17,16 @@ use crate::{Client, Exchange, Form, Journal};
 /// How long parts may take to be back. Generous: a busy machine is no failure.
 const BACK: Duration = Duration::from_secs(180);
 
-/// The two roads in.
+/// The two entry points.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Road {
+pub enum EntryPoint {
     /// The gateway is the edge, and hands streams over to Pushpin.
     Bifrost,
     /// Pushpin is the edge.
     Hermod,
 }
 
-impl Road {
+impl EntryPoint {
     /// Both.
     pub const BOTH: [Self; 2] = [Self::Bifrost, Self::Hermod];
 }
@@ -59,18 +59,18 @@ impl Stack {
         stack
     }
 
-    /// The MCP endpoint of an organisation on a road.
+    /// The MCP endpoint of an organisation at an entry point.
     #[must_use]
-    pub fn endpoint(&self, road: Road, organisation: &str) -> String {
-        format!("{}/api/v1/mcp/{organisation}", self.edge(road))
+    pub fn endpoint(&self, entry_point: EntryPoint, organisation: &str) -> String {
+        format!("{}/api/v1/mcp/{organisation}", self.edge(entry_point))
     }
 
-    /// Scheme, host and port of a road's edge.
+    /// Scheme, host and port of an entry point's edge.
     #[must_use]
-    pub fn edge(&self, road: Road) -> String {
-        match road {
-            Road::Bifrost => self.state.public_url.clone(),
-            Road::Hermod => format!("http://localhost:{}", self.state.ports.pushpin),
+    pub fn edge(&self, entry_point: EntryPoint) -> String {
+        match entry_point {
+            EntryPoint::Bifrost => self.state.public_url.clone(),
+            EntryPoint::Hermod => format!("http://localhost:{}", self.state.ports.pushpin),
         }
     }
 
@@ -133,22 +133,22 @@ impl Stack {
         .await;
     }
 
-    /// Waits until all parts are ready and calls are answered on both roads: gateways find out a little later
+    /// Waits until all parts are ready and calls are answered at both entry points: gateways find out a little later
     /// than the supervisor that a backend is back.
     pub async fn serving(&self) {
         self.back(&[]).await;
-        for road in Road::BOTH {
-            self.answers(road, BACK).await;
-            self.holds(road, BACK).await;
+        for entry_point in EntryPoint::BOTH {
+            self.answers(entry_point, BACK).await;
+            self.holds(entry_point, BACK).await;
         }
     }
 
-    /// Waits until quick calls are answered on a road, some of them in a row, so that each backend had one.
-    pub async fn answers(&self, road: Road, limit: Duration) {
+    /// Waits until quick calls are answered at an entry point, some of them in a row, so that each backend had one.
+    pub async fn answers(&self, entry_point: EntryPoint, limit: Duration) {
         let mut row = 0;
         wait("calls are answered", limit, async || {
             // A client of its own each time: no connection from before.
-            let client = Client::modern(self, road, "thor", "org-1").await;
+            let client = Client::modern(self, entry_point, "thor", "org-1").await;
             let exchange = client.tool("echo", serde_json::json!({"text": "x"})).await;
             row = if exchange.result().is_some() { row + 1 } else { 0 };
             (row >= 4).then_some(())
@@ -156,11 +156,11 @@ impl Stack {
         .await;
     }
 
-    /// Waits until every slow call on a road is held: a backend whose link to Pushpin has only just come up
+    /// Waits until every slow call at an entry point is held: a backend whose link to Pushpin has only just come up
     /// answers without.
-    pub async fn holds(&self, road: Road, limit: Duration) {
+    pub async fn holds(&self, entry_point: EntryPoint, limit: Duration) {
         wait("slow calls are held", limit, async || {
-            let client = Client::modern(self, road, "thor", "org-1").await;
+            let client = Client::modern(self, entry_point, "thor", "org-1").await;
             let call =
                 || client.tool_with_progress("slow_echo", serde_json::json!({"total_ms": 150, "events": 2}));
             let exchanges = futures::future::join_all((0..4).map(|_| call())).await;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use asgard::supervisor::part::Kind;
-use e2e::{Client, Road, Stack};
+use e2e::{Client, EntryPoint, Stack};
 use futures::StreamExt;
 use serde_json::json;
 
@@ -16,8 +16,8 @@ const CALLS: usize = 300;
 #[ignore = "needs a running stack: ./asgard test balance"]
 async fn both_backends_and_both_workers_get_their_share() {
     let stack = Stack::claim().await;
-    for road in Road::BOTH {
-        let client = Arc::new(Client::modern(&stack, road, "thor", "org-1").await);
+    for entry_point in EntryPoint::BOTH {
+        let client = Arc::new(Client::modern(&stack, entry_point, "thor", "org-1").await);
         let (before, journal) = (stack.served().await, stack.journal());
         let calls = futures::stream::iter(0..CALLS).map(|number| {
             let client = client.clone();
@@ -37,7 +37,7 @@ async fn both_backends_and_both_workers_get_their_share() {
                 *workers.entry(*pid).or_default() += 1;
             }
         }
-        println!("{road:?}: {CALLS} calls; backends {backends:?}, workers {workers:?}");
+        println!("{entry_point:?}: {CALLS} calls; backends {backends:?}, workers {workers:?}");
         assert_eq!(workers.keys().copied().collect::<std::collections::BTreeSet<_>>(), {
             stack.pids(&[Kind::Worker]).await.into_values().collect()
         });
@@ -56,9 +56,9 @@ async fn both_backends_and_both_workers_get_their_share() {
 #[ignore = "needs a running stack: ./asgard test balance"]
 async fn a_session_goes_on_at_every_backend() {
     let stack = Stack::claim().await;
-    for road in Road::BOTH {
+    for entry_point in EntryPoint::BOTH {
         let before = stack.served().await;
-        let begun = Client::session(&stack, road, "thor", "org-1").await;
+        let begun = Client::session(&stack, entry_point, "thor", "org-1").await;
         for number in 0..12 {
             // Connections of its own: whatever balances by connection has to choose again.
             let client = begun.moved(begun.endpoint.clone());
@@ -67,7 +67,7 @@ async fn a_session_goes_on_at_every_backend() {
         }
         let served = stack.served().await;
         let shares: Vec<u64> = served.iter().map(|(name, count)| count - before[name]).collect();
-        println!("{road:?}: one session, requests by backend {shares:?}");
+        println!("{entry_point:?}: one session, requests by backend {shares:?}");
         assert!(shares.len() == 2 && shares.iter().all(|share| *share >= 3), "{shares:?}");
     }
 }

@@ -10,7 +10,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use e2e::stack::wait;
-use e2e::{Road, Stack};
+use e2e::{EntryPoint, Stack};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
@@ -79,7 +79,7 @@ fn server(url: &str, kind: Value) -> Value {
 
 fn streamable(stack: &Stack, organisation: &str, era: &str) -> Value {
     let kind = json!({"type": "streamable-http", "protocolEra": era});
-    server(&stack.endpoint(Road::Bifrost, organisation), kind)
+    server(&stack.endpoint(EntryPoint::Bifrost, organisation), kind)
 }
 
 fn visit(name: &str, user: &str, organisation: &str) -> Value {
@@ -188,7 +188,7 @@ async fn one_who_belongs_to_two_organisations_reaches_both() {
 async fn the_transport_of_2024_and_an_own_host_work_in_the_browser_too() {
     let stack = Stack::claim().await;
     // The seed's own address of the transport HTTP+SSE.
-    let sse = format!("{}/sse", stack.endpoint(Road::Bifrost, "org-1"));
+    let sse = format!("{}/sse", stack.endpoint(EntryPoint::Bifrost, "org-1"));
     let own = format!("{}/mcp", stack.state.host_url("org-1.localhost").unwrap());
     let servers = json!({
         "sse": server(&sse, json!({"type": "sse"})),

@@ -1,4 +1,4 @@
-//! A call by token on each road and in each era: quick ones as one JSON document, slow ones as a stream that
+//! A call by token at each entry point and in each era: quick ones as one JSON document, slow ones as a stream that
 //! Pushpin holds.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
@@ -6,17 +6,17 @@
 use std::time::Duration;
 
 use e2e::exchange::End;
-use e2e::{Client, Era, Form, Road, Stack};
+use e2e::{Client, EntryPoint, Era, Form, Stack};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 #[tokio::test]
 #[ignore = "needs a running stack: ./asgard test calls"]
-async fn quick_calls_on_the_bifrost_road_never_touch_pushpin() {
+async fn quick_calls_on_the_bifrost_entry_point_never_touch_pushpin() {
     let stack = Stack::claim().await;
     for era in [Era::Stateless, Era::Stateful] {
-        let client = Client::of(era, &stack, Road::Bifrost, "thor", "org-1").await;
+        let client = Client::of(era, &stack, EntryPoint::Bifrost, "thor", "org-1").await;
         // On a machine that stalls, a quick call may become a slow one: then the round does not count, but
         // even then the counter moves by those alone.
         for round in 1.. {
@@ -44,9 +44,9 @@ async fn quick_calls_on_the_bifrost_road_never_touch_pushpin() {
 #[ignore = "needs a running stack: ./asgard test calls"]
 async fn slow_calls_stream_their_progress_and_result() {
     let stack = Stack::claim().await;
-    for road in Road::BOTH {
+    for entry_point in EntryPoint::BOTH {
         for era in [Era::Stateless, Era::Stateful] {
-            let client = Client::of(era, &stack, road, "thor", "org-1").await;
+            let client = Client::of(era, &stack, entry_point, "thor", "org-1").await;
             let held = |counters: &std::collections::BTreeMap<
                 String,
                 std::collections::BTreeMap<String, u64>,
@@ -54,7 +54,7 @@ async fn slow_calls_stream_their_progress_and_result() {
             let (requests, before) = (stack.pushpin_requests().await, held(&stack.counters().await));
             let journal = stack.journal();
             let exchange = client.tool_with_progress("report", json!({"steps": 12, "step_ms": 80})).await;
-            exchange.check_whole(12).unwrap_or_else(|fault| panic!("{road:?} {era:?}: {fault}"));
+            exchange.check_whole(12).unwrap_or_else(|fault| panic!("{entry_point:?} {era:?}: {fault}"));
             assert_eq!(exchange.form(), Form::Stream);
             let groups = &exchange.result().unwrap()["structuredContent"]["groups"];
             assert_eq!(groups.as_array().map(Vec::len), Some(12), "{groups}");
@@ -68,7 +68,7 @@ async fn slow_calls_stream_their_progress_and_result() {
             assert_eq!(held(&stack.counters().await) - before, 1, "held by Pushpin, not by the backend");
             assert_eq!(stack.pushpin_requests().await - requests, 1, "one pass through Pushpin");
             println!(
-                "{road:?} {era:?}: head after {} ms, first event {} ms, result {} ms",
+                "{entry_point:?} {era:?}: head after {} ms, first event {} ms, result {} ms",
                 (exchange.head.as_ref().unwrap().at - exchange.begun).as_millis(),
                 (first - exchange.begun).as_millis(),
                 exchange.took().as_millis()
@@ -81,11 +81,11 @@ async fn slow_calls_stream_their_progress_and_result() {
 #[ignore = "needs a running stack: ./asgard test calls"]
 async fn a_silent_slow_call_streams_its_result_alone() {
     let stack = Stack::claim().await;
-    for road in Road::BOTH {
-        let client = Client::modern(&stack, road, "thor", "org-1").await;
+    for entry_point in EntryPoint::BOTH {
+        let client = Client::modern(&stack, entry_point, "thor", "org-1").await;
         let exchange = client.tool("slow_echo", json!({"text": "late", "total_ms": 700, "events": 3})).await;
         exchange.check_whole(0).unwrap();
-        assert_eq!(exchange.form(), Form::Stream, "{road:?}");
+        assert_eq!(exchange.form(), Form::Stream, "{entry_point:?}");
         assert_eq!(exchange.result().unwrap()["structuredContent"]["text"], "late");
     }
 }
@@ -94,8 +94,8 @@ async fn a_silent_slow_call_streams_its_result_alone() {
 #[ignore = "needs a running stack: ./asgard test calls"]
 async fn discovery_and_lists() {
     let stack = Stack::claim().await;
-    for road in Road::BOTH {
-        let client = Client::modern(&stack, road, "thor", "org-1").await;
+    for entry_point in EntryPoint::BOTH {
+        let client = Client::modern(&stack, entry_point, "thor", "org-1").await;
         let discovered = client.request("server/discover", json!({})).await;
         let result = discovered.result().unwrap_or_else(|| panic!("{}", discovered.outline()));
         assert_eq!(result["resultType"], "complete", "{result}");
@@ -104,7 +104,7 @@ async fn discovery_and_lists() {
         assert!(result["capabilities"]["tools"].is_object(), "{result}");
 
         for era in [Era::Stateless, Era::Stateful] {
-            let client = Client::of(era, &stack, road, "thor", "org-1").await;
+            let client = Client::of(era, &stack, entry_point, "thor", "org-1").await;
             let listed = client.request("tools/list", json!({})).await;
             assert_eq!(listed.form(), Form::Json);
             let tools = listed.result().unwrap()["tools"].as_array().unwrap().clone();
@@ -116,7 +116,7 @@ async fn discovery_and_lists() {
             assert_eq!(echo["annotations"]["readOnlyHint"], true);
             assert_eq!(echo["inputSchema"]["required"], json!(["text"]));
         }
-        println!("{road:?}: discovered {versions:?}");
+        println!("{entry_point:?}: discovered {versions:?}");
     }
 }
 
@@ -124,8 +124,8 @@ async fn discovery_and_lists() {
 #[ignore = "needs a running stack: ./asgard test calls"]
 async fn a_session_lives_from_initialize_to_delete() {
     let stack = Stack::claim().await;
-    for road in Road::BOTH {
-        let client = Client::session(&stack, road, "thor", "org-1").await;
+    for entry_point in EntryPoint::BOTH {
+        let client = Client::session(&stack, entry_point, "thor", "org-1").await;
         assert_eq!(client.request("ping", json!({})).await.result(), Some(&json!({})));
         let level = client.request("logging/setLevel", json!({"level": "warning"})).await;
         assert_eq!(level.result(), Some(&json!({})), "{}", level.outline());
@@ -133,7 +133,7 @@ async fn a_session_lives_from_initialize_to_delete() {
         assert_eq!(wrong.error().map(|error| &error["code"]), Some(&json!(-32602)), "{}", wrong.outline());
 
         // Another one's session is as unknown as one that was made up.
-        let mut stranger = Client::modern(&stack, road, "freya", "org-1").await;
+        let mut stranger = Client::modern(&stack, entry_point, "freya", "org-1").await;
         for session in [client.session.clone().unwrap(), "made-up".to_owned()] {
             stranger.session = Some(session);
             assert_eq!(stranger.request("ping", json!({})).await.status(), 404);
@@ -147,9 +147,9 @@ async fn a_session_lives_from_initialize_to_delete() {
 #[ignore = "needs a running stack: ./asgard test calls"]
 async fn errors_of_a_tool_and_of_the_protocol_reach_the_client() {
     let stack = Stack::claim().await;
-    for road in Road::BOTH {
+    for entry_point in EntryPoint::BOTH {
         for era in [Era::Stateless, Era::Stateful] {
-            let client = Client::of(era, &stack, road, "thor", "org-1").await;
+            let client = Client::of(era, &stack, entry_point, "thor", "org-1").await;
             let code = async |method: &str, params: Value| {
                 let exchange = client.request(method, params).await;
                 assert_eq!(exchange.end.as_ref().map(|(end, _)| end), Some(&End::Whole));
@@ -171,11 +171,11 @@ async fn errors_of_a_tool_and_of_the_protocol_reach_the_client() {
 #[ignore = "needs a running stack: ./asgard test calls"]
 async fn the_caller_is_who_the_token_says() {
     let stack = Stack::claim().await;
-    for road in Road::BOTH {
+    for entry_point in EntryPoint::BOTH {
         for (user, organisation) in
             [("thor", "org-1"), ("hel", "org-2"), ("freya", "org-1"), ("freya", "org-2")]
         {
-            let client = Client::modern(&stack, road, user, organisation).await;
+            let client = Client::modern(&stack, entry_point, user, organisation).await;
             let who = client.tool("whoami", json!({})).await;
             let who = &who.result().unwrap_or_else(|| panic!("{}", who.outline()))["structuredContent"];
             assert_eq!((&who["username"], &who["organisation"]), (&json!(user), &json!(organisation)));
@@ -193,14 +193,15 @@ fn warm() -> Value {
 #[ignore = "needs a running stack: ./asgard test calls"]
 async fn in_a_session_a_tool_asks_and_any_backend_takes_the_answer() {
     let stack = Stack::claim().await;
-    for road in Road::BOTH {
-        let client = Client::modern(&stack, road, "thor", "org-1").await.with_user().initialized().await;
-        let stranger = Client::session(&stack, road, "freya", "org-1").await;
+    for entry_point in EntryPoint::BOTH {
+        let client =
+            Client::modern(&stack, entry_point, "thor", "org-1").await.with_user().initialized().await;
+        let stranger = Client::session(&stack, entry_point, "freya", "org-1").await;
         for _ in 0..4 {
             let mut exchange = client.open_tool("plan_outing", json!({"month": 7}), false).await;
             exchange.read_messages(1).await;
             let asked = exchange.messages.first().map(|arrived| arrived.message.clone());
-            let asked = asked.unwrap_or_else(|| panic!("{road:?}: {}", exchange.outline()));
+            let asked = asked.unwrap_or_else(|| panic!("{entry_point:?}: {}", exchange.outline()));
             assert_eq!(asked["method"], "elicitation/create", "{asked}");
             // Somebody else's answer counts for nothing, though it names the right question.
             let calm = json!({"action": "accept", "content": {"wish": "calm"}});
@@ -208,7 +209,7 @@ async fn in_a_session_a_tool_asks_and_any_backend_takes_the_answer() {
             let elsewhere = client.moved(client.endpoint.clone());
             assert_eq!(elsewhere.reply(&asked["id"], warm()).await, 202);
             let exchange = exchange.to_end().await;
-            let plan = exchange.result().unwrap_or_else(|| panic!("{road:?}: {}", exchange.outline()));
+            let plan = exchange.result().unwrap_or_else(|| panic!("{entry_point:?}: {}", exchange.outline()));
             assert_eq!(plan["structuredContent"]["wish"], "warm", "{plan}");
             assert_eq!(exchange.messages.len(), 2, "{}", exchange.outline());
         }
@@ -219,9 +220,9 @@ async fn in_a_session_a_tool_asks_and_any_backend_takes_the_answer() {
 #[ignore = "needs a running stack: ./asgard test calls"]
 async fn in_the_modern_era_a_tool_asks_by_its_result_and_any_worker_takes_the_answer() {
     let stack = Stack::claim().await;
-    for road in Road::BOTH {
-        let client = Client::modern(&stack, road, "thor", "org-1").await.with_user();
-        let stranger = Client::modern(&stack, road, "freya", "org-1").await.with_user();
+    for entry_point in EntryPoint::BOTH {
+        let client = Client::modern(&stack, entry_point, "thor", "org-1").await.with_user();
+        let stranger = Client::modern(&stack, entry_point, "freya", "org-1").await.with_user();
         let journal = stack.journal();
         let mut moved = 0;
         for month in 1..=12 {
@@ -258,7 +259,7 @@ async fn in_the_modern_era_a_tool_asks_by_its_result_and_any_worker_takes_the_an
             let lines = journal.lines();
             moved += usize::from(lines[before - 1].pid != lines[before].pid);
         }
-        println!("{road:?}: 12 dialogues, {moved} of them moved from one worker to the other");
+        println!("{entry_point:?}: 12 dialogues, {moved} of them moved from one worker to the other");
         assert!(moved > 0);
     }
 }
@@ -267,26 +268,27 @@ async fn in_the_modern_era_a_tool_asks_by_its_result_and_any_worker_takes_the_an
 #[ignore = "needs a running stack: ./asgard test calls"]
 async fn an_answer_may_be_as_large_as_what_carries_it_allows() {
     let stack = Stack::claim().await;
-    for road in Road::BOTH {
+    for entry_point in EntryPoint::BOTH {
         for era in [Era::Stateless, Era::Stateful] {
-            let client = Client::of(era, &stack, road, "thor", "org-1").await;
+            let client = Client::of(era, &stack, entry_point, "thor", "org-1").await;
             // One document: larger than any item of Pushpin's.
             let text = "x".repeat(1_500_000);
             let quick = client.tool("echo", json!({"text": text})).await;
             let result =
-                quick.result().unwrap_or_else(|| panic!("{road:?} {era:?}: {:.500}", quick.outline()));
+                quick.result().unwrap_or_else(|| panic!("{entry_point:?} {era:?}: {:.500}", quick.outline()));
             assert_eq!(result["content"][0]["text"].as_str().map(str::len), Some(text.len()));
             // More than is allowed at all: the text comes twice.
             let text = "x".repeat(2_200_000);
             let much = client.tool("slow_echo", json!({"text": text, "total_ms": 0})).await;
-            let error = much.error().unwrap_or_else(|| panic!("{road:?} {era:?}: {:.500}", much.outline()));
+            let error =
+                much.error().unwrap_or_else(|| panic!("{entry_point:?} {era:?}: {:.500}", much.outline()));
             let message = error["message"].as_str().unwrap();
             assert!(error["code"] == -32603 && message.contains("the limit is 4194304"), "{message}");
         }
     }
     // On a stream that Pushpin holds: few bytes, but each of them takes up to twelve on the way there.
     for era in [Era::Stateless, Era::Stateful] {
-        let client = Client::of(era, &stack, Road::Bifrost, "thor", "org-1").await;
+        let client = Client::of(era, &stack, EntryPoint::Bifrost, "thor", "org-1").await;
         let arguments = json!({"text": "\"".repeat(100_000), "total_ms": 300, "events": 3});
         let held = client.tool_with_progress("slow_echo", arguments).await;
         let error = held.error().unwrap_or_else(|| panic!("{era:?}: {:.500}", held.outline()));
@@ -329,18 +331,24 @@ async fn by_http_1_0(client: &Client, id: u64, name: &str, arguments: &Value) ->
 #[ignore = "needs a running stack: ./asgard test calls"]
 async fn a_proxy_in_front_may_speak_http_1_0() {
     let stack = Stack::claim().await;
-    for road in Road::BOTH {
-        let client = Client::modern(&stack, road, "thor", "org-1").await;
+    for entry_point in EntryPoint::BOTH {
+        let client = Client::modern(&stack, entry_point, "thor", "org-1").await;
         let (head, body) = by_http_1_0(&client, 1, "echo", &json!({"text": "quick"})).await;
-        assert!(head.contains(" 200 ") && !head.contains("transfer-encoding"), "{road:?}: {head} {body}");
-        assert!(body.contains("quick"), "{road:?}: {head} {body}");
+        assert!(
+            head.contains(" 200 ") && !head.contains("transfer-encoding"),
+            "{entry_point:?}: {head} {body}"
+        );
+        assert!(body.contains("quick"), "{entry_point:?}: {head} {body}");
         let slow = json!({"text": "slow", "total_ms": 600, "events": 6});
         let (head, body) = by_http_1_0(&client, 2, "slow_echo", &slow).await;
-        assert!(head.contains(" 200 ") && head.contains("text/event-stream"), "{road:?}: {head} {body}");
-        assert!(!head.contains("transfer-encoding"), "{road:?}: {head}");
+        assert!(
+            head.contains(" 200 ") && head.contains("text/event-stream"),
+            "{entry_point:?}: {head} {body}"
+        );
+        assert!(!head.contains("transfer-encoding"), "{entry_point:?}: {head}");
         let events: Vec<Value> =
             body.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok()).collect();
-        assert_eq!(events.len(), 7, "{road:?}: {body}");
-        assert_eq!(events[6]["result"]["structuredContent"]["text"], "slow", "{road:?}: {body}");
+        assert_eq!(events.len(), 7, "{entry_point:?}: {body}");
+        assert_eq!(events[6]["result"]["structuredContent"]["text"], "slow", "{entry_point:?}: {body}");
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use e2e::exchange::End;
 use e2e::journal::Run;
-use e2e::{Client, Form, Journal, Road, Stack};
+use e2e::{Client, EntryPoint, Form, Journal, Stack};
 use serde_json::json;
 
 /// How soon the tool must be gone.
@@ -17,17 +17,17 @@ const SOON: Duration = Duration::from_secs(1);
 #[ignore = "needs a running stack: ./asgard test cancel"]
 async fn a_modern_client_that_goes_ends_its_call() {
     let stack = Stack::claim().await;
-    for road in Road::BOTH {
+    for entry_point in EntryPoint::BOTH {
         for messages in [0, 1, 5] {
             let journal = stack.journal();
-            let client = Client::modern(&stack, road, "thor", "org-1").await;
+            let client = Client::modern(&stack, entry_point, "thor", "org-1").await;
             let mut exchange =
                 client.open_tool("slow_echo", json!({"total_ms": 20_000, "events": 400}), true).await;
             assert_eq!(exchange.form(), Form::Stream, "{}", exchange.outline());
             exchange.read_messages(messages).await;
             drop((exchange, client));
             println!(
-                "{road:?}, after {messages} messages: the tool ended {} ms later",
+                "{entry_point:?}, after {messages} messages: the tool ended {} ms later",
                 ended(&journal).await
             );
         }
@@ -38,15 +38,15 @@ async fn a_modern_client_that_goes_ends_its_call() {
 #[ignore = "needs a running stack: ./asgard test cancel"]
 async fn a_modern_client_that_goes_before_its_call_is_held_ends_it() {
     let stack = Stack::claim().await;
-    for road in Road::BOTH {
+    for entry_point in EntryPoint::BOTH {
         let journal = stack.journal();
-        let client = Client::modern(&stack, road, "thor", "org-1").await;
+        let client = Client::modern(&stack, entry_point, "thor", "org-1").await;
         let call = tokio::spawn(async move {
             client.open_tool("slow_echo", json!({"total_ms": 20_000, "events": 400}), false).await
         });
         journal.wait_for("the tool begins", Duration::from_secs(10), |run| !run.starts.is_empty()).await;
         call.abort();
-        println!("{road:?}, not held yet: the tool ended {} ms later", ended(&journal).await);
+        println!("{entry_point:?}, not held yet: the tool ended {} ms later", ended(&journal).await);
     }
 }
 
@@ -54,9 +54,9 @@ async fn a_modern_client_that_goes_before_its_call_is_held_ends_it() {
 #[ignore = "needs a running stack: ./asgard test cancel"]
 async fn a_session_cancels_by_notification_from_anywhere() {
     let stack = Stack::claim().await;
-    for road in Road::BOTH {
+    for entry_point in EntryPoint::BOTH {
         let journal = stack.journal();
-        let client = Client::session(&stack, road, "thor", "org-1").await;
+        let client = Client::session(&stack, entry_point, "thor", "org-1").await;
         let mut exchange =
             client.open_tool("slow_echo", json!({"total_ms": 20_000, "events": 400}), true).await;
         exchange.read_messages(2).await;
@@ -68,7 +68,7 @@ async fn a_session_cancels_by_notification_from_anywhere() {
         let exchange = exchange.to_end().await;
         assert_eq!(exchange.end.as_ref().map(|(end, _)| end), Some(&End::Whole), "{}", exchange.outline());
         assert!(exchange.answer().is_none(), "a cancelled request has no answer: {}", exchange.outline());
-        println!("{road:?}, session: the tool ended {took} ms later");
+        println!("{entry_point:?}, session: the tool ended {took} ms later");
     }
 }
 
@@ -76,9 +76,9 @@ async fn a_session_cancels_by_notification_from_anywhere() {
 #[ignore = "needs a running stack: ./asgard test cancel"]
 async fn a_session_whose_connection_breaks_goes_on() {
     let stack = Stack::claim().await;
-    for road in Road::BOTH {
+    for entry_point in EntryPoint::BOTH {
         let journal = stack.journal();
-        let client = Client::session(&stack, road, "thor", "org-1").await;
+        let client = Client::session(&stack, entry_point, "thor", "org-1").await;
         let mut exchange =
             client.open_tool("slow_echo", json!({"total_ms": 2_000, "events": 20}), true).await;
         exchange.read_messages(2).await;

@@ -6,7 +6,7 @@
 use e2e::http_sse::SseClient;
 use e2e::keycloak::Keycloak;
 use e2e::login::{Ask, Login, Person, register};
-use e2e::{Client, Road, Stack};
+use e2e::{Client, EntryPoint, Stack};
 use reqwest::Response;
 use serde_json::{Value, json};
 
@@ -66,8 +66,8 @@ async fn the_authorization_servers_metadata_is_served_wherever_clients_look() {
     let own = document(&format!("{issuer}/.well-known/openid-configuration")).await;
     assert_eq!(own["issuer"], json!(issuer));
     let ends = ["", "/api/v1/mcp/org-1", "/api/v1/mcp/org-1/sse", "/api/v1/org-1/sse"];
-    for road in Road::BOTH {
-        let edge = stack.edge(road);
+    for entry_point in EntryPoint::BOTH {
+        let edge = stack.edge(entry_point);
         let mut places = vec![
             format!("/.well-known/openid-configuration{}", "/heimdall/realms/asgard"),
             format!("/.well-known/oauth-authorization-server{}", "/heimdall/realms/asgard"),
@@ -86,7 +86,7 @@ async fn the_authorization_servers_metadata_is_served_wherever_clients_look() {
         for nowhere in ["/.well-known/openid-configuration/x", "/.well-known/oauth-authorization-servers"] {
             assert_eq!(get(&format!("{edge}{nowhere}")).await.status(), 404, "{nowhere}");
         }
-        println!("{road:?}: the authorization server's metadata is served at {} places", places.len());
+        println!("{entry_point:?}: the authorization server's metadata is served at {} places", places.len());
     }
     let short = stack.state.host_url("org-1.localhost").unwrap();
     for place in ["/.well-known/oauth-authorization-server/mcp", "/mcp/.well-known/openid-configuration"] {
@@ -120,8 +120,8 @@ async fn each_address_is_a_resource_of_its_own() {
         assert_eq!(call(stack.state.resource("org-2"), login.token()).await.0, 401, "another one");
     }
     // At the root there is one only where there is one organisation.
-    for road in Road::BOTH {
-        assert_eq!(get(&format!("{}{well_known}", stack.edge(road))).await.status(), 404);
+    for entry_point in EntryPoint::BOTH {
+        assert_eq!(get(&format!("{}{well_known}", stack.edge(entry_point))).await.status(), 404);
     }
     let only = document(&format!("{own}{well_known}")).await;
     assert_eq!(only["resource"], json!(format!("{own}/api/v1/mcp/org-1")));

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use asgard::supervisor::part::Kind;
 use e2e::stack::wait;
-use e2e::{Client, Form, Journal, Road, Stack};
+use e2e::{Client, EntryPoint, Form, Journal, Stack};
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -106,7 +106,7 @@ async fn a_flood_of_one_organisation_leaves_the_other_as_it_was() {
     let calls = std::env::var("FLOOD_CALLS").map_or(FLOOD, |calls| calls.parse().unwrap());
     let stack = Stack::claim().await;
     let workers = stack.of_kind(Kind::Worker).await.len();
-    let other = Client::modern(&stack, Road::Bifrost, "hel", "org-2").await;
+    let other = Client::modern(&stack, EntryPoint::Bifrost, "hel", "org-2").await;
     quick(&other).await;
     let without = quick(&other).await;
 
@@ -115,7 +115,7 @@ async fn a_flood_of_one_organisation_leaves_the_other_as_it_was() {
     let mut flooding = JoinSet::new();
     let mut clients = Vec::new();
     for user in ["thor", "freya"] {
-        clients.push(Arc::new(Client::modern(&stack, Road::Bifrost, user, "org-1").await));
+        clients.push(Arc::new(Client::modern(&stack, EntryPoint::Bifrost, user, "org-1").await));
     }
     for number in 0..calls {
         let (flood, way, client) = (flood.clone(), way.clone(), clients[number % clients.len()].clone());

@@ -20,7 +20,7 @@ use e2e::keycloak::Keycloak;
 use e2e::login::{Ask, Person, register};
 use e2e::stack::wait;
 use e2e::tokens::{self, Wish};
-use e2e::{Client, Road, Stack};
+use e2e::{Client, EntryPoint, Stack};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -45,8 +45,8 @@ fn with_kid(token: &str, kid: &str) -> String {
 }
 
 /// The status of a quick call with that token; a success is looked at as a whole.
-async fn call(stack: &Stack, road: Road, token: &str) -> u16 {
-    let client = Client::at(stack.endpoint(road, "org-1"), token.to_owned());
+async fn call(stack: &Stack, entry_point: EntryPoint, token: &str) -> u16 {
+    let client = Client::at(stack.endpoint(entry_point, "org-1"), token.to_owned());
     let exchange = client.tool("echo", json!({"text": "x"})).await;
     if exchange.status() == 200 {
         exchange.check_whole(0).unwrap();
@@ -97,13 +97,13 @@ async fn a_new_key_costs_no_request() {
                 let mut kids = BTreeMap::<String, u64>::new();
                 while !stop.load(Ordering::Relaxed) {
                     let token = if number % 3 == 0 { old.clone() } else { fresh(&stack).await };
-                    let road = Road::BOTH[number % 2];
-                    let status = call(&stack, road, &token).await;
+                    let entry_point = EntryPoint::BOTH[number % 2];
+                    let status = call(&stack, entry_point, &token).await;
                     *kids.entry(kid(&token)).or_default() += 1;
                     calls.fetch_add(1, Ordering::Relaxed);
                     renewed.fetch_add(u64::from(kid(&token) != kid(&old)), Ordering::Relaxed);
                     if status != 200 {
-                        failed.push((road, kid(&token), status));
+                        failed.push((entry_point, kid(&token), status));
                     }
                 }
                 (failed, kids)
@@ -148,20 +148,29 @@ async fn without_keycloak_known_keys_are_good_and_nothing_else_is() {
     forged.replace_range(good.len() - 8..good.len() - 4, "AAAA");
     // Each worker of the gateway has fetched the keys.
     for _ in 0..20 {
-        for road in Road::BOTH {
-            assert_eq!(call(&stack, road, &good).await, 200);
+        for entry_point in EntryPoint::BOTH {
+            assert_eq!(call(&stack, entry_point, &good).await, 200);
         }
     }
     let keycloak = stack.of_kind(Kind::Keycloak).await.remove(0);
     stack.order(&Request::Stop(keycloak.name.clone())).await;
     let (begun, mut passed, mut refused) = (Instant::now(), 0_u32, BTreeMap::<u16, u32>::new());
     while begun.elapsed() < Duration::from_secs(down) {
-        for road in Road::BOTH {
-            assert_eq!(call(&stack, road, &good).await, 200, "after {:?} without Keycloak", begun.elapsed());
+        for entry_point in EntryPoint::BOTH {
+            assert_eq!(
+                call(&stack, entry_point, &good).await,
+                200,
+                "after {:?} without Keycloak",
+                begun.elapsed()
+            );
             passed += 1;
-            assert_eq!(call(&stack, road, &forged).await, 401, "a signature is wrong, whoever is away");
-            assert_eq!(call(&stack, road, "").await, 401);
-            let status = call(&stack, road, &unknown).await;
+            assert_eq!(
+                call(&stack, entry_point, &forged).await,
+                401,
+                "a signature is wrong, whoever is away"
+            );
+            assert_eq!(call(&stack, entry_point, "").await, 401);
+            let status = call(&stack, entry_point, &unknown).await;
             assert!([401, 503].contains(&status), "an unknown key: {status}");
             *refused.entry(status).or_default() += 1;
         }
@@ -174,21 +183,22 @@ async fn without_keycloak_known_keys_are_good_and_nothing_else_is() {
     stack.order(&Request::Start(gateway.name.clone())).await;
     stack.kinds_back(Some(&[Kind::Gateway]), &[]).await;
     let before: u64 = stack.served().await.values().sum();
-    for road in Road::BOTH {
+    for entry_point in EntryPoint::BOTH {
         for token in [&good, &forged, &unknown] {
-            let client = Client::at(stack.endpoint(road, "org-1"), token.clone());
+            let client = Client::at(stack.endpoint(entry_point, "org-1"), token.clone());
             let exchange = client.tool("echo", json!({"text": "x"})).await;
-            assert_eq!(exchange.status(), 503, "{road:?}: {}", exchange.outline());
+            assert_eq!(exchange.status(), 503, "{entry_point:?}: {}", exchange.outline());
         }
-        assert_eq!(call(&stack, road, "").await, 401, "where to get one is known nevertheless");
+        assert_eq!(call(&stack, entry_point, "").await, 401, "where to get one is known nevertheless");
     }
     let after: u64 = stack.served().await.values().sum();
     assert_eq!(before, after, "no backend was asked");
 
     start_keycloak(&stack).await;
     let begun = Instant::now();
-    for road in Road::BOTH {
-        wait("it works again", LIMIT, async || (call(&stack, road, &good).await == 200).then_some(())).await;
+    for entry_point in EntryPoint::BOTH {
+        wait("it works again", LIMIT, async || (call(&stack, entry_point, &good).await == 200).then_some(()))
+            .await;
     }
     println!(
         "Bifrost: {down} s without Keycloak: {passed} calls with known keys passed, an unknown key got {refused:?}; \
@@ -225,7 +235,7 @@ async fn session_token(stack: &Stack, user: &str) -> String {
 async fn ends(stack: &Stack, token: &str, what: &str) {
     let begun = Instant::now();
     let limit = Duration::from_secs(u64::from(CACHE_S) + 2);
-    while call(stack, Road::Bifrost, token).await == 200 {
+    while call(stack, EntryPoint::Bifrost, token).await == 200 {
         assert!(begun.elapsed() < limit, "{what}: it passes after {:?}", begun.elapsed());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -233,8 +243,8 @@ async fn ends(stack: &Stack, token: &str, what: &str) {
     // Each thread of the gateway has a memory of its own; the last one's ends with the cache time.
     tokio::time::sleep(limit.saturating_sub(begun.elapsed())).await;
     for _ in 0..10 {
-        for road in Road::BOTH {
-            assert_eq!(call(stack, road, token).await, 401, "{what}");
+        for entry_point in EntryPoint::BOTH {
+            assert_eq!(call(stack, entry_point, token).await, 401, "{what}");
         }
     }
     println!("Bifrost: {what}: refused after {} ms (cache {CACHE_S} s)", took.as_millis());
@@ -253,8 +263,8 @@ async fn checks(stack: &Stack, tokens: Tokens) {
         .await
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    for road in Road::BOTH {
-        stack.answers(road, LIMIT).await;
+    for entry_point in EntryPoint::BOTH {
+        stack.answers(entry_point, LIMIT).await;
     }
 }
 
@@ -265,15 +275,15 @@ async fn asking_keycloak(stack: &Stack, check: TokenCheck) {
     // Another's session ends, this one goes on.
     let stays = session_token(stack, "freya").await;
     let token = session_token(stack, "thor").await;
-    for road in Road::BOTH {
-        assert_eq!(call(stack, road, &token).await, 200);
+    for entry_point in EntryPoint::BOTH {
+        assert_eq!(call(stack, entry_point, &token).await, 200);
     }
     let thor = keycloak.user("thor").await;
     keycloak.change(Method::POST, &format!("/users/{thor}/logout"), None).await;
     ends(stack, &token, &format!("{check:?}: logged out")).await;
 
     let token = session_token(stack, "thor").await;
-    assert_eq!(call(stack, Road::Bifrost, &token).await, 200);
+    assert_eq!(call(stack, EntryPoint::Bifrost, &token).await, 200);
     let organisation = keycloak.organisation("org-1").await;
     let members = format!("/organizations/{organisation}/members");
     keycloak.change(Method::DELETE, &format!("{members}/{thor}"), None).await;
@@ -281,11 +291,11 @@ async fn asking_keycloak(stack: &Stack, check: TokenCheck) {
     keycloak.change(Method::POST, &members, Some(&json!(thor))).await;
 
     let token = session_token(stack, "thor").await;
-    assert_eq!(call(stack, Road::Bifrost, &token).await, 200);
+    assert_eq!(call(stack, EntryPoint::Bifrost, &token).await, 200);
     keycloak.change(Method::PUT, &format!("/users/{thor}"), Some(&json!({"enabled": false}))).await;
     ends(stack, &token, &format!("{check:?}: user disabled")).await;
     keycloak.change(Method::PUT, &format!("/users/{thor}"), Some(&json!({"enabled": true}))).await;
-    assert_eq!(call(stack, Road::Bifrost, &stays).await, 200, "the other session lives");
+    assert_eq!(call(stack, EntryPoint::Bifrost, &stays).await, 200, "the other session lives");
 
     // Nobody to ask: what was said lately holds for the cache's time, then nothing passes.
     if check == TokenCheck::Both {
@@ -296,15 +306,17 @@ async fn asking_keycloak(stack: &Stack, check: TokenCheck) {
     tokio::time::sleep(Duration::from_secs(u64::from(CACHE_S) + 1)).await;
     let before: u64 = stack.served().await.values().sum();
     for _ in 0..10 {
-        for road in Road::BOTH {
-            assert_eq!(call(stack, road, &stays).await, 503);
+        for entry_point in EntryPoint::BOTH {
+            assert_eq!(call(stack, entry_point, &stays).await, 503);
         }
     }
     assert_eq!(before, stack.served().await.values().sum::<u64>(), "no backend was asked");
     start_keycloak(stack).await;
     let usual = fresh_of(stack, "freya").await;
-    wait("it works again", LIMIT, async || (call(stack, Road::Bifrost, &usual).await == 200).then_some(()))
-        .await;
+    wait("it works again", LIMIT, async || {
+        (call(stack, EntryPoint::Bifrost, &usual).await == 200).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

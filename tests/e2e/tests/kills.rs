@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use asgard::supervisor::part::Kind;
 use e2e::exchange::End;
 use e2e::random::{self, RngExt};
-use e2e::{Breaks, Client, Era, Exchange, Form, Road, Stack};
+use e2e::{Breaks, Client, EntryPoint, Era, Exchange, Form, Stack};
 use serde_json::json;
 
 /// Calls in each run.
@@ -19,14 +19,14 @@ const SOON: Duration = Duration::from_secs(5);
 
 #[tokio::test]
 #[ignore = "needs a running stack: ./asgard test kills"]
-async fn held_streams_outlive_every_backend_on_the_bifrost_road() {
-    runs(Road::Bifrost, &[Kind::Backend], random::seed(1)).await;
+async fn held_streams_outlive_every_backend_on_the_bifrost_entry_point() {
+    runs(EntryPoint::Bifrost, &[Kind::Backend], random::seed(1)).await;
 }
 
 #[tokio::test]
 #[ignore = "needs a running stack: ./asgard test kills"]
-async fn held_streams_outlive_every_backend_and_the_gateway_on_the_hermod_road() {
-    runs(Road::Hermod, &[Kind::Backend, Kind::Gateway], random::seed(2)).await;
+async fn held_streams_outlive_every_backend_and_the_gateway_on_the_hermod_entry_point() {
+    runs(EntryPoint::Hermod, &[Kind::Backend, Kind::Gateway], random::seed(2)).await;
 }
 
 /// What the calls of all runs came to.
@@ -60,12 +60,12 @@ impl Call {
 }
 
 /// The calls of a run: of both eras, some that may run again and some that may not.
-async fn draw(stack: &Stack, road: Road, run: u64, generator: &mut impl RngExt) -> Vec<Call> {
+async fn draw(stack: &Stack, entry_point: EntryPoint, run: u64, generator: &mut impl RngExt) -> Vec<Call> {
     let mut calls = Vec::new();
     for number in 0..CALLS {
         let era = if (run + number).is_multiple_of(2) { Era::Stateless } else { Era::Stateful };
         calls.push(Call {
-            client: Client::of(era, stack, road, "thor", "org-1").await,
+            client: Client::of(era, stack, entry_point, "thor", "org-1").await,
             tool: if generator.random_bool(0.5) { "slow_echo" } else { "slow_count" },
             total_ms: generator.random_range(30..1_200),
             events: generator.random_range(0..=8),
@@ -75,14 +75,14 @@ async fn draw(stack: &Stack, road: Road, run: u64, generator: &mut impl RngExt) 
     calls
 }
 
-async fn runs(road: Road, victims: &[Kind], seed: u64) {
+async fn runs(entry_point: EntryPoint, victims: &[Kind], seed: u64) {
     let stack = Stack::claim().await;
     let mut generator = random::generator(seed);
     let (mut sum, mut faults) = (Sum::default(), Vec::new());
     let mut breaks = Breaks::from_now(&stack);
     let runs = random::times("E2E_KILLS", 20);
     for run in 0..runs {
-        let calls = draw(&stack, road, run, &mut generator).await;
+        let calls = draw(&stack, entry_point, run, &mut generator).await;
         // From a call's request to its result; in every second run about when the call is handed over.
         let victim = &calls[generator.random_range(0..calls.len())];
         let most = if run % 2 == 0 { victim.total_ms } else { victim.total_ms.min(200) };
@@ -107,9 +107,9 @@ async fn runs(road: Road, victims: &[Kind], seed: u64) {
         if starts > CALLS as usize || tools.values().any(|run| run.starts.len() > 1) {
             faults.push(format!("run {run}: a tool ran twice: {tools:#?}"));
         }
-        stack.holds(road, Duration::from_secs(30)).await;
+        stack.holds(entry_point, Duration::from_secs(30)).await;
     }
-    println!("{road:?}, {runs} runs of {CALLS} calls: {sum:?}");
+    println!("{entry_point:?}, {runs} runs of {CALLS} calls: {sum:?}");
     assert!(breaks.excused() <= 3);
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
     assert!(u64::from(sum.held_before) >= runs, "too few streams were held when the servers died");
@@ -152,8 +152,8 @@ async fn workers_die_while_calls_run() {
     let (mut told, mut faults, mut breaks) = (BTreeMap::new(), Vec::new(), Breaks::from_now(&stack));
     let runs = random::times("E2E_KILLS", 10);
     for run in 0..runs {
-        let road = Road::BOTH[generator.random_range(0..2)];
-        let calls = draw(&stack, road, run, &mut generator).await;
+        let entry_point = EntryPoint::BOTH[generator.random_range(0..2)];
+        let calls = draw(&stack, entry_point, run, &mut generator).await;
         let victim = &calls[generator.random_range(0..calls.len())];
         let moment = victim.offset + Duration::from_millis(generator.random_range(0..victim.total_ms));
         let journal = stack.journal();
@@ -174,7 +174,7 @@ async fn workers_die_while_calls_run() {
                 Ok(outcome) => *told.entry(outcome).or_insert(0) += 1,
                 Err(_) if breaks.excuses(&exchange) => {}
                 Err(fault) => faults.push(format!(
-                    "run {run}, {road:?}, {} {}, killed after {} ms: {fault}",
+                    "run {run}, {entry_point:?}, {} {}, killed after {} ms: {fault}",
                     call.tool,
                     if call.client.session.is_some() { "session" } else { "modern" },
                     moment.as_millis()
@@ -223,13 +223,14 @@ fn judge_without_worker(exchange: &Exchange, call: &Call) -> Result<&'static str
 #[ignore = "needs a running stack: ./asgard test kills"]
 async fn a_tool_that_may_run_again_does_when_its_worker_dies() {
     let stack = Stack::claim().await;
-    for (road, steps_before) in [(Road::Bifrost, 0), (Road::Hermod, 0), (Road::Bifrost, 3), (Road::Hermod, 3)]
+    for (entry_point, steps_before) in
+        [(EntryPoint::Bifrost, 0), (EntryPoint::Hermod, 0), (EntryPoint::Bifrost, 3), (EntryPoint::Hermod, 3)]
     {
-        let client = Client::modern(&stack, road, "thor", "org-1").await;
+        let client = Client::modern(&stack, entry_point, "thor", "org-1").await;
         let arguments = json!({"text": "again", "total_ms": 2_000, "events": 8});
         let (exchange, killed, journal) =
             kill_the_worker(&stack, client, "slow_echo", arguments, steps_before).await;
-        exchange.check_whole(8).unwrap_or_else(|fault| panic!("{road:?}: {fault}"));
+        exchange.check_whole(8).unwrap_or_else(|fault| panic!("{entry_point:?}: {fault}"));
         let runs = journal.runs();
         assert_eq!(runs.len(), 1, "{runs:?}");
         let starts = &runs.values().next().unwrap().starts;
@@ -237,7 +238,7 @@ async fn a_tool_that_may_run_again_does_when_its_worker_dies() {
         let result = &exchange.result().unwrap()["structuredContent"];
         assert_eq!((&result["text"], &result["worker"]), (&json!("again"), &json!(starts[1])));
         println!(
-            "{road:?}: killed after {steps_before} steps, whole after {} ms",
+            "{entry_point:?}: killed after {steps_before} steps, whole after {} ms",
             exchange.took().as_millis()
         );
         stack.back(&[killed]).await;
@@ -248,20 +249,21 @@ async fn a_tool_that_may_run_again_does_when_its_worker_dies() {
 #[ignore = "needs a running stack: ./asgard test kills"]
 async fn a_tool_that_must_not_run_again_does_not_and_the_client_is_told() {
     let stack = Stack::claim().await;
-    for (road, steps_before) in [(Road::Bifrost, 0), (Road::Hermod, 0), (Road::Bifrost, 3), (Road::Hermod, 3)]
+    for (entry_point, steps_before) in
+        [(EntryPoint::Bifrost, 0), (EntryPoint::Hermod, 0), (EntryPoint::Bifrost, 3), (EntryPoint::Hermod, 3)]
     {
-        let client = Client::modern(&stack, road, "thor", "org-1").await;
+        let client = Client::modern(&stack, entry_point, "thor", "org-1").await;
         let arguments = json!({"total_ms": 2_000, "events": 8});
         let (exchange, killed, journal) =
             kill_the_worker(&stack, client, "slow_count", arguments, steps_before).await;
-        let error = exchange.error().unwrap_or_else(|| panic!("{road:?}: {}", exchange.outline()));
+        let error = exchange.error().unwrap_or_else(|| panic!("{entry_point:?}: {}", exchange.outline()));
         assert_eq!(error["code"], -32603);
         assert!(error["message"].as_str().unwrap().contains("outcome is unknown"), "{error}");
         let steps = exchange.steps();
         assert_eq!(steps, (1..=steps.len() as u64).collect::<Vec<_>>(), "{}", exchange.outline());
         assert!(steps.len() >= steps_before && steps.len() < 8);
         println!(
-            "{road:?}: killed after {steps_before} steps, told after {} ms",
+            "{entry_point:?}: killed after {steps_before} steps, told after {} ms",
             exchange.took().as_millis()
         );
         stack.back(&[killed]).await;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use e2e::random::{self, RngExt};
-use e2e::{Breaks, Client, Era, Exchange, Form, Road, Stack};
+use e2e::{Breaks, Client, EntryPoint, Era, Exchange, Form, Stack};
 use futures::StreamExt;
 use serde_json::json;
 
-/// Calls on each road.
+/// Calls at each entry point.
 const CALLS: usize = 2_000;
 /// Calls at once.
 const CONCURRENCY: usize = 50;
@@ -19,14 +19,14 @@ const EACH_SIDE: usize = 500;
 
 #[tokio::test]
 #[ignore = "needs a running stack: ./asgard test load"]
-async fn two_thousand_calls_on_the_bifrost_road() {
-    load(Road::Bifrost, random::seed(3)).await;
+async fn two_thousand_calls_on_the_bifrost_entry_point() {
+    load(EntryPoint::Bifrost, random::seed(3)).await;
 }
 
 #[tokio::test]
 #[ignore = "needs a running stack: ./asgard test load"]
-async fn two_thousand_calls_on_the_hermod_road() {
-    load(Road::Hermod, random::seed(4)).await;
+async fn two_thousand_calls_on_the_hermod_entry_point() {
+    load(EntryPoint::Hermod, random::seed(4)).await;
 }
 
 struct Plan {
@@ -35,13 +35,13 @@ struct Plan {
     events: u64,
 }
 
-async fn load(road: Road, seed: u64) {
+async fn load(entry_point: EntryPoint, seed: u64) {
     let stack = Stack::claim().await;
     let mut generator = random::generator(seed);
     let mut clients = Vec::new();
     for number in 0..CONCURRENCY {
         let era = if number % 2 == 0 { Era::Stateless } else { Era::Stateful };
-        clients.push(Arc::new(Client::of(era, &stack, road, "thor", "org-1").await));
+        clients.push(Arc::new(Client::of(era, &stack, entry_point, "thor", "org-1").await));
     }
     let plans: Vec<Plan> = (0..CALLS)
         .map(|number| Plan {
@@ -75,7 +75,7 @@ async fn load(road: Road, seed: u64) {
         .collect();
     late.sort();
     println!(
-        "{road:?}: {CALLS} calls at concurrency {CONCURRENCY} in {:.1} s: {json} JSON, {held} held, {errors} errors; \
+        "{entry_point:?}: {CALLS} calls at concurrency {CONCURRENCY} in {:.1} s: {json} JSON, {held} held, {errors} errors; \
          time beyond the tool's own: p50 {} ms, p99 {} ms, most {} ms",
         took.as_secs_f64(),
         late[CALLS / 2].as_millis(),

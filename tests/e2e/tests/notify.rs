@@ -1,4 +1,4 @@
-//! What an operator tells reaches the streams of those whom it is for, on both roads.
+//! What an operator tells reaches the streams of those whom it is for, at both entry points.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -8,7 +8,7 @@ use asgard::args::{News, Notify};
 use asgard::commands::notify;
 use asgard::supervisor::part::Kind;
 use e2e::exchange::End;
-use e2e::{Client, Exchange, Road, Stack};
+use e2e::{Client, EntryPoint, Exchange, Stack};
 use serde_json::{Value, json};
 
 /// `asgard notify`.
@@ -48,11 +48,11 @@ async fn expect_change(stream: &mut Exchange) {
 #[ignore = "needs a running stack: ./asgard test notify"]
 async fn an_organisation_is_told_and_no_other() {
     let stack = Stack::claim().await;
-    for road in Road::BOTH {
-        let thor = Client::modern(&stack, road, "thor", "org-1").await;
-        let freya = Client::modern(&stack, road, "freya", "org-1").await;
-        let hel = Client::modern(&stack, road, "hel", "org-2").await;
-        let session = Client::session(&stack, road, "thor", "org-1").await;
+    for entry_point in EntryPoint::BOTH {
+        let thor = Client::modern(&stack, entry_point, "thor", "org-1").await;
+        let freya = Client::modern(&stack, entry_point, "freya", "org-1").await;
+        let hel = Client::modern(&stack, entry_point, "hel", "org-2").await;
+        let session = Client::session(&stack, entry_point, "thor", "org-1").await;
         let mut streams = vec![listen(&thor).await, listen(&freya).await];
         let mut other = listen(&hel).await;
         let mut own = session.listen().await;
@@ -92,8 +92,8 @@ async fn an_organisation_is_told_and_no_other() {
 async fn streams_outlive_every_backend() {
     let stack = Stack::claim().await;
     let mut streams = Vec::new();
-    for road in Road::BOTH {
-        let thor = Client::modern(&stack, road, "thor", "org-1").await;
+    for entry_point in EntryPoint::BOTH {
+        let thor = Client::modern(&stack, entry_point, "thor", "org-1").await;
         streams.push(listen(&thor).await);
     }
     let pids: Vec<u32> = stack.pids(&[Kind::Backend]).await.into_values().collect();

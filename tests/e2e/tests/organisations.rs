@@ -6,7 +6,7 @@ use std::process::Output;
 
 use e2e::keycloak::Keycloak;
 use e2e::login::{Ask, Login, Person, callback, public_client, register};
-use e2e::{Client, Road, Stack};
+use e2e::{Client, EntryPoint, Stack};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
@@ -100,17 +100,17 @@ async fn a_new_organisation_is_a_tenant_of_its_own() {
     assert!(run(&stack, &format!("echo njord-s-ships | {add}")).await.contains("njord is added"));
     let client = public_client(&stack).await;
     let resource = stack.state.resource("vanaheim");
-    let endpoint = |road: Road| stack.endpoint(road, "vanaheim");
+    let endpoint = |entry_point: EntryPoint| stack.endpoint(entry_point, "vanaheim");
     let mut njord = Person::new("njord", "njord-s-ships", "vanaheim");
     let login = log_in(&stack, &client, &mut njord, &resource).await;
     assert!(login.text.contains("/organisations/ember/theme.css"), "the dress");
     assert_eq!(login.claims()["aud"], json!(resource));
-    for road in Road::BOTH {
-        assert_eq!(status(endpoint(road), login.token()).await, 200);
-        assert_eq!(status(stack.endpoint(road, "org-1"), login.token()).await, 401);
+    for entry_point in EntryPoint::BOTH {
+        assert_eq!(status(endpoint(entry_point), login.token()).await, 200);
+        assert_eq!(status(stack.endpoint(entry_point, "org-1"), login.token()).await, 401);
     }
     let thor = log_in(&stack, &client, &mut Person::sample("thor", "org-1"), &resource).await;
-    assert_eq!(status(endpoint(Road::Bifrost), thor.token()).await, 403, "no member");
+    assert_eq!(status(endpoint(EntryPoint::Bifrost), thor.token()).await, 403, "no member");
 
     // Listed, for people and for programs.
     let listed = run(&stack, "./asgard org list").await;
@@ -123,7 +123,7 @@ async fn a_new_organisation_is_a_tenant_of_its_own() {
     run(&stack, "./asgard user add njord --org org-1").await;
     njord.organisation = "org-1".into();
     let login = log_in(&stack, &client, &mut njord, &stack.state.resource("org-1")).await;
-    assert_eq!(status(stack.endpoint(Road::Bifrost, "org-1"), login.token()).await, 200);
+    assert_eq!(status(stack.endpoint(EntryPoint::Bifrost, "org-1"), login.token()).await, 200);
     run(&stack, "./asgard user remove njord --org org-1").await;
     let text = refused(&stack, "./asgard user remove njord --org org-1").await;
     assert!(text.contains("njord is not a member of org-1"), "{text}");

@@ -10,7 +10,7 @@ use asgard::supervisor::part::Kind;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use e2e::tokens::{self, Wish};
-use e2e::{Client, Exchange, Road, Stack};
+use e2e::{Client, EntryPoint, Exchange, Stack};
 use identity::{Assertion, AssertionKeys, Principal, assertion};
 use serde_json::{Value, json};
 
@@ -103,14 +103,14 @@ async fn every_fault_of_a_token_is_refused_and_no_backend_sees_it() {
     // The twins without a fault. A backend sees each of them, so the counter would tell.
     for (user, organisation) in [("thor", "org-1"), ("freya", "org-1"), ("freya", "org-2"), ("hel", "org-2")]
     {
-        for road in Road::BOTH {
+        for entry_point in EntryPoint::BOTH {
             let before = total(&stack).await;
-            let client = Client::modern(&stack, road, user, organisation).await;
+            let client = Client::modern(&stack, entry_point, user, organisation).await;
             client.tool("echo", json!({"text": "x"})).await.check_whole(0).unwrap();
             assert_eq!(total(&stack).await - before, 1, "the backends count");
         }
     }
-    let accepted = Client::at(stack.endpoint(Road::Bifrost, "org-1"), short.clone());
+    let accepted = Client::at(stack.endpoint(EntryPoint::Bifrost, "org-1"), short.clone());
     assert!(accepted.tool("echo", json!({"text": "x"})).await.result().is_some(), "before it expires");
 
     let (seen, journal) = (total(&stack).await, stack.journal());
@@ -119,11 +119,11 @@ async fn every_fault_of_a_token_is_refused_and_no_backend_sees_it() {
             let until = claims(token)["exp"].as_u64().unwrap() + LEEWAY + 1;
             tokio::time::sleep(Duration::from_secs(until.saturating_sub(now()))).await;
         }
-        for road in Road::BOTH {
-            let client = Client::at(stack.endpoint(road, organisation), token.clone());
+        for entry_point in EntryPoint::BOTH {
+            let client = Client::at(stack.endpoint(entry_point, organisation), token.clone());
             let exchange = client.tool("echo", json!({"text": "x"})).await;
             let told = format!(
-                "{fault}, {road:?}: {} {:?}",
+                "{fault}, {entry_point:?}: {} {:?}",
                 exchange.outline(),
                 exchange.header("www-authenticate")
             );
@@ -132,7 +132,7 @@ async fn every_fault_of_a_token_is_refused_and_no_backend_sees_it() {
             assert_eq!(body["error"], error.0, "{told}");
             assert!(error.1.is_empty() || body["reason"] == error.1, "{told}");
             challenge(&stack, &exchange, organisation, error.0, &told);
-            if road == Road::Bifrost {
+            if entry_point == EntryPoint::Bifrost {
                 println!("{fault}: {status} {} {}", error.0, body["reason"]);
             }
         }
@@ -159,8 +159,8 @@ fn challenge(stack: &Stack, exchange: &Exchange, organisation: &str, error: &str
 async fn the_challenge_leads_to_a_token() {
     let stack = Stack::claim().await;
     let http = e2e::client::http();
-    for road in Road::BOTH {
-        let client = Client::at(stack.endpoint(road, "org-1"), String::new());
+    for entry_point in EntryPoint::BOTH {
+        let client = Client::at(stack.endpoint(entry_point, "org-1"), String::new());
         let exchange = client.tool("echo", json!({"text": "x"})).await;
         let challenge = exchange.header("www-authenticate").unwrap();
         let url = challenge.split('"').nth(1).unwrap();
@@ -238,8 +238,8 @@ async fn forged_headers_do_not_pass_the_gateway() {
     let keys = AssertionKeys::parse(&stack.state.secrets.assertion_keys).unwrap();
     let mut forged = assertion_of(&stack);
     forged.principal.username = Some("somebody else".into());
-    for road in Road::BOTH {
-        let client = Client::modern(&stack, road, "thor", "org-1").await;
+    for entry_point in EntryPoint::BOTH {
+        let client = Client::modern(&stack, entry_point, "thor", "org-1").await;
         for (name, value) in [
             (assertion::HEADER, keys.sign(&forged)),
             ("x-userinfo", "eyJzdWIiOiJ4In0=".into()),
@@ -252,7 +252,7 @@ async fn forged_headers_do_not_pass_the_gateway() {
             // Taken off, or refused: both are fine; believed is not.
             let who = exchange.result().map(|result| result["structuredContent"]["username"].clone());
             let fine = who == Some(json!("thor")) || exchange.status() == 400;
-            assert!(fine, "{road:?} {name}: {}", exchange.outline());
+            assert!(fine, "{entry_point:?} {name}: {}", exchange.outline());
         }
     }
 }
@@ -264,7 +264,7 @@ async fn a_client_can_not_ask_for_a_hold() {
     let token = tokens::token(&stack, "thor", "org-1").await;
     let keys = AssertionKeys::parse(&stack.state.secrets.assertion_keys).unwrap();
     let ticket = "0023456789abcdef0123456789abcdef";
-    for road in Road::BOTH {
+    for entry_point in EntryPoint::BOTH {
         for path in [
             format!("/_hermod/hold/{ticket}"),
             format!("//_hermod/hold/{ticket}"),
@@ -275,9 +275,9 @@ async fn a_client_can_not_ask_for_a_hold() {
             "/statz".into(),
             "/readyz".into(),
         ] {
-            let own = stack.edge(road).replace("http://", "");
+            let own = stack.edge(entry_point).replace("http://", "");
             for host in ["hermod", "HERMOD", "hermod:80", "hermod.", &own] {
-                let url = format!("{}{path}", stack.edge(road));
+                let url = format!("{}{path}", stack.edge(entry_point));
                 let request = e2e::client::http()
                     .get(&url)
                     .header("host", host)
@@ -291,10 +291,10 @@ async fn a_client_can_not_ask_for_a_hold() {
                 let text = answer.text().await.unwrap_or_default();
                 // 502: Pushpin knows no way there. 503: the assertion is the gateway's, so its client was let in, and
                 // its stream is not there any more.
-                let refused =
-                    [404, 400].contains(&status) || ([502, 503].contains(&status) && road == Road::Hermod);
-                assert!(!text.contains("data:"), "{road:?} {path} Host: {host}: {text}");
-                assert!(refused, "{road:?} {path} Host: {host}: {status} {kind:?} {text}");
+                let refused = [404, 400].contains(&status)
+                    || ([502, 503].contains(&status) && entry_point == EntryPoint::Hermod);
+                assert!(!text.contains("data:"), "{entry_point:?} {path} Host: {host}: {text}");
+                assert!(refused, "{entry_point:?} {path} Host: {host}: {status} {kind:?} {text}");
             }
         }
     }
@@ -310,12 +310,12 @@ async fn the_command_explains_refusals_and_rights() {
         let output = tokio::process::Command::new(program).args(args).output().await.unwrap();
         (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
     };
-    for (road, token, reason) in [
-        (Road::Bifrost, String::new(), "401 token_missing"),
-        (Road::Hermod, tokens::token(&stack, "thor", "org-2").await, "403 organisation_not_member"),
+    for (entry_point, token, reason) in [
+        (EntryPoint::Bifrost, String::new(), "401 token_missing"),
+        (EntryPoint::Hermod, tokens::token(&stack, "thor", "org-2").await, "403 organisation_not_member"),
     ] {
         let organisation = if token.is_empty() { "org-1" } else { "org-2" };
-        let client = Client::at(stack.endpoint(road, organisation), token);
+        let client = Client::at(stack.endpoint(entry_point, organisation), token);
         let request = client.build(7, "tools/call", json!({"name": "echo", "arguments": {"text": "x"}}));
         let mine = "0123456789abcdef0123456789abcdef";
         let exchange = Exchange::of(request.header("x-request-id", mine), 7).await.to_end().await;
@@ -346,7 +346,7 @@ fn assertion_of(stack: &Stack) -> Assertion {
             caller
         },
         audience: assertion::AUDIENCE.into(),
-        road: identity::Road::Bifrost,
+        entry_point: identity::EntryPoint::Bifrost,
         method: "POST".into(),
         path: "/api/v1/mcp/org-1".into(),
         mcp_method: Some("tools/call".into()),

@@ -6,7 +6,7 @@
 use e2e::documents::serve;
 use e2e::keycloak::Keycloak;
 use e2e::login::{Ask, Person, post_form, register};
-use e2e::{Client, Road, Stack, tokens};
+use e2e::{Client, EntryPoint, Stack, tokens};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -37,7 +37,8 @@ async fn registered(stack: &Stack, scope: Option<&str>) -> String {
 }
 
 async fn scopes_of_challenge(stack: &Stack, organisation: &str) -> String {
-    let answer = e2e::client::http().post(stack.endpoint(Road::Bifrost, organisation)).send().await.unwrap();
+    let answer =
+        e2e::client::http().post(stack.endpoint(EntryPoint::Bifrost, organisation)).send().await.unwrap();
     assert_eq!(answer.status(), 401);
     let challenge = answer.headers()["www-authenticate"].to_str().unwrap().to_owned();
     challenge.split("scope=\"").nth(1).unwrap().split('"').next().unwrap().to_owned()
@@ -45,7 +46,7 @@ async fn scopes_of_challenge(stack: &Stack, organisation: &str) -> String {
 
 /// The token opens that organisation's tools.
 async fn opens(stack: &Stack, organisation: &str, token: &str) -> u16 {
-    let client = Client::at(stack.endpoint(Road::Bifrost, organisation), token.to_owned());
+    let client = Client::at(stack.endpoint(EntryPoint::Bifrost, organisation), token.to_owned());
     let exchange = client.tool("echo", json!({"text": "x"})).await;
     if exchange.status() == 200 {
         exchange.check_whole(0).unwrap();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use asgard::supervisor::control::Request;
 use asgard::supervisor::part::{Kind, PartStatus};
-use e2e::{Client, Era, Form, Road, Stack};
+use e2e::{Client, EntryPoint, Era, Form, Stack};
 use serde_json::json;
 
 /// How soon after the part is back calls must work.
@@ -20,8 +20,8 @@ async fn pushpin_is_killed_and_comes_back() {
         let ours = stack.pids(&[Kind::Backend, Kind::Worker, Kind::Gateway]).await;
         let pushpin = stack.pids(&[Kind::Pushpin]).await["pushpin"];
         Stack::kill([pushpin]);
-        // Quick calls on the bifrost road never need it.
-        let quick = Client::modern(&stack, Road::Bifrost, "thor", "org-1").await;
+        // Quick calls at the bifrost entry point never need it.
+        let quick = Client::modern(&stack, EntryPoint::Bifrost, "thor", "org-1").await;
         assert!(quick.tool("echo", json!({"text": "x"})).await.result().is_some());
         works_again(&stack, &[pushpin], "Pushpin killed").await;
         assert_eq!(stack.pids(&[Kind::Backend, Kind::Worker, Kind::Gateway]).await, ours);
@@ -48,7 +48,7 @@ async fn a_lost_pushpin_takes_no_node_out_of_service() {
         nodes.iter().all(degraded).then_some(())
     })
     .await;
-    let quick = Client::modern(&stack, Road::Bifrost, "thor", "org-1").await;
+    let quick = Client::modern(&stack, EntryPoint::Bifrost, "thor", "org-1").await;
     // Longer than gateway and supervisor take to notice what is not ready.
     let until = Instant::now() + Duration::from_secs(5);
     let mut answered = 0;
@@ -61,7 +61,7 @@ async fn a_lost_pushpin_takes_no_node_out_of_service() {
     }
     // Slow calls go through the backend, with all their events.
     for era in [Era::Stateless, Era::Stateful] {
-        let client = Client::of(era, &stack, Road::Bifrost, "thor", "org-1").await;
+        let client = Client::of(era, &stack, EntryPoint::Bifrost, "thor", "org-1").await;
         let slow = client.tool_with_progress("slow_echo", json!({"total_ms": 600, "events": 5})).await;
         assert_eq!(slow.form(), Form::Stream, "{}", slow.outline());
         slow.check_whole(5).unwrap();
@@ -88,10 +88,10 @@ async fn a_lost_pushpin_takes_no_node_out_of_service() {
 #[ignore = "needs a running stack: ./asgard test restarts"]
 async fn streams_that_die_with_pushpin_end_their_calls_by_the_rules_of_their_era() {
     let stack = Stack::claim().await;
-    for road in Road::BOTH {
+    for entry_point in EntryPoint::BOTH {
         let (modern, session) = (
-            Client::modern(&stack, road, "thor", "org-1").await,
-            Client::session(&stack, road, "thor", "org-1").await,
+            Client::modern(&stack, entry_point, "thor", "org-1").await,
+            Client::session(&stack, entry_point, "thor", "org-1").await,
         );
         let journal = stack.journal();
         let mut echo = modern.open_tool("slow_echo", json!({"total_ms": 60_000, "events": 600}), true).await;
@@ -114,7 +114,7 @@ async fn streams_that_die_with_pushpin_end_their_calls_by_the_rules_of_their_era
         let (_, run) = journal.wait_for("slow_count ends", SOON * 2, |run| run.ends > 0).await;
         assert_eq!((run.tool.as_str(), run.starts.len(), run.steps.len()), ("slow_count", 1, 50));
         println!(
-            "{road:?}: clients cut after {} ms, the modern tool stopped after {} ms, the session's went on",
+            "{entry_point:?}: clients cut after {} ms, the modern tool stopped after {} ms, the session's went on",
             cut.as_millis(),
             dropped.as_millis()
         );
@@ -141,12 +141,12 @@ async fn without_redis_calls_are_refused_at_once_and_clearly() {
     let stack = Stack::claim().await;
     let ours = stack.pids(&[Kind::Backend, Kind::Worker, Kind::Gateway]).await;
     stack.order(&Request::Stop("redis".into())).await;
-    for road in Road::BOTH {
-        let client = Client::modern(&stack, road, "thor", "org-1").await;
+    for entry_point in EntryPoint::BOTH {
+        let client = Client::modern(&stack, entry_point, "thor", "org-1").await;
         let exchange = client.tool("echo", json!({"text": "x"})).await;
         assert_eq!(exchange.status(), 503, "{}", exchange.outline());
         assert!(exchange.took() < Duration::from_secs(6), "{}", exchange.outline());
-        println!("{road:?} without Redis: {}", exchange.outline());
+        println!("{entry_point:?} without Redis: {}", exchange.outline());
     }
     stack.order(&Request::Start("redis".into())).await;
     works_again(&stack, &[], "Redis stopped and started").await;
@@ -159,13 +159,13 @@ async fn a_running_call_outlives_a_restart_of_redis() {
     let stack = Stack::claim().await;
     // Longer than a lease: the worker's own has run out when Redis is back, and nobody may take it for dead.
     let outages = [Duration::ZERO, Duration::from_millis(2_500)];
-    for (road, era, outage) in [
-        (Road::Bifrost, Era::Stateless, outages[0]),
-        (Road::Bifrost, Era::Stateful, outages[1]),
-        (Road::Hermod, Era::Stateless, outages[1]),
-        (Road::Hermod, Era::Stateful, outages[0]),
+    for (entry_point, era, outage) in [
+        (EntryPoint::Bifrost, Era::Stateless, outages[0]),
+        (EntryPoint::Bifrost, Era::Stateful, outages[1]),
+        (EntryPoint::Hermod, Era::Stateless, outages[1]),
+        (EntryPoint::Hermod, Era::Stateful, outages[0]),
     ] {
-        let client = Client::of(era, &stack, road, "thor", "org-1").await;
+        let client = Client::of(era, &stack, entry_point, "thor", "org-1").await;
         let journal = stack.journal();
         let arguments = json!({"total_ms": 4_500, "events": 30});
         let mut exchange = client.open_tool("slow_count", arguments, true).await;
@@ -181,34 +181,36 @@ async fn a_running_call_outlives_a_restart_of_redis() {
             stack.order(&Request::Start("redis".into())).await;
         }
         let exchange = rest.await.unwrap();
-        exchange.check_whole(30).unwrap_or_else(|fault| panic!("{road:?} {era:?} {outage:?}: {fault}"));
+        exchange
+            .check_whole(30)
+            .unwrap_or_else(|fault| panic!("{entry_point:?} {era:?} {outage:?}: {fault}"));
         let runs = journal.runs();
         assert!(runs.len() == 1 && runs.values().all(|run| run.starts.len() == 1), "{runs:?}");
         println!(
-            "{road:?} {era:?}, Redis gone for {outage:?}: whole after {} ms",
+            "{entry_point:?} {era:?}, Redis gone for {outage:?}: whole after {} ms",
             exchange.took().as_millis()
         );
         stack.serving().await;
     }
 }
 
-/// Waits until the part is back, and then at most [`SOON`] until a call of each kind works on each road.
+/// Waits until the part is back, and then at most [`SOON`] until a call of each kind works at each entry point.
 async fn works_again(stack: &Stack, gone: &[u32], what: &str) {
     let begun = Instant::now();
     stack.kinds_back(Some(&[Kind::Pushpin, Kind::Redis]), gone).await;
     let back = begun.elapsed();
-    for road in Road::BOTH {
+    for entry_point in EntryPoint::BOTH {
         e2e::stack::wait("a held call works", SOON, async || {
-            let client = Client::modern(stack, road, "thor", "org-1").await;
+            let client = Client::modern(stack, entry_point, "thor", "org-1").await;
             let exchange =
                 client.tool_with_progress("slow_echo", json!({"total_ms": 300, "events": 2})).await;
             (exchange.form() == Form::Stream && exchange.check_whole(2).is_ok()).then_some(())
         })
         .await;
-        stack.answers(road, SOON).await;
+        stack.answers(entry_point, SOON).await;
     }
     println!(
-        "{what}: back after {} ms, calls on both roads work after {} ms",
+        "{what}: back after {} ms, calls at both entry points work after {} ms",
         back.as_millis(),
         begun.elapsed().as_millis()
     );

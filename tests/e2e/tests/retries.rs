@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use asgard::supervisor::part::Kind;
 use e2e::random::{self, RngExt};
-use e2e::{Client, Era, Exchange, Form, Road, Stack};
+use e2e::{Client, EntryPoint, Era, Exchange, Form, Stack};
 use futures::future::join_all;
 use serde_json::{Value, json};
 
@@ -27,17 +27,17 @@ fn unique(what: &str) -> String {
 #[ignore = "needs a running stack: ./asgard test retries"]
 async fn a_finished_call_is_answered_again_under_the_new_id() {
     let stack = Stack::claim().await;
-    for road in Road::BOTH {
+    for entry_point in EntryPoint::BOTH {
         for era in [Era::Stateless, Era::Stateful] {
-            let client = Client::of(era, &stack, road, "thor", "org-1").await;
+            let client = Client::of(era, &stack, entry_point, "thor", "org-1").await;
             let key = unique("done");
             let journal = stack.journal();
             for id in [1_u64, 2, 2, 900] {
                 let call = keyed(&client, id, &key, "slow_count", json!({"total_ms": 60, "events": 0}));
                 let exchange = Exchange::of(call, id).await.to_end().await;
-                assert!(exchange.result().is_some(), "{road:?} {era:?}: {}", exchange.outline());
+                assert!(exchange.result().is_some(), "{entry_point:?} {era:?}: {}", exchange.outline());
             }
-            assert_eq!(journal.runs().len(), 1, "{road:?} {era:?}");
+            assert_eq!(journal.runs().len(), 1, "{entry_point:?} {era:?}");
             // Other parameters under the same key are an error, and run nothing.
             let call = keyed(&client, 3, &key, "slow_count", json!({"total_ms": 61, "events": 0}));
             let exchange = Exchange::of(call, 3).await.to_end().await;
@@ -47,7 +47,7 @@ async fn a_finished_call_is_answered_again_under_the_new_id() {
             assert_eq!(journal.runs().len(), 1);
             // A key is its principal's own.
             for (user, organisation) in [("freya", "org-1"), ("freya", "org-2")] {
-                let other = Client::of(era, &stack, road, user, organisation).await;
+                let other = Client::of(era, &stack, entry_point, user, organisation).await;
                 let call = keyed(&other, 1, &key, "slow_count", json!({"total_ms": 60, "events": 0}));
                 assert!(Exchange::of(call, 1).await.to_end().await.result().is_some());
             }
@@ -60,9 +60,9 @@ async fn a_finished_call_is_answered_again_under_the_new_id() {
 #[ignore = "needs a running stack: ./asgard test retries"]
 async fn a_client_that_lost_its_connection_joins_the_running_call() {
     let stack = Stack::claim().await;
-    for road in Road::BOTH {
+    for entry_point in EntryPoint::BOTH {
         for era in [Era::Stateless, Era::Stateful] {
-            let client = Client::of(era, &stack, road, "thor", "org-1").await;
+            let client = Client::of(era, &stack, entry_point, "thor", "org-1").await;
             let key = unique("join");
             let journal = stack.journal();
             let arguments = json!({"total_ms": 1_500, "events": 3});
@@ -73,7 +73,7 @@ async fn a_client_that_lost_its_connection_joins_the_running_call() {
             // Two at once: the later one takes the place of the earlier, and a third finds the stored answer.
             let again = |id| Exchange::of(keyed(&client, id, &key, "slow_count", arguments.clone()), id);
             let second = again(2).await.to_end().await;
-            assert!(second.result().is_some(), "{road:?} {era:?}: {}", second.outline());
+            assert!(second.result().is_some(), "{entry_point:?} {era:?}: {}", second.outline());
             let third = again(3).await.to_end().await;
             assert_eq!(third.result(), second.result());
             let runs = journal.runs();
@@ -90,7 +90,7 @@ async fn a_client_that_lost_its_connection_joins_the_running_call() {
 #[ignore = "needs a running stack: ./asgard test retries"]
 async fn a_cancelled_call_stays_cancelled() {
     let stack = Stack::claim().await;
-    let client = Client::session(&stack, Road::Bifrost, "thor", "org-1").await;
+    let client = Client::session(&stack, EntryPoint::Bifrost, "thor", "org-1").await;
     let key = unique("cancelled");
     let journal = stack.journal();
     let arguments = json!({"total_ms": 20_000, "events": 100});
@@ -106,7 +106,7 @@ async fn a_cancelled_call_stays_cancelled() {
 #[ignore = "needs a running stack: ./asgard test retries"]
 async fn keys_that_are_none_are_refused() {
     let stack = Stack::claim().await;
-    let client = Client::modern(&stack, Road::Bifrost, "thor", "org-1").await;
+    let client = Client::modern(&stack, EntryPoint::Bifrost, "thor", "org-1").await;
     for key in ["", "a b", &"k".repeat(256)] {
         let exchange =
             Exchange::of(keyed(&client, 1, key, "echo", json!({"text": "x"})), 1).await.to_end().await;
@@ -119,9 +119,9 @@ async fn keys_that_are_none_are_refused() {
 async fn nothing_runs_twice_when_gateway_and_backends_die() {
     let stack = Stack::claim().await;
     let mut random = random::generator(random::seed(42));
-    for road in Road::BOTH {
+    for entry_point in EntryPoint::BOTH {
         for kinds in [&[Kind::Gateway][..], &[Kind::Backend][..], &[Kind::Gateway, Kind::Backend][..]] {
-            let client = Client::modern(&stack, road, "thor", "org-1").await;
+            let client = Client::modern(&stack, entry_point, "thor", "org-1").await;
             let journal = stack.journal();
             let calls = (0..20_u64).map(|id| {
                 let client = &client;
@@ -151,8 +151,11 @@ async fn nothing_runs_twice_when_gateway_and_backends_die() {
             tokio::join!(join_all(calls), kill);
             let runs = journal.runs();
             assert!(runs.values().all(|run| run.starts.len() == 1), "{runs:?}");
-            assert_eq!(runs.len(), 20, "{road:?}, {kinds:?} killed after {moment:?}");
-            println!("{road:?}, {kinds:?} killed after {} ms: 20 calls, each ran once", moment.as_millis());
+            assert_eq!(runs.len(), 20, "{entry_point:?}, {kinds:?} killed after {moment:?}");
+            println!(
+                "{entry_point:?}, {kinds:?} killed after {} ms: 20 calls, each ran once",
+                moment.as_millis()
+            );
             stack.serving().await;
         }
     }

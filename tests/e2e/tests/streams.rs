@@ -5,11 +5,11 @@
 use std::time::Duration;
 
 use e2e::random::{self, RngExt};
-use e2e::{Client, Era, Exchange, Form, Road, SseClient, Stack};
+use e2e::{Client, EntryPoint, Era, Exchange, Form, SseClient, Stack};
 use futures::future::join_all;
 use serde_json::json;
 
-/// Connections that are cut on each road; on both together 200.
+/// Connections that are cut at each entry point; on both together 200.
 const CUT: usize = 100;
 const EVENTS: u64 = 50;
 
@@ -42,8 +42,8 @@ async fn through_cuts(client: &Client, mut exchange: Exchange, mut cuts: Vec<usi
 async fn cut_streams_are_resumed_without_gap_or_double() {
     let stack = Stack::claim().await;
     let mut random = random::generator(random::seed(41));
-    for road in Road::BOTH {
-        let client = Client::session(&stack, road, "thor", "org-1").await;
+    for entry_point in EntryPoint::BOTH {
+        let client = Client::session(&stack, entry_point, "thor", "org-1").await;
         let calls: Vec<_> = (0..CUT)
             .map(|_| {
                 let mut cuts: Vec<usize> =
@@ -70,7 +70,7 @@ async fn cut_streams_are_resumed_without_gap_or_double() {
             }
         }
         assert!(resumed >= CUT, "only {resumed} resumptions");
-        println!("{road:?}: {CUT} streams of {EVENTS} events, {resumed} times resumed");
+        println!("{entry_point:?}: {CUT} streams of {EVENTS} events, {resumed} times resumed");
     }
 }
 
@@ -78,8 +78,8 @@ async fn cut_streams_are_resumed_without_gap_or_double() {
 #[ignore = "needs a running stack: ./asgard test streams"]
 async fn a_finished_call_is_replayed_whole_from_any_event() {
     let stack = Stack::claim().await;
-    for road in Road::BOTH {
-        let client = Client::session(&stack, road, "thor", "org-1").await;
+    for entry_point in EntryPoint::BOTH {
+        let client = Client::session(&stack, entry_point, "thor", "org-1").await;
         let whole = client.tool_with_progress("slow_echo", json!({"total_ms": 300, "events": 5})).await;
         whole.check_whole(5).unwrap();
         let ids: Vec<String> = whole.messages.iter().filter_map(|message| message.id.clone()).collect();
@@ -105,16 +105,16 @@ async fn a_finished_call_is_replayed_whole_from_any_event() {
 #[ignore = "needs a running stack: ./asgard test streams"]
 async fn what_is_not_ones_own_is_unknown() {
     let stack = Stack::claim().await;
-    for road in Road::BOTH {
-        let thor = Client::session(&stack, road, "thor", "org-1").await;
-        let freya = Client::session(&stack, road, "freya", "org-1").await;
-        let other = Client::session(&stack, road, "freya", "org-2").await;
+    for entry_point in EntryPoint::BOTH {
+        let thor = Client::session(&stack, entry_point, "thor", "org-1").await;
+        let freya = Client::session(&stack, entry_point, "freya", "org-1").await;
+        let other = Client::session(&stack, entry_point, "freya", "org-2").await;
         let call = thor.tool_with_progress("slow_echo", json!({"total_ms": 300, "events": 3})).await;
         let event = call.messages[0].id.clone().unwrap();
         let made_up = "00aabbccddeeff00112233445566778899-1".to_owned();
 
         // Another's event, one of another session of one's own, a made-up one, and no id at all.
-        let own_other_session = Client::session(&stack, road, "thor", "org-1").await;
+        let own_other_session = Client::session(&stack, entry_point, "thor", "org-1").await;
         let mut seen = Vec::new();
         for (client, id) in [
             (&freya, event.as_str()),
@@ -129,7 +129,7 @@ async fn what_is_not_ones_own_is_unknown() {
         assert_eq!(seen[0].0, 400, "{seen:#?}");
 
         // Another's session, the same user's in another organisation, a made-up one, an ended one.
-        let ended = Client::session(&stack, road, "thor", "org-1").await;
+        let ended = Client::session(&stack, entry_point, "thor", "org-1").await;
         assert_eq!(ended.delete().await, 200);
         let mut seen = Vec::new();
         for session in [&freya.session, &other.session, &Some("made-up".to_owned()), &ended.session] {
@@ -149,9 +149,10 @@ async fn what_is_not_ones_own_is_unknown() {
 #[ignore = "needs a running stack: ./asgard test streams"]
 async fn a_request_state_is_its_callers_own() {
     let stack = Stack::claim().await;
-    for road in Road::BOTH {
-        let of =
-            async |user, organisation| Client::modern(&stack, road, user, organisation).await.with_user();
+    for entry_point in EntryPoint::BOTH {
+        let of = async |user, organisation| {
+            Client::modern(&stack, entry_point, user, organisation).await.with_user()
+        };
         let (thor, freya, other) =
             (of("thor", "org-1").await, of("freya", "org-1").await, of("freya", "org-2").await);
         let plan = |month: u64| json!({"name": "plan_outing", "arguments": {"month": month}});
@@ -192,8 +193,8 @@ async fn fingerprint(request: reqwest::RequestBuilder) -> (u16, Vec<String>, Str
 #[ignore = "needs a running stack: ./asgard test streams"]
 async fn a_session_has_up_to_four_streams_of_its_own() {
     let stack = Stack::claim().await;
-    for road in Road::BOTH {
-        let client = Client::session(&stack, road, "thor", "org-1").await;
+    for entry_point in EntryPoint::BOTH {
+        let client = Client::session(&stack, entry_point, "thor", "org-1").await;
         let mut streams = Vec::new();
         for _ in 0..5 {
             let stream = client.listen().await;
@@ -219,10 +220,10 @@ async fn a_session_has_up_to_four_streams_of_its_own() {
 #[ignore = "needs a running stack: ./asgard test streams"]
 async fn sixty_four_calls_with_one_id_each_get_their_own_answer() {
     let stack = Stack::claim().await;
-    for road in Road::BOTH {
+    for entry_point in EntryPoint::BOTH {
         for era in [Era::Stateless, Era::Stateful] {
-            let one = Client::of(era, &stack, road, "thor", "org-1").await;
-            let two = Client::of(era, &stack, road, "freya", "org-1").await;
+            let one = Client::of(era, &stack, entry_point, "thor", "org-1").await;
+            let two = Client::of(era, &stack, entry_point, "freya", "org-1").await;
             let calls = (0..64_u64).map(|number| {
                 let client = if number % 2 == 0 { &one } else { &two };
                 async move {
@@ -246,9 +247,9 @@ async fn sixty_four_calls_with_one_id_each_get_their_own_answer() {
 #[ignore = "needs a running stack: ./asgard test streams"]
 async fn http_sse_carries_a_whole_session() {
     let stack = Stack::claim().await;
-    for road in Road::BOTH {
+    for entry_point in EntryPoint::BOTH {
         for path in ["/api/v1/mcp/org-1/sse", "/api/v1/org-1/sse"] {
-            let url = format!("{}{path}", stack.edge(road));
+            let url = format!("{}{path}", stack.edge(entry_point));
             let token = e2e::tokens::token(&stack, "thor", "org-1").await;
             let mut client = SseClient::connect(&url, &token).await;
             let base = url.trim_end_matches("/sse");
@@ -323,11 +324,11 @@ async fn http_sse_carries_a_whole_session() {
 #[ignore = "needs a running stack: ./asgard test streams"]
 async fn http_sse_cancels_by_notification_and_keeps_its_stream() {
     let stack = Stack::claim().await;
-    for road in Road::BOTH {
+    for entry_point in EntryPoint::BOTH {
         let journal = stack.journal();
         let token = e2e::tokens::token(&stack, "thor", "org-1").await;
         let mut client =
-            SseClient::connect(&format!("{}/api/v1/mcp/org-1/sse", stack.edge(road)), &token).await;
+            SseClient::connect(&format!("{}/api/v1/mcp/org-1/sse", stack.edge(entry_point)), &token).await;
         let params = json!({
             "name": "slow_echo", "arguments": {"total_ms": 20_000, "events": 400}, "_meta": {"progressToken": 1},
         });
@@ -346,9 +347,9 @@ async fn http_sse_cancels_by_notification_and_keeps_its_stream() {
 #[ignore = "needs a running stack: ./asgard test streams"]
 async fn http_sse_refuses_on_its_stream_and_does_nothing_without_it() {
     let stack = Stack::claim().await;
-    for road in Road::BOTH {
+    for entry_point in EntryPoint::BOTH {
         let token = e2e::tokens::token(&stack, "thor", "org-1").await;
-        let url = format!("{}/api/v1/mcp/org-1/sse", stack.edge(road));
+        let url = format!("{}/api/v1/mcp/org-1/sse", stack.edge(entry_point));
         // What a client sends first that speaks 2026-07-28 as well.
         let mut client = SseClient::open(&url, &token).await;
         let meta = json!({
@@ -379,8 +380,8 @@ async fn http_sse_refuses_on_its_stream_and_does_nothing_without_it() {
         let call = json!({"jsonrpc": "2.0", "id": 901, "method": "tools/call", "params": params});
         assert_eq!(client.post(&call).await, 404);
         // A later call has run: what was queued before it has as well.
-        let other = Client::modern(&stack, road, "thor", "org-1").await;
+        let other = Client::modern(&stack, entry_point, "thor", "org-1").await;
         assert!(other.tool("slow_count", json!({"total_ms": 10, "events": 0})).await.result().is_some());
-        assert_eq!(journal.runs().len(), 2, "{road:?}");
+        assert_eq!(journal.runs().len(), 2, "{entry_point:?}");
     }
 }

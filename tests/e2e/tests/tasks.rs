@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use asgard::supervisor::part::Kind;
 use e2e::stack::wait;
-use e2e::{Client, Form, Road, Stack};
+use e2e::{Client, EntryPoint, Form, Stack};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -33,10 +33,10 @@ async fn until_over(client: &Client, id: &str) -> Value {
 
 #[tokio::test]
 #[ignore = "needs a running stack: ./asgard test tasks"]
-async fn a_task_runs_on_both_roads_and_any_backend_knows_it() {
+async fn a_task_runs_on_both_entry_points_and_any_backend_knows_it() {
     let stack = Stack::claim().await;
-    for road in Road::BOTH {
-        let client = Client::modern(&stack, road, "thor", "org-1").await.with_tasks();
+    for entry_point in EntryPoint::BOTH {
+        let client = Client::modern(&stack, entry_point, "thor", "org-1").await.with_tasks();
         let begun = Instant::now();
         let id = begin(&client, "long_report", json!({"steps": 20, "step_ms": 100})).await;
         let handle = begun.elapsed();
@@ -51,9 +51,9 @@ async fn a_task_runs_on_both_roads_and_any_backend_knows_it() {
         let task = until_over(&client, &id).await;
         assert_eq!(task["status"], "completed", "{task}");
         assert_eq!(task["result"]["structuredContent"]["steps"], 20);
-        println!("{road:?}: handle after {} ms", handle.as_millis());
+        println!("{entry_point:?}: handle after {} ms", handle.as_millis());
 
-        let plain = Client::modern(&stack, road, "thor", "org-1").await;
+        let plain = Client::modern(&stack, entry_point, "thor", "org-1").await;
         let exchange = plain.tool("long_report", json!({"steps": 2})).await;
         assert_eq!(exchange.result().unwrap()["structuredContent"]["steps"], 2);
     }
@@ -63,8 +63,8 @@ async fn a_task_runs_on_both_roads_and_any_backend_knows_it() {
 #[ignore = "needs a running stack: ./asgard test tasks"]
 async fn a_task_outlives_its_worker_every_backend_and_the_gateway() {
     let stack = Stack::claim().await;
-    for road in Road::BOTH {
-        let client = Client::modern(&stack, road, "thor", "org-1").await.with_tasks();
+    for entry_point in EntryPoint::BOTH {
+        let client = Client::modern(&stack, entry_point, "thor", "org-1").await.with_tasks();
         let journal = stack.journal();
         let id = begin(&client, "long_report", json!({"steps": 40, "step_ms": 100})).await;
         let begun = |run: &e2e::journal::Run| run.tool == "long_report" && run.steps.len() > 2;
@@ -74,7 +74,7 @@ async fn a_task_outlives_its_worker_every_backend_and_the_gateway() {
         let killed = Stack::kill(gone.iter().copied());
         let over = async {
             let task = until_over(&client, &id).await;
-            println!("{road:?}: result {} ms after the killing", killed.elapsed().as_millis());
+            println!("{entry_point:?}: result {} ms after the killing", killed.elapsed().as_millis());
             task
         };
         // The supervisor waits longer for what died often; this makes it hurry.
@@ -94,8 +94,8 @@ async fn a_task_outlives_its_worker_every_backend_and_the_gateway() {
 #[ignore = "needs a running stack: ./asgard test tasks"]
 async fn a_task_that_must_not_run_twice_fails_when_its_worker_dies() {
     let stack = Stack::claim().await;
-    for road in Road::BOTH {
-        let client = Client::modern(&stack, road, "thor", "org-1").await.with_tasks();
+    for entry_point in EntryPoint::BOTH {
+        let client = Client::modern(&stack, entry_point, "thor", "org-1").await.with_tasks();
         let journal = stack.journal();
         let id = begin(&client, "slow_count", json!({"total_ms": 4_000, "events": 20})).await;
         let begun = |run: &e2e::journal::Run| run.tool == "slow_count" && run.steps.len() > 2;
@@ -104,7 +104,7 @@ async fn a_task_that_must_not_run_twice_fails_when_its_worker_dies() {
         let task = until_over(&client, &id).await;
         assert_eq!((&task["status"], &task["error"]["code"]), (&json!("failed"), &json!(-32603)), "{task}");
         assert!(task["error"]["message"].as_str().unwrap().contains("outcome is unknown"), "{task}");
-        println!("{road:?}: told {} ms after the killing", killed.elapsed().as_millis());
+        println!("{entry_point:?}: told {} ms after the killing", killed.elapsed().as_millis());
         stack.back(&[run.starts[0]]).await;
         assert_eq!(journal.runs().values().map(|run| run.starts.len()).sum::<usize>(), 1);
     }
@@ -114,7 +114,7 @@ async fn a_task_that_must_not_run_twice_fails_when_its_worker_dies() {
 #[ignore = "needs a running stack: ./asgard test tasks"]
 async fn a_task_outlives_redis() {
     let stack = Stack::claim().await;
-    let client = Client::modern(&stack, Road::Bifrost, "thor", "org-1").await.with_tasks();
+    let client = Client::modern(&stack, EntryPoint::Bifrost, "thor", "org-1").await.with_tasks();
     let id = begin(&client, "long_report", json!({"steps": 40, "step_ms": 100})).await;
     let done = begin(&client, "long_report", json!({"steps": 1})).await;
     let before = until_over(&client, &done).await;
@@ -131,8 +131,8 @@ async fn a_task_outlives_redis() {
 #[ignore = "needs a running stack: ./asgard test tasks"]
 async fn cancelling_a_task_stops_its_work() {
     let stack = Stack::claim().await;
-    for road in Road::BOTH {
-        let client = Client::modern(&stack, road, "thor", "org-1").await.with_tasks();
+    for entry_point in EntryPoint::BOTH {
+        let client = Client::modern(&stack, entry_point, "thor", "org-1").await.with_tasks();
         let journal = stack.journal();
         let id = begin(&client, "long_report", json!({"steps": 6_000, "step_ms": 10})).await;
         let begun = |run: &e2e::journal::Run| run.tool == "long_report" && !run.steps.is_empty();
@@ -141,7 +141,7 @@ async fn cancelling_a_task_stops_its_work() {
         let exchange = client.request("tasks/cancel", json!({"taskId": id})).await;
         assert_eq!(exchange.result().unwrap()["resultType"], "complete");
         journal.wait_for("the tool stops", Duration::from_secs(5), |run| run.drops > 0).await;
-        println!("{road:?}: stopped after {} ms", asked.elapsed().as_millis());
+        println!("{entry_point:?}: stopped after {} ms", asked.elapsed().as_millis());
         assert_eq!(until_over(&client, &id).await["status"], "cancelled");
     }
 }
@@ -150,13 +150,13 @@ async fn cancelling_a_task_stops_its_work() {
 #[ignore = "needs a running stack: ./asgard test tasks"]
 async fn a_task_of_somebody_else_is_unknown() {
     let stack = Stack::claim().await;
-    for road in Road::BOTH {
-        let client = Client::modern(&stack, road, "freya", "org-1").await.with_tasks();
+    for entry_point in EntryPoint::BOTH {
+        let client = Client::modern(&stack, entry_point, "freya", "org-1").await.with_tasks();
         let id = begin(&client, "long_report", json!({"steps": 1})).await;
         until_over(&client, &id).await;
         let others = [
-            Client::modern(&stack, road, "thor", "org-1").await.with_tasks(),
-            Client::modern(&stack, road, "freya", "org-2").await.with_tasks(),
+            Client::modern(&stack, entry_point, "thor", "org-1").await.with_tasks(),
+            Client::modern(&stack, entry_point, "freya", "org-2").await.with_tasks(),
         ];
         let made_up = format!("00{}", "7".repeat(32));
         for (method, more) in [

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use e2e::{Client, Era, Form, Road, Stack};
+use e2e::{Client, EntryPoint, Era, Form, Stack};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -64,24 +64,27 @@ fn is_whole(answer: &[u8]) -> bool {
 #[ignore = "needs a running stack: ./asgard test uploads"]
 async fn slow_bodies_end_and_long_answers_live() {
     let stack = Stack::claim().await;
-    let probe = e2e::client::http().get(stack.endpoint(Road::Bifrost, "org-1")).send().await.unwrap();
+    let probe = e2e::client::http().get(stack.endpoint(EntryPoint::Bifrost, "org-1")).send().await.unwrap();
     let kong = probe.headers().contains_key("x-kong-request-id");
     let mut long = Vec::new();
-    for road in Road::BOTH {
+    for entry_point in EntryPoint::BOTH {
         for era in [Era::Stateless, Era::Stateful] {
-            let client = Client::of(era, &stack, road, "thor", "org-1").await;
+            let client = Client::of(era, &stack, entry_point, "thor", "org-1").await;
             let arguments = json!({"total_ms": LONG, "events": 20});
             long.push(tokio::spawn(async move {
                 let exchange = client.tool_with_progress("slow_echo", arguments).await;
                 assert_eq!(exchange.form(), Form::Stream, "{}", exchange.outline());
-                exchange.check_whole(20).unwrap_or_else(|fault| panic!("{road:?} {era:?}: {fault}"));
+                exchange.check_whole(20).unwrap_or_else(|fault| panic!("{entry_point:?} {era:?}: {fault}"));
             }));
         }
     }
-    for (road, trickle) in
-        [(Road::Bifrost, false), (Road::Bifrost, true), (Road::Hermod, false), (Road::Hermod, true)]
-    {
-        let client = Client::modern(&stack, road, "hel", "org-2").await;
+    for (entry_point, trickle) in [
+        (EntryPoint::Bifrost, false),
+        (EntryPoint::Bifrost, true),
+        (EntryPoint::Hermod, false),
+        (EntryPoint::Hermod, true),
+    ] {
+        let client = Client::modern(&stack, entry_point, "hel", "org-2").await;
         // nginx has no time for a body as a whole, and sends no answer when it ends a connection.
         if kong && trickle {
             continue;
@@ -91,10 +94,10 @@ async fn slow_bodies_end_and_long_answers_live() {
             let answer =
                 upload(&client.endpoint, "application/json", &client.token, PUSHPIN * 2, trickle).await;
             let (status, body) = answer.split_once("\r\n").unwrap_or_default();
-            println!("{road:?}, trickling: {trickle}: {status}");
+            println!("{entry_point:?}, trickling: {trickle}: {status}");
             assert!(
                 kong && answer.is_empty() || status.contains(" 408 ") && body.contains(why),
-                "{road:?}: {answer}"
+                "{entry_point:?}: {answer}"
             );
         }));
     }

@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use identity::{Assertion, AssertionKeys, Principal, Road};
+use identity::{Assertion, AssertionKeys, EntryPoint, Principal};
 use odin::protocol::session::SessionKeys;
 use serde_json::{Value, json};
 
@@ -38,7 +38,7 @@ pub fn principal(subject: &str, organisation: &str) -> Principal {
 #[must_use]
 pub fn assertion(
     principal: Principal,
-    road: Road,
+    entry_point: EntryPoint,
     method: &str,
     path: &str,
     mcp: (Option<&str>, Option<&str>),
@@ -47,7 +47,7 @@ pub fn assertion(
     assertion_keys().sign(&Assertion {
         principal,
         audience: identity::assertion::AUDIENCE.into(),
-        road,
+        entry_point,
         method: method.into(),
         path: path.into(),
         mcp_method: mcp.0.map(str::to_owned),

@@ -1,11 +1,11 @@
-//! The official SDKs' clients, as released, on both roads of a whole stack.
+//! The official SDKs' clients, as released, at both entry points of a whole stack.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::time::Duration;
 
 use e2e::journal::Line;
-use e2e::{Journal, Road, Stack, tokens};
+use e2e::{EntryPoint, Journal, Stack, tokens};
 use sdks::kit::{Kit, Sdk};
 use sdks::proxy::{Blanker, Cutter};
 use sdks::{Mode, guide, kit, rust};
@@ -88,12 +88,12 @@ async fn released_clients_do_all_that_they_can() {
     let mut failed = Vec::new();
     for client in &RELEASED {
         for (mode, revision) in client.speaks {
-            for road in Road::BOTH {
-                let problems = judge(&stack, &kit, client, *mode, revision, road).await;
+            for entry_point in EntryPoint::BOTH {
+                let problems = judge(&stack, &kit, client, *mode, revision, entry_point).await;
                 let verdict = if problems.is_empty() { "all as it should be" } else { "FAILED" };
-                println!("{road:?}: {}, {}: {verdict}", client.name, mode.name());
+                println!("{entry_point:?}: {}, {}: {verdict}", client.name, mode.name());
                 let named =
-                    |problem: String| format!("{}, {}, {road:?}: {problem}", client.name, mode.name());
+                    |problem: String| format!("{}, {}, {entry_point:?}: {problem}", client.name, mode.name());
                 failed.extend(problems.into_iter().map(named));
             }
         }
@@ -108,13 +108,13 @@ async fn judge(
     client: &Released,
     mode: Mode,
     revision: &str,
-    road: Road,
+    entry_point: EntryPoint,
 ) -> Vec<String> {
     let suffix = if mode == Mode::Sse { "/sse" } else { "" };
-    let url = format!("{}{suffix}", stack.endpoint(road, "org-1"));
-    let port = match road {
-        Road::Bifrost => stack.state.ports.gateway,
-        Road::Hermod => stack.state.ports.pushpin,
+    let url = format!("{}{suffix}", stack.endpoint(entry_point, "org-1"));
+    let port = match entry_point {
+        EntryPoint::Bifrost => stack.state.ports.gateway,
+        EntryPoint::Hermod => stack.state.ports.pushpin,
     };
     let cutter = Cutter::before(port, &CUTS).await;
     let cut_url = format!("http://localhost:{}/api/v1/mcp/org-1", cutter.port);
@@ -280,7 +280,7 @@ async fn stopped(what: &str, journal: &Journal, at_ms: u64) -> Vec<String> {
 async fn the_guides_code_works() {
     let (stack, kit) = (Stack::claim().await, Kit::find());
     let mut ran = 0;
-    for road in Road::BOTH {
+    for entry_point in EntryPoint::BOTH {
         let token = tokens::token(&stack, "thor", "org-1").await;
         for block in guide::blocks() {
             let name = format!("block-{}", block.line);
@@ -294,12 +294,12 @@ async fn the_guides_code_works() {
                 "sh" => kit.shell(&block.code),
                 _ => continue,
             };
-            command.env("URL", stack.endpoint(road, "org-1")).env("TOKEN", &token);
+            command.env("URL", stack.endpoint(entry_point, "org-1")).env("TOKEN", &token);
             let output = kit::output(command).await;
             let said = String::from_utf8_lossy(&output.stdout);
             assert!(
                 output.status.success() && said.contains("hello"),
-                "docs/clients.md:{}, {road:?}: {}\n{said}\n{}",
+                "docs/clients.md:{}, {entry_point:?}: {}\n{said}\n{}",
                 block.line,
                 output.status,
                 String::from_utf8_lossy(&output.stderr)
@@ -307,7 +307,7 @@ async fn the_guides_code_works() {
             ran += 1;
         }
     }
-    println!("Both roads: {ran} blocks of docs/clients.md");
+    println!("Both entry points: {ran} blocks of docs/clients.md");
     assert!(ran >= 10, "{ran}");
 }
 
@@ -316,7 +316,7 @@ async fn the_guides_code_works() {
 #[ignore = "needs a running stack and released clients: ./asgard test sdks"]
 async fn the_inspectors_command_line_works() {
     let (stack, kit) = (Stack::claim().await, Kit::find());
-    for road in Road::BOTH {
+    for entry_point in EntryPoint::BOTH {
         let token = tokens::token(&stack, "thor", "org-1").await;
         for target in [
             "\"$URL\" --transport http --protocol-era legacy",
@@ -334,18 +334,18 @@ async fn the_inspectors_command_line_works() {
                 let mut command = kit.shell(&format!(
                     "mcp-inspector --cli {target} --header \"Authorization: Bearer $TOKEN\" --format json --method {method}"
                 ));
-                command.env("URL", stack.endpoint(road, "org-1")).env("TOKEN", &token);
+                command.env("URL", stack.endpoint(entry_point, "org-1")).env("TOKEN", &token);
                 let output = kit::output(command).await;
                 let (said, complaints) =
                     (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
                 assert!(
                     output.status.success() && said.contains(expected) && !complaints.contains("Warning"),
-                    "{road:?} {target} {method}: {}\n{said}\n{complaints}",
+                    "{entry_point:?} {target} {method}: {}\n{said}\n{complaints}",
                     output.status
                 );
             }
         }
-        println!("{road:?}: the Inspector's command line, legacy, modern and HTTP+SSE");
+        println!("{entry_point:?}: the Inspector's command line, legacy, modern and HTTP+SSE");
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::protocol::Limits;
 
-/// How a client's connection is handed over to Pushpin on the bifrost road.
+/// How a client's connection is handed over to Pushpin at the bifrost entry point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Handover {
     /// `X-Accel-Redirect` to the named location `@hermod`, for the nginx in Kong.
@@ -40,7 +40,7 @@ pub struct FrontLimits {
     pub calls_of_organisation: usize,
     /// Streams handed to Pushpin in a second. What is over it waits a little.
     pub holds_per_second: u64,
-    /// Bytes of a body up to which a request can be held on the hermod road: Pushpin's own limit.
+    /// Bytes of a body up to which a request can be held at the hermod entry point: Pushpin's own limit.
     pub held_body: usize,
     /// Bytes of a body up to which a request can be handed over: Envoy's default limit.
     pub handover_body: usize,

@@ -1,4 +1,4 @@
-//! Notifications with a real Redis and a real Pushpin, on both roads, and in one process.
+//! Notifications with a real Redis and a real Pushpin, at both entry points, and in one process.
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod client;
@@ -7,14 +7,14 @@ mod several;
 mod site;
 
 use futures::{StreamExt, stream};
-use identity::Road;
+use identity::EntryPoint;
 use odin::broadcast::{Audience, Notice};
 use serde_json::{Value, json};
 
 use client::{Client, Stream};
 use site::{ADMIN, Site, organisation};
 
-const ROADS: [Road; 2] = [Road::Bifrost, Road::Hermod];
+const ENTRY_POINTS: [EntryPoint; 2] = [EntryPoint::Bifrost, EntryPoint::Hermod];
 /// Streams of the great test.
 const STREAMS: usize = 2000;
 
@@ -44,7 +44,7 @@ async fn one_broadcast_reaches_two_thousand_streams_in_one_send() {
     let anybody = Client::new(site.gateway, "", "");
     let open = |number: usize| {
         let client = Client {
-            edge: site.edge(ROADS[number % 2]),
+            edge: site.edge(ENTRY_POINTS[number % 2]),
             user: format!("user-{}", number % 10),
             organisation: organisations[number / 2 % 2].into(),
             ..anybody.clone()
@@ -106,8 +106,8 @@ async fn one_broadcast_reaches_two_thousand_streams_in_one_send() {
 #[ignore = "needs Pushpin: ./asgard test notifications"]
 async fn handlers_notify_and_others_do_not_hear_it() {
     let site = Site::start().await;
-    for road in ROADS {
-        let edge = site.edge(road);
+    for entry_point in ENTRY_POINTS {
+        let edge = site.edge(entry_point);
         let [thor, loki] = ["thor", "loki"].map(|user| Client::new(edge, user, "org-1"));
         let filter = json!({
             "toolsListChanged": true, "promptsListChanged": true, "resourcesListChanged": true,
@@ -172,7 +172,7 @@ async fn notices_keep_their_order_while_a_link_comes_up() {
     let site = Site::start().await;
     // As many as one stream can ask for, several times over.
     let uris: Vec<String> = (0..16).map(|number| format!("a://{number}")).collect();
-    let thor = Client::new(site.edge(Road::Hermod), "thor", "org-1");
+    let thor = Client::new(site.edge(EntryPoint::Hermod), "thor", "org-1");
     let mut stream = thor.listen("1", json!({ "resourceSubscriptions": uris })).await;
     stream.expect("subscriptions/acknowledged").await;
     let newcomer = site.newcomer();
@@ -190,8 +190,8 @@ async fn notices_keep_their_order_while_a_link_comes_up() {
 #[ignore = "needs Pushpin: ./asgard test notifications"]
 async fn sessions_hear_what_is_theirs() {
     let site = Site::start().await;
-    for road in ROADS {
-        session_streams(&site, site.edge(road)).await;
+    for entry_point in ENTRY_POINTS {
+        session_streams(&site, site.edge(entry_point)).await;
     }
 }
 
@@ -261,8 +261,8 @@ async fn session_streams(site: &Site, edge: std::net::SocketAddr) {
 #[ignore = "needs Pushpin: ./asgard test notifications"]
 async fn tasks_are_told_to_their_owner() {
     let site = Site::start().await;
-    for road in ROADS {
-        let edge = site.edge(road);
+    for entry_point in ENTRY_POINTS {
+        let edge = site.edge(entry_point);
         let [thor, loki] =
             ["thor", "loki"].map(|user| Client { tasks: true, ..Client::new(edge, user, "org-1") });
         let answer = thor.request("tools/call", json!({ "name": "later", "arguments": {} })).await;

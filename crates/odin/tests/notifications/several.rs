@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use super::ROADS;
+use super::ENTRY_POINTS;
 use super::client::{Client, Stream};
 use kit::wait;
 
@@ -75,8 +75,8 @@ async fn the_newest_carries(site: &Site, edge: SocketAddr) {
 #[ignore = "needs Pushpin: ./asgard test notifications"]
 async fn the_newest_stream_carries_and_then_the_next() {
     let site = Site::start().await;
-    for road in ROADS {
-        the_newest_carries(&site, site.edge(road)).await;
+    for entry_point in ENTRY_POINTS {
+        the_newest_carries(&site, site.edge(entry_point)).await;
     }
     let site = Site::embedded().await;
     the_newest_carries(&site, site.gateway).await;
@@ -143,9 +143,9 @@ async fn no_storm(site: &Site, edge: SocketAddr, count: usize) {
 #[ignore = "needs Pushpin: ./asgard test notifications"]
 async fn listeners_that_come_back_by_themselves_do_not_drive_each_other_out() {
     let site = Site::start().await;
-    for road in ROADS {
+    for entry_point in ENTRY_POINTS {
         for count in [2, 3, 10] {
-            no_storm(&site, site.edge(road), count).await;
+            no_storm(&site, site.edge(entry_point), count).await;
         }
     }
     let site = Site::embedded().await;
@@ -174,8 +174,8 @@ async fn opened(site: &Site, opening: JoinHandle<Stream>) -> Stream {
 #[ignore = "needs Pushpin: ./asgard test notifications"]
 async fn a_notice_of_the_moment_in_which_a_stream_opens_comes_once() {
     let site = Site::start().await;
-    for road in ROADS {
-        let client = Client::new(site.edge(road), "thor", "org-1");
+    for entry_point in ENTRY_POINTS {
+        let client = Client::new(site.edge(entry_point), "thor", "org-1");
         let filter = json!({ "toolsListChanged": true, "resourceSubscriptions": ["a://1"] });
         let opening = begin(&site, {
             let (client, filter) = (client.clone(), filter.clone());
@@ -207,8 +207,8 @@ async fn a_notice_of_the_moment_in_which_a_stream_opens_comes_once() {
 #[ignore = "needs Pushpin: ./asgard test notifications"]
 async fn a_session_misses_nothing_while_a_stream_opens() {
     let site = Site::start().await;
-    for road in ROADS {
-        let client = Client::new(site.edge(road), "thor", "org-1").with_session().await;
+    for entry_point in ENTRY_POINTS {
+        let client = Client::new(site.edge(entry_point), "thor", "org-1").with_session().await;
         let get = |client: &Client| {
             let client = client.clone();
             async move { client.get(None).await }

@@ -9,7 +9,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::response::Response;
 use http::{HeaderMap, HeaderValue, Method, Uri};
-use identity::Road;
+use identity::EntryPoint;
 use kit::pushpin::{ISSUER, KEY, Pushpin};
 use kit::site::{front_config, listener, memory, over, serve_at, worker};
 use kit::values::{SERVER, TOKENS, assertion, assertion_keys, principal};
@@ -62,7 +62,7 @@ pub struct Site {
     /// Between the backends' holds and Pushpin.
     pub gate: Arc<Gate>,
     pub pushpin: Option<Pushpin>,
-    /// Where clients of the bifrost road go.
+    /// Where clients of the bifrost entry point go.
     pub gateway: SocketAddr,
     pub admin: SocketAddr,
     pub fronts: Vec<Arc<Front>>,
@@ -142,10 +142,10 @@ impl Site {
         Self { gate, pushpin: None, gateway, admin, fronts, broadcaster, key, _worker, redis: None }
     }
 
-    /// Where clients of a road go.
-    pub fn edge(&self, road: Road) -> SocketAddr {
-        match (road, &self.pushpin) {
-            (Road::Hermod, Some(pushpin)) => pushpin.http(),
+    /// Where clients of an entry point go.
+    pub fn edge(&self, entry_point: EntryPoint) -> SocketAddr {
+        match (entry_point, &self.pushpin) {
+            (EntryPoint::Hermod, Some(pushpin)) => pushpin.http(),
             _ => self.gateway,
         }
     }
@@ -217,11 +217,11 @@ async fn pass(
         return answered(answer);
     }
     let endpoint = identity::path::parse(&path).unwrap();
-    let road = if headers.contains_key("grip-sig") { Road::Hermod } else { Road::Bifrost };
+    let entry_point = if headers.contains_key("grip-sig") { EntryPoint::Hermod } else { EntryPoint::Bifrost };
     let (mcp_method, mcp_name) = (text("mcp-method"), text("mcp-name"));
     let assertion = assertion(
         principal(&text(USER).unwrap(), &endpoint.organisation),
-        road,
+        entry_point,
         method.as_str(),
         &path,
         (mcp_method.as_deref(), mcp_name.as_deref()),

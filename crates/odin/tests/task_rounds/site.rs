@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use identity::Road;
+use identity::EntryPoint;
 use kit::site::{over_url, worker};
 use kit::values::{self, SERVER, assertion, assertion_keys, endpoint, principal, with_meta};
 use odin::broadcast::Broadcaster;
@@ -196,7 +196,7 @@ impl Site {
         let name = params["name"].as_str().or(params["taskId"].as_str()).map(str::to_owned);
         let path = endpoint(who.1);
         let mcp = (Some(method), name.as_deref());
-        let assertion = assertion(principal(who.0, who.1), Road::Direct, "POST", &path, mcp);
+        let assertion = assertion(principal(who.0, who.1), EntryPoint::Direct, "POST", &path, mcp);
         let mut request = self
             .parts
             .http

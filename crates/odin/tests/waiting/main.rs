@@ -5,7 +5,7 @@
 mod refused;
 mod site;
 
-use identity::Road;
+use identity::EntryPoint;
 use serde_json::{Value, json};
 
 use kit::Events;
@@ -41,7 +41,7 @@ fn assert_refusal(body: &Value, id: &Value) {
 /// Starts a worker, and demands that only what is asked from now on runs.
 async fn nothing_runs_afterwards(site: &Site) {
     let _worker = site.worker();
-    let answer: Value = site.call(Road::Direct, "fresh").await.json().await.unwrap();
+    let answer: Value = site.call(EntryPoint::Direct, "fresh").await.json().await.unwrap();
     assert_eq!(answer["result"]["content"][0]["text"], "noted fresh", "{answer}");
     assert_eq!(site.journal(), ["fresh"], "what a client was told not to expect has run");
 }
@@ -50,8 +50,8 @@ async fn nothing_runs_afterwards(site: &Site) {
 async fn a_tool_that_no_worker_takes_never_runs() {
     let site = Site::start().await;
     // Streamed by the backend itself; handed over, and held at once, while no Pushpin is there.
-    for road in [Road::Direct, Road::Bifrost, Road::Hermod] {
-        refused(site.call(road, "stateless").await, &json!(7)).await;
+    for entry_point in [EntryPoint::Direct, EntryPoint::Bifrost, EntryPoint::Hermod] {
+        refused(site.call(entry_point, "stateless").await, &json!(7)).await;
     }
     nothing_runs_afterwards(&site).await;
 }
@@ -69,9 +69,9 @@ async fn the_same_key_runs_the_tool_after_all() {
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_and_subscriptions_have_the_same_patience() {
     let site = Site::start().await;
-    refused(site.stateless(Road::Bifrost, "tools/list", json!({})).await, &json!(7)).await;
+    refused(site.stateless(EntryPoint::Bifrost, "tools/list", json!({})).await, &json!(7)).await;
     let filter = json!({ "notifications": { "toolsListChanged": true } });
-    refused(site.stateless(Road::Bifrost, "subscriptions/listen", filter).await, &json!(7)).await;
+    refused(site.stateless(EntryPoint::Bifrost, "subscriptions/listen", filter).await, &json!(7)).await;
     nothing_runs_afterwards(&site).await;
 }
 
@@ -87,10 +87,10 @@ async fn sessions_have_it_too() {
         let params = json!({ "name": "note", "arguments": { "text": "session" } });
         json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params })
     };
-    for road in [Road::Direct, Road::Bifrost, Road::Hermod] {
-        refused_in_session(site.post(road, &new, "2025-11-25", &note(2)).await, &json!(2)).await;
+    for entry_point in [EntryPoint::Direct, EntryPoint::Bifrost, EntryPoint::Hermod] {
+        refused_in_session(site.post(entry_point, &new, "2025-11-25", &note(2)).await, &json!(2)).await;
     }
-    let batch = site.post(Road::Direct, &old, "2025-03-26", &json!([note(3), note(4)])).await;
+    let batch = site.post(EntryPoint::Direct, &old, "2025-03-26", &json!([note(3), note(4)])).await;
     let answers: Value = batch.json().await.unwrap();
     for (answer, id) in answers.as_array().unwrap().iter().zip([3, 4]) {
         assert_in_session(answer, &json!(id));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use kit::Events;
 
 use crate::site::Site;
-use identity::Road;
+use identity::EntryPoint;
 use odin::front::FrontLimits;
 use odin::protocol::Limits;
 use serde_json::{Value, json};
@@ -47,16 +47,16 @@ async fn too_many_calls_cost_only_the_last() {
     let session = site.session(REVISION).await;
     site.end(worker).await;
     let first = note(&json!(1), "first");
-    let first = site.post(Road::Direct, &session, REVISION, &first);
+    let first = site.post(EntryPoint::Direct, &session, REVISION, &first);
     tokio::pin!(first);
     tokio::select! {
         early = &mut first => panic!("the first call is answered: {early:?}"),
         () = site.waits() => {}
     }
-    let second = site.post(Road::Direct, &session, REVISION, &note(&json!("b"), "second")).await;
+    let second = site.post(EntryPoint::Direct, &session, REVISION, &note(&json!("b"), "second")).await;
     let why = in_session(second, &json!("b"), &json!({ "httpStatus": 429, "retryAfter": 1 })).await;
     assert!(why.contains("too many requests that wait"), "{why}");
-    let stateless = site.call(Road::Direct, "stateless").await;
+    let stateless = site.call(EntryPoint::Direct, "stateless").await;
     assert!(stateless.headers().contains_key("retry-after"));
     elsewhere(stateless, 429).await;
     assert_eq!(site.statz().await["refused"], json!({ "429": 2 }));
@@ -74,20 +74,25 @@ async fn what_is_too_large_is_refused_under_its_id() {
     let data = json!({ "httpStatus": 413 });
     for id in [json!(7), json!("last \"one\"")] {
         let large = note(&id, &"x".repeat(3_000));
-        let why = in_session(site.post(Road::Direct, &session, REVISION, &large).await, &id, &data).await;
+        let why =
+            in_session(site.post(EntryPoint::Direct, &session, REVISION, &large).await, &id, &data).await;
         assert!(why.contains("larger than 2000 bytes"), "{why}");
     }
     // The session goes on.
-    let answer: Value =
-        site.post(Road::Direct, &session, REVISION, &note(&json!(8), "small")).await.json().await.unwrap();
+    let answer: Value = site
+        .post(EntryPoint::Direct, &session, REVISION, &note(&json!(8), "small"))
+        .await
+        .json()
+        .await
+        .unwrap();
     assert_eq!(answer["result"]["content"][0]["text"], "noted small", "{answer}");
 
     // No request, longer than is read on for, another era: the exchange is refused.
     let notification = json!({ "jsonrpc": "2.0", "method": "n", "params": { "text": "x".repeat(3_000) } });
-    elsewhere(site.post(Road::Direct, &session, REVISION, &notification).await, 413).await;
+    elsewhere(site.post(EntryPoint::Direct, &session, REVISION, &notification).await, 413).await;
     let huge = note(&json!(9), &"x".repeat(40_000));
-    elsewhere(site.post(Road::Direct, &session, REVISION, &huge).await, 413).await;
-    let body = elsewhere(site.call(Road::Direct, &"x".repeat(3_000)).await, 413).await;
+    elsewhere(site.post(EntryPoint::Direct, &session, REVISION, &huge).await, 413).await;
+    let body = elsewhere(site.call(EntryPoint::Direct, &"x".repeat(3_000)).await, 413).await;
     assert_eq!((&body["id"], &body["error"]["code"]), (&json!(7), &json!(-32600)), "{body}");
     assert_eq!(site.statz().await["refused"], json!({ "413": 5 }));
     assert_eq!(site.journal(), ["small"]);
@@ -100,9 +105,10 @@ async fn bodies_without_room_are_refused_under_their_id() {
     let session = site.session(REVISION).await;
     let large = note(&json!(1), &"x".repeat(2_000));
     let data = json!({ "httpStatus": 429, "retryAfter": 1 });
-    let why = in_session(site.post(Road::Direct, &session, REVISION, &large).await, &json!(1), &data).await;
+    let why =
+        in_session(site.post(EntryPoint::Direct, &session, REVISION, &large).await, &json!(1), &data).await;
     assert!(why.starts_with("You have too many bytes"), "{why}");
-    elsewhere(site.call(Road::Direct, &"x".repeat(2_000)).await, 429).await;
+    elsewhere(site.call(EntryPoint::Direct, &"x".repeat(2_000)).await, 429).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,13 +121,15 @@ async fn what_the_policy_denies_costs_that_request() {
     };
     let [new, old] = [site.session(REVISION).await, site.session("2025-03-26").await];
     let data = json!({ "httpStatus": 403 });
-    let why = in_session(site.post(Road::Direct, &new, REVISION, &denied(2)).await, &json!(2), &data).await;
+    let why =
+        in_session(site.post(EntryPoint::Direct, &new, REVISION, &denied(2)).await, &json!(2), &data).await;
     assert!(why.contains("policy"), "{why}");
     let batch = json!([denied(3), note(&json!(4), "batch")]);
-    let answers: Value = site.post(Road::Direct, &old, "2025-03-26", &batch).await.json().await.unwrap();
+    let answers: Value =
+        site.post(EntryPoint::Direct, &old, "2025-03-26", &batch).await.json().await.unwrap();
     assert_eq!((&answers[0]["id"], &answers[0]["error"]["data"]), (&json!(3), &data), "{answers}");
     assert_eq!(answers[1]["result"]["content"][0]["text"], "noted batch", "{answers}");
-    let stateless = site.stateless(Road::Direct, "tools/call", json!({ "name": "drop_all" })).await;
+    let stateless = site.stateless(EntryPoint::Direct, "tools/call", json!({ "name": "drop_all" })).await;
     elsewhere(stateless, 403).await;
     assert_eq!(site.statz().await["refused"], json!({ "403": 3 }));
 }
@@ -137,9 +145,9 @@ async fn what_ends_a_session_and_what_is_no_request_stay_http_errors() {
     };
     assert_eq!(text("{").await, (400, json!(-32700)));
     assert_eq!(text(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#).await, (400, json!(-32600)));
-    let unknown = site.post(Road::Direct, "made-up", REVISION, &note(&json!(1), "x")).await;
+    let unknown = site.post(EntryPoint::Direct, "made-up", REVISION, &note(&json!(1), "x")).await;
     assert_eq!(unknown.status().as_u16(), 404);
-    let other = site.post(Road::Direct, &session, "1999-01-01", &note(&json!(1), "x")).await;
+    let other = site.post(EntryPoint::Direct, &session, "1999-01-01", &note(&json!(1), "x")).await;
     assert_eq!(other.status().as_u16(), 400);
     site.end(worker).await;
 }
@@ -163,7 +171,7 @@ async fn a_backend_that_stops_refuses_the_requests_that_wait() {
     let session = site.session(REVISION).await;
     site.end(worker).await;
     let message = note(&json!(5), "late");
-    let waits = site.post(Road::Direct, &session, REVISION, &message);
+    let waits = site.post(EntryPoint::Direct, &session, REVISION, &message);
     let stops = async {
         site.waits().await;
         site.parts.fronts[0].shut_down(Duration::ZERO).await;
@@ -259,7 +267,7 @@ async fn without_its_stream_a_post_of_http_sse_does_nothing() {
         "{body}"
     );
     // Another session's call comes after it in the queue.
-    let answer: Value = site.call(Road::Direct, "later").await.json().await.unwrap();
+    let answer: Value = site.call(EntryPoint::Direct, "later").await.json().await.unwrap();
     assert_eq!(answer["result"]["content"][0]["text"], "noted later", "{answer}");
     assert_eq!(site.journal(), ["heard", "later"]);
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use identity::Road;
+use identity::EntryPoint;
 use kit::values::{self, assertion, assertion_keys, principal, with_meta};
 use odin::front::{Access, FrontLimits, Handover};
 use odin::program::process;
@@ -91,13 +91,13 @@ impl Site {
 
     fn request(
         &self,
-        road: Road,
+        entry_point: EntryPoint,
         method: &str,
         path: &str,
         mcp: Option<(&str, Option<&str>)>,
     ) -> reqwest::RequestBuilder {
         let mcp = (mcp.map(|(method, _)| method), mcp.and_then(|(_, name)| name));
-        let assertion = assertion(principal("thor", "org-1"), road, method, path, mcp);
+        let assertion = assertion(principal("thor", "org-1"), entry_point, method, path, mcp);
         self.parts
             .http
             .request(method.parse().unwrap(), self.parts.url(path))
@@ -110,20 +110,20 @@ impl Site {
     }
 
     /// A request of revision 2026-07-28.
-    pub async fn stateless(&self, road: Road, method: &str, params: Value) -> reqwest::Response {
-        self.stateless_with_key(road, method, params, None).await
+    pub async fn stateless(&self, entry_point: EntryPoint, method: &str, params: Value) -> reqwest::Response {
+        self.stateless_with_key(entry_point, method, params, None).await
     }
 
     async fn stateless_with_key(
         &self,
-        road: Road,
+        entry_point: EntryPoint,
         method: &str,
         params: Value,
         key: Option<&str>,
     ) -> reqwest::Response {
         let name = params["name"].as_str().map(str::to_owned);
         let mut request = self
-            .request(road, "POST", PATH, Some((method, name.as_deref())))
+            .request(entry_point, "POST", PATH, Some((method, name.as_deref())))
             .header("mcp-protocol-version", "2026-07-28")
             .header("mcp-method", method);
         if let Some(name) = &name {
@@ -136,19 +136,20 @@ impl Site {
         request.body(message.to_string()).send().await.unwrap()
     }
 
-    pub async fn call(&self, road: Road, text: &str) -> reqwest::Response {
-        self.stateless(road, "tools/call", json!({ "name": "note", "arguments": { "text": text } })).await
+    pub async fn call(&self, entry_point: EntryPoint, text: &str) -> reqwest::Response {
+        self.stateless(entry_point, "tools/call", json!({ "name": "note", "arguments": { "text": text } }))
+            .await
     }
 
     pub async fn call_with_key(&self, key: &str, text: &str) -> reqwest::Response {
         let params = json!({ "name": "note", "arguments": { "text": text } });
-        self.stateless_with_key(Road::Direct, "tools/call", params, Some(key)).await
+        self.stateless_with_key(EntryPoint::Direct, "tools/call", params, Some(key)).await
     }
 
     pub async fn initialize(&self, revision: &str, id: Option<u32>) -> reqwest::Response {
         let params = values::initialize(revision, json!({}));
         let message = values::request(id.unwrap_or(1), "initialize", params);
-        self.request(Road::Direct, "POST", PATH, None).body(message.to_string()).send().await.unwrap()
+        self.request(EntryPoint::Direct, "POST", PATH, None).body(message.to_string()).send().await.unwrap()
     }
 
     /// A new session's id.
@@ -160,12 +161,12 @@ impl Site {
 
     pub async fn post(
         &self,
-        road: Road,
+        entry_point: EntryPoint,
         session: &str,
         revision: &str,
         message: &Value,
     ) -> reqwest::Response {
-        let request = self.request(road, "POST", PATH, None).header("mcp-session-id", session);
+        let request = self.request(entry_point, "POST", PATH, None).header("mcp-session-id", session);
         request.header("mcp-protocol-version", revision).body(message.to_string()).send().await.unwrap()
     }
 
@@ -178,7 +179,7 @@ impl Site {
     ) -> reqwest::Response {
         let path = format!("/_hermod/hold/{ticket}");
         let mut request = match assertion {
-            Some("") => self.request(Road::Bifrost, "GET", &path, None),
+            Some("") => self.request(EntryPoint::Bifrost, "GET", &path, None),
             other => {
                 let request = self.parts.http.get(self.parts.url(&path));
                 other.into_iter().fold(request, |request, it| request.header(identity::assertion::HEADER, it))
@@ -203,7 +204,7 @@ impl Site {
     }
 
     pub async fn open_sse(&self) -> reqwest::Response {
-        self.request(Road::Direct, "GET", &format!("{PATH}/sse"), None).send().await.unwrap()
+        self.request(EntryPoint::Direct, "GET", &format!("{PATH}/sse"), None).send().await.unwrap()
     }
 
     pub async fn post_to(&self, path: &str, message: &Value) -> reqwest::Response {
@@ -211,6 +212,6 @@ impl Site {
     }
 
     pub async fn post_text(&self, path: &str, body: String) -> reqwest::Response {
-        self.request(Road::Direct, "POST", path, None).body(body).send().await.unwrap()
+        self.request(EntryPoint::Direct, "POST", path, None).body(body).send().await.unwrap()
     }
 }

@@ -1,4 +1,4 @@
-//! The MCP conformance suite against the fixture: on both roads of a whole stack (gateway, Pushpin, two backends,
+//! The MCP conformance suite against the fixture: at both entry points of a whole stack (gateway, Pushpin, two backends,
 //! two workers, real tokens), and in one process with nothing else.
 //!
 //! `ASGARD_NODE` and `ASGARD_CONFORMANCE` name Node.js and the suite's script; `./asgard test conformance` sets
@@ -57,7 +57,7 @@ async fn in_one_process() {
 
 #[tokio::test]
 #[ignore = "needs the conformance suite and the programs of a stack: ./asgard test conformance"]
-async fn on_both_roads_of_a_stack() {
+async fn on_both_entry_points_of_a_stack() {
     let options = Options {
         backends: 2,
         workers: 2,
@@ -66,21 +66,21 @@ async fn on_both_roads_of_a_stack() {
     };
     let stack = Stack::up(options).await.unwrap();
     let mut failed = Vec::new();
-    for (road, endpoint) in [("Bifrost", stack.bifrost("org-1")), ("Hermod", stack.hermod("org-1"))] {
+    for (entry_point, endpoint) in [("Bifrost", stack.bifrost("org-1")), ("Hermod", stack.hermod("org-1"))] {
         let before = requests(&stack).await;
         let token = stack.token("thor", Some("org-1")).await.unwrap();
         // In the place of the Inspector, which does not run here: its origin may call.
         let proxy = Proxy::start(stack.state().ports.inspector, &endpoint, &token).await;
-        // One road's fault must not hide the other's.
-        let road_failed = {
+        // One entry point's fault must not hide the other's.
+        let entry_point_failed = {
             let url = proxy.url.clone();
-            let run = tokio::spawn(async move { all(road, &url).await });
+            let run = tokio::spawn(async move { all(entry_point, &url).await });
             run.await.err()
         };
-        failed.extend(road_failed.map(|_| road));
+        failed.extend(entry_point_failed.map(|_| entry_point));
         let after = requests(&stack).await;
         let shares: Vec<u64> = after.iter().zip(&before).map(|(after, before)| after - before).collect();
-        println!("{road} requests by backend: {shares:?}");
+        println!("{entry_point} requests by backend: {shares:?}");
         let all: u64 = shares.iter().sum();
         assert!(
             shares.len() == 2 && shares.iter().all(|share| share * 4 >= all),

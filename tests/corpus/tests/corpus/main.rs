@@ -1,5 +1,5 @@
 //! The whole corpus against everything that is real here: Envoy with the shipped file and the host that behaves
-//! as Kong does with the shipped files, each with a backend of its own behind it, on both roads: straight, and
+//! as Kong does with the shipped files, each with a backend of its own behind it, at both entry points: straight, and
 //! through a Pushpin in front.
 //!
 //! Needs the filter's module (`scripts/build-filter`), `mcp-backend` (beside this test's own folder, or named by
@@ -18,7 +18,7 @@ mod site;
 use corpus::{Answer, Case, Keys, Table, difference, net, now};
 use site::{Gateway, Site};
 
-/// What became of the rows on a road.
+/// What became of the rows at an entry point.
 #[derive(Debug, Default)]
 struct Tally {
     refused: usize,
@@ -43,12 +43,13 @@ async fn no_hostile_request_is_accepted() {
     let (mut wrong, mut refused, mut taken_away, mut direct) = (Vec::new(), 0, 0, 0);
     for gateway in [Gateway::Envoy, Gateway::Kong] {
         let site = Site::start(gateway, &table, issuer.port).await;
-        let roads = [("Bifrost", site.gateway_port), ("Hermod", site.pushpin_port)];
+        let entry_points = [("Bifrost", site.gateway_port), ("Hermod", site.pushpin_port)];
         let run = |port, straight| run(&table, &keys, port, straight);
-        let tallies = tokio::task::block_in_place(|| [run(roads[0].1, true), run(roads[1].1, false)]);
-        for ((road, _), tally) in roads.into_iter().zip(tallies) {
+        let tallies =
+            tokio::task::block_in_place(|| [run(entry_points[0].1, true), run(entry_points[1].1, false)]);
+        for ((entry_point, _), tally) in entry_points.into_iter().zip(tallies) {
             println!(
-                "{road}, {gateway:?}: {} refused, {} with the fault taken off on the way, {} wrong",
+                "{entry_point}, {gateway:?}: {} refused, {} with the fault taken off on the way, {} wrong",
                 tally.refused,
                 tally.taken_away,
                 tally.wrong.len()
@@ -56,12 +57,15 @@ async fn no_hostile_request_is_accepted() {
             let log = site.gateway_log();
             let logged = |id: &&String| log.contains(&format!("request={id}"));
             let lost: Vec<_> = tally.ids.iter().filter(|id| !logged(id)).collect();
-            assert!(lost.is_empty(), "{road}, {gateway:?}: ids that the log does not have: {lost:?}");
+            assert!(lost.is_empty(), "{entry_point}, {gateway:?}: ids that the log does not have: {lost:?}");
             let different: std::collections::BTreeSet<_> = tally.ids.iter().collect();
-            assert!(different.len() == tally.ids.len() && different.len() > 100, "{road}, {gateway:?}");
+            assert!(
+                different.len() == tally.ids.len() && different.len() > 100,
+                "{entry_point}, {gateway:?}"
+            );
             refused += tally.refused;
             taken_away += tally.taken_away;
-            wrong.extend(tally.wrong.into_iter().map(|what| format!("{road}, {gateway:?}: {what}")));
+            wrong.extend(tally.wrong.into_iter().map(|what| format!("{entry_point}, {gateway:?}: {what}")));
         }
         let tally = past_the_gateway(&table, &keys, site.backend_port);
         direct += tally.refused;
@@ -72,7 +76,7 @@ async fn no_hostile_request_is_accepted() {
     }
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
     println!(
-        "Corpus: {} hostile requests in {} classes, each beside a good one; sent {} times by 2 gateways on 2 roads and \
+        "Corpus: {} hostile requests in {} classes, each beside a good one; sent {} times by 2 gateways on 2 entry points and \
          past them: {} refused, {taken_away} passed as somebody harmless with the fault taken off, 0 accepted",
         table.rows().len(),
         table.classes().len(),
@@ -81,7 +85,7 @@ async fn no_hostile_request_is_accepted() {
     );
 }
 
-/// All rows that go through the gateway, on one road.
+/// All rows that go through the gateway, at one entry point.
 fn run(table: &Table, keys: &Keys, port: u16, straight: bool) -> Tally {
     let mut tally = Tally::default();
     for row in table.rows() {

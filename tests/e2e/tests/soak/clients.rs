@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use e2e::exchange::End;
 use e2e::random::RngExt;
-use e2e::{Client, Exchange, Form, Road};
+use e2e::{Client, EntryPoint, Exchange, Form};
 use rand::rngs::StdRng;
 use serde_json::json;
 
@@ -18,9 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How often one stream is resumed, at most.
 const RESUMPTIONS: u32 = 40;
 
-/// A road and a person, by the client's number.
-pub(crate) fn seat(number: usize) -> (Road, Person) {
-    (Road::BOTH[number % 2], PEOPLE[(number / 2) % PEOPLE.len()])
+/// An entry point and a person, by the client's number.
+pub(crate) fn seat(number: usize) -> (EntryPoint, Person) {
+    (EntryPoint::BOTH[number % 2], PEOPLE[(number / 2) % PEOPLE.len()])
 }
 
 /// Waits a little between two calls.
@@ -44,10 +44,10 @@ fn id(world: &World, random: &mut StdRng) -> u64 {
 
 /// A client of the stateless era: calls, and now and then leaves before the answer.
 pub(crate) async fn modern(world: &World, number: usize, mut random: StdRng) {
-    let (road, person) = seat(number);
-    let name = format!("modern {road:?}");
+    let (entry_point, person) = seat(number);
+    let name = format!("modern {entry_point:?}");
     while world.goes_on() {
-        let client = world.client(road, person);
+        let client = world.client(entry_point, person);
         for _ in 0..random.random_range(1..20) {
             pause(&mut random).await;
             if !world.goes_on() {
@@ -72,7 +72,7 @@ pub(crate) async fn modern(world: &World, number: usize, mut random: StdRng) {
                 continue;
             };
             let judged = if read(world, &mut exchange, begun, call.budget()).await {
-                judge_modern(world, road, &call, &exchange)
+                judge_modern(world, entry_point, &call, &exchange)
             } else {
                 Err(hung("no end"))
             };
@@ -85,12 +85,14 @@ pub(crate) async fn modern(world: &World, number: usize, mut random: StdRng) {
 /// a stream by itself, Pushpin ends it in order, one second later (docs/calls.md).
 fn judge_modern(
     world: &World,
-    road: Road,
+    entry_point: EntryPoint,
     call: &Call,
     exchange: &Exchange,
 ) -> Result<Ending, (Evil, String)> {
     match call.judge(exchange, true)? {
-        Ending::Closed if road == Road::Hermod && world.blows.killed_a_writer(exchange.begun) => {
+        Ending::Closed
+            if entry_point == EntryPoint::Hermod && world.blows.killed_a_writer(exchange.begun) =>
+        {
             Ok(Ending::Cut)
         }
         Ending::Closed => Err((Evil::Wrong, "a stream that ended without an answer".to_owned())),
@@ -100,11 +102,11 @@ fn judge_modern(
 
 /// A client of the stateless era that sends each request again, under its key, until it is answered.
 pub(crate) async fn keyed(world: &World, number: usize, mut random: StdRng) {
-    let (road, person) = seat(number);
-    let name = format!("keyed {road:?}");
+    let (entry_point, person) = seat(number);
+    let name = format!("keyed {entry_point:?}");
     while world.goes_on() {
         pause(&mut random).await;
-        let mut client = world.client(road, person);
+        let mut client = world.client(entry_point, person);
         let call = Call::draw(world, person, &mut random);
         world.ledger.once(&call);
         let first = Instant::now();
@@ -126,9 +128,10 @@ pub(crate) async fn keyed(world: &World, number: usize, mut random: StdRng) {
                 },
                 None => world.in_time(begun, call.budget(), exchange).await,
             };
-            let judged = exchange
-                .as_ref()
-                .map_or_else(|| Err(hung("no end")), |exchange| judge_modern(world, road, &call, exchange));
+            let judged = exchange.as_ref().map_or_else(
+                || Err(hung("no end")),
+                |exchange| judge_modern(world, entry_point, &call, exchange),
+            );
             let exchange = exchange.as_ref();
             match judged {
                 Ok(Ending::Whole | Ending::Gaps) => {
@@ -154,7 +157,7 @@ pub(crate) async fn keyed(world: &World, number: usize, mut random: StdRng) {
                     tokio::time::sleep(Duration::from_millis(random.random_range(100..500))).await;
                     if random.random_bool(0.5) {
                         // On a connection of its own, with any backend.
-                        client = world.client(road, person);
+                        client = world.client(entry_point, person);
                     }
                 }
             }
@@ -163,8 +166,13 @@ pub(crate) async fn keyed(world: &World, number: usize, mut random: StdRng) {
 }
 
 /// Begins a session; none when it did not work, which is judged.
-pub(crate) async fn begin(world: &World, name: &str, road: Road, person: Person) -> Option<Client> {
-    let mut client = world.client(road, person);
+pub(crate) async fn begin(
+    world: &World,
+    name: &str,
+    entry_point: EntryPoint,
+    person: Person,
+) -> Option<Client> {
+    let mut client = world.client(entry_point, person);
     let begun = Instant::now();
     let call = Call { tool: crate::calls::Tool::Echo, text: "initialize".to_owned(), total_ms: 0, events: 0 };
     let ended = |judged, exchange: Option<&Exchange>| {
@@ -202,11 +210,11 @@ pub(crate) async fn begin(world: &World, name: &str, road: Road, person: Person)
 
 /// A client of the stateful era: calls, also several at once; resumes streams; cancels.
 pub(crate) async fn session(world: &World, number: usize, mut random: StdRng) {
-    let (road, person) = seat(number);
-    let name = format!("session {road:?}");
+    let (entry_point, person) = seat(number);
+    let name = format!("session {entry_point:?}");
     while world.goes_on() {
         pause(&mut random).await;
-        let Some(mut client) = begin(world, &name, road, person).await else { continue };
+        let Some(mut client) = begin(world, &name, entry_point, person).await else { continue };
         for _ in 0..random.random_range(3..15) {
             pause(&mut random).await;
             if !world.goes_on() {

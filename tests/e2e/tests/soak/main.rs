@@ -1,4 +1,4 @@
-//! Clients of all eras on both roads, while each part is killed and stopped, again and again. Every answer belongs
+//! Clients of all eras at both entry points, while each part is killed and stopped, again and again. Every answer belongs
 //! to its call; nothing comes twice; every client has an answer, a clear error or a cut connection in time; no tool
 //! that must not runs twice, or after its client was told to try again; and at the end nothing is left.
 //!
@@ -80,7 +80,10 @@ async fn nothing_is_wrong_doubled_hung_or_foreign_whatever_dies() {
     let evils = world.ledger.evils();
     let mut kinds = BTreeMap::<Evil, u32>::new();
     evils.iter().for_each(|(evil, _)| *kinds.entry(*evil).or_default() += 1);
-    println!("Stateless and stateful, both roads, {count} faults in {} s: {kinds:?}", length.as_secs());
+    println!(
+        "Stateless and stateful, both entry points, {count} faults in {} s: {kinds:?}",
+        length.as_secs()
+    );
     assert!(evils.is_empty(), "{} evils, seed {seed}:\n{evils:#?}", evils.len());
 }
 

@@ -108,11 +108,11 @@ pub(crate) async fn tell(world: &World, mut random: StdRng) {
 
 /// A session that listens on its own stream: each notice once, and none of others.
 pub(crate) async fn listener(world: &World, number: usize, mut random: StdRng) {
-    let (road, person) = seat(number);
-    let name = format!("listener {road:?}");
+    let (entry_point, person) = seat(number);
+    let name = format!("listener {entry_point:?}");
     while world.goes_on() {
         pause(&mut random).await;
-        let Some(mut client) = clients::begin(world, &name, road, person).await else { continue };
+        let Some(mut client) = clients::begin(world, &name, entry_point, person).await else { continue };
         let mut all = BTreeSet::new();
         for round in 0..random.random_range(1..5) {
             if !world.goes_on() {
@@ -180,11 +180,11 @@ fn judge(
 
 /// A modern client that listens: acknowledged at once, and told of its own organisation's changes only.
 pub(crate) async fn subscriber(world: &World, number: usize, mut random: StdRng) {
-    let (road, person) = seat(number);
-    let name = format!("subscriber {road:?}");
+    let (entry_point, person) = seat(number);
+    let name = format!("subscriber {entry_point:?}");
     while world.goes_on() {
         pause(&mut random).await;
-        let client = world.client(road, person);
+        let client = world.client(entry_point, person);
         let begun = Instant::now();
         let call = Call { tool: Tool::Echo, text: "subscriptions/listen".to_owned(), total_ms: 0, events: 0 };
         let id = 1_000 + world.number();

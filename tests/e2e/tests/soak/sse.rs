@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use e2e::Road;
+use e2e::EntryPoint;
 use e2e::random::RngExt;
 use e2e::sse::{Piece, Reader};
 use rand::rngs::StdRng;
@@ -87,11 +87,11 @@ fn ending(lost: &Lost) -> Ending {
 
 /// A client of HTTP+SSE: connects, calls, and connects again when its stream has ended.
 pub(crate) async fn client(world: &World, number: usize, mut random: StdRng) {
-    let (road, person) = seat(number);
-    let name = format!("http+sse {road:?}");
+    let (entry_point, person) = seat(number);
+    let name = format!("http+sse {entry_point:?}");
     while world.goes_on() {
         pause(&mut random).await;
-        if let Err((begun, judged)) = life(world, &name, road, person, &mut random).await {
+        if let Err((begun, judged)) = life(world, &name, entry_point, person, &mut random).await {
             let call = Call { tool: Tool::Echo, text: "a stream".to_owned(), total_ms: 0, events: 0 };
             world.ledger.ended(world, &name, &call, begun, judged, None);
         }
@@ -103,11 +103,11 @@ type Ended = (Instant, Result<Ending, (Evil, String)>);
 async fn life(
     world: &World,
     name: &str,
-    road: Road,
+    entry_point: EntryPoint,
     person: Person,
     random: &mut StdRng,
 ) -> Result<(), Ended> {
-    let url = format!("{}/sse", world.stack.endpoint(road, person.1));
+    let url = format!("{}/sse", world.stack.endpoint(entry_point, person.1));
     let begun = Instant::now();
     let hung = |what: &str| Err((Evil::Hung, what.to_owned()));
     let opened = world.in_time(begun, Duration::ZERO, Line::open(&url, world.token(person))).await;

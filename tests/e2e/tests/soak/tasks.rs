@@ -21,14 +21,14 @@ const TASKS: u32 = 90;
 
 /// A client that knows tasks.
 pub(crate) async fn client(world: &World, number: usize, mut random: StdRng) {
-    let (road, person) = seat(number);
-    let name = format!("tasks {road:?}");
+    let (entry_point, person) = seat(number);
+    let name = format!("tasks {entry_point:?}");
     let mut next = Instant::now();
     while world.goes_on() {
         tokio::time::sleep_until(next.into()).await;
         next = Instant::now() + world.length() / TASKS;
         pause(&mut random).await;
-        let client = world.client(road, person).with_tasks();
+        let client = world.client(entry_point, person).with_tasks();
         let call = Call { tool: Tool::Count, ..Call::draw(world, person, &mut random) };
         world.ledger.once(&call);
         let begun = Instant::now();

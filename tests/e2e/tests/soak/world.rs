@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use e2e::tokens::{self, Wish};
-use e2e::{Client, Road, Stack};
+use e2e::{Client, EntryPoint, Stack};
 
 use crate::faults::Blows;
 use crate::ledger::Ledger;
@@ -80,8 +80,8 @@ impl World {
     }
 
     /// A client without a session.
-    pub(crate) fn client(&self, road: Road, person: Person) -> Client {
-        Client::at(self.stack.endpoint(road, person.1), self.token(person))
+    pub(crate) fn client(&self, entry_point: EntryPoint, person: Person) -> Client {
+        Client::at(self.stack.endpoint(entry_point, person.1), self.token(person))
     }
 
     /// Somebody's token.

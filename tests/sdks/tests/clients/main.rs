@@ -1,7 +1,7 @@
 //! Released clients of many lines against a whole stack: each connects, lists the tools, calls one with progress, is
 //! refused a call and goes on, with a token and with one that it gets for itself at Keycloak.
 //!
-//! `./asgard test clients` tries a few of them; with `--all` every one, on both roads.
+//! `./asgard test clients` tries a few of them; with `--all` every one, at both entry points.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -13,7 +13,7 @@ use std::time::Instant;
 use asgard::install::Clients;
 use e2e::keycloak::Keycloak;
 use e2e::login::register;
-use e2e::{Client, Road, Stack, tokens};
+use e2e::{Client, EntryPoint, Stack, tokens};
 use rows::{OAuth, ROWS, Row, Speaks};
 use sdks::kit::{self, Kit};
 use serde_json::{Value, json};
@@ -55,7 +55,7 @@ async fn released_clients_connect_list_call_and_log_in() {
 /// How many tools there are.
 async fn tools(stack: &Stack) -> usize {
     let token = tokens::token(stack, "thor", "org-1").await;
-    let client = Client::at(stack.endpoint(Road::Bifrost, "org-1"), token);
+    let client = Client::at(stack.endpoint(EntryPoint::Bifrost, "org-1"), token);
     let exchange = client.request("tools/list", json!({})).await;
     exchange.result().unwrap()["tools"].as_array().unwrap().len()
 }
@@ -74,11 +74,11 @@ impl Trial<'_> {
     async fn all(&self) -> Vec<(String, Option<String>)> {
         let mut outcomes = Vec::new();
         // Keycloak's tokens are for the public address, so that is where a client that gets its own one goes.
-        let roads = if whole() { &Road::BOTH[..] } else { &[Road::Hermod] };
-        for road in roads {
+        let entry_points = if whole() { &EntryPoint::BOTH[..] } else { &[EntryPoint::Hermod] };
+        for entry_point in entry_points {
             let token = tokens::token(self.stack, "thor", "org-1").await;
-            let seen = self.run(*road, "token", ("TOKEN", &token)).await;
-            outcomes.push(self.say(*road, "with a token", self.wrong(&seen)));
+            let seen = self.run(*entry_point, "token", ("TOKEN", &token)).await;
+            outcomes.push(self.say(*entry_point, "with a token", self.wrong(&seen)));
         }
         match self.row.oauth {
             OAuth::Registers => outcomes.push(self.registers().await),
@@ -96,7 +96,7 @@ impl Trial<'_> {
     async fn registers(&self) -> (String, Option<String>) {
         let keycloak = Keycloak::of(self.stack);
         let before = registered(&keycloak).await;
-        let seen = self.run(Road::Bifrost, "oauth", ("CLIENT_ID", "")).await;
+        let seen = self.run(EntryPoint::Bifrost, "oauth", ("CLIENT_ID", "")).await;
         let new: Vec<String> = registered(&keycloak).await.difference(&before).cloned().collect();
         let problem = match new.len() {
             0 => Some(format!("it registered no client: {seen}")),
@@ -105,20 +105,20 @@ impl Trial<'_> {
         for client in &new {
             keycloak.forget_client(client).await;
         }
-        self.say(Road::Bifrost, "registers itself", problem)
+        self.say(EntryPoint::Bifrost, "registers itself", problem)
     }
 
     /// By OAuth, as it is known to fail.
     async fn fails(&self, says: &str) -> (String, Option<String>) {
         let keycloak = Keycloak::of(self.stack);
         let before = registered(&keycloak).await;
-        let seen = self.run(Road::Bifrost, "oauth", ("CLIENT_ID", "")).await;
+        let seen = self.run(EntryPoint::Bifrost, "oauth", ("CLIENT_ID", "")).await;
         for client in registered(&keycloak).await.difference(&before) {
             keycloak.forget_client(client).await;
         }
         let as_known = seen["error"].as_str().is_some_and(|error| error.contains(says));
         let problem = (!as_known).then(|| format!("it no longer says {says:?}: {seen}"));
-        self.say(Road::Bifrost, "can't register itself, as known", problem)
+        self.say(EntryPoint::Bifrost, "can't register itself, as known", problem)
     }
 
     /// By OAuth, with a client that is there already: each request is sent twice, and on the one stream of HTTP+SSE
@@ -134,7 +134,7 @@ impl Trial<'_> {
         let (status, answer) = register(self.stack, &metadata, None).await;
         assert_eq!(status, 201, "{answer}");
         let client = answer["client_id"].as_str().unwrap();
-        let mut seen = self.run(Road::Bifrost, "client", ("CLIENT_ID", client)).await;
+        let mut seen = self.run(EntryPoint::Bifrost, "client", ("CLIENT_ID", client)).await;
         Keycloak::of(self.stack).forget_client(client).await;
         if let Some(steps) = seen["steps"].as_array_mut().filter(|_| self.transport == "sse") {
             let all = steps.len();
@@ -143,12 +143,12 @@ impl Trial<'_> {
                 seen["error"] = json!("it no longer sends its requests twice");
             }
         }
-        self.say(Road::Bifrost, "registered beforehand", self.wrong(&seen))
+        self.say(EntryPoint::Bifrost, "registered beforehand", self.wrong(&seen))
     }
 
-    async fn run(&self, road: Road, auth: &str, (name, value): (&str, &str)) -> Value {
+    async fn run(&self, entry_point: EntryPoint, auth: &str, (name, value): (&str, &str)) -> Value {
         let suffix = if self.transport == "sse" { "/sse" } else { "" };
-        let url = format!("{}{suffix}", self.stack.endpoint(road, "org-1"));
+        let url = format!("{}{suffix}", self.stack.endpoint(entry_point, "org-1"));
         let [script, argument] = self.row.script;
         let mut command = self.kit.client(self.row.environment, script);
         command.args([self.transport, &url, auth, argument]).env_remove("TOKEN").env(name, value);
@@ -191,10 +191,10 @@ impl Trial<'_> {
         Some(format!("{what}: {seen}"))
     }
 
-    fn say(&self, road: Road, what: &str, problem: Option<String>) -> (String, Option<String>) {
+    fn say(&self, entry_point: EntryPoint, what: &str, problem: Option<String>) -> (String, Option<String>) {
         let verdict = if problem.is_none() { "ok" } else { "FAILED" };
-        println!("{road:?}: {}, {}, {what}: {verdict}", self.row.title(), self.transport);
-        (format!("{road:?}, {what}"), problem)
+        println!("{entry_point:?}: {}, {}, {what}: {verdict}", self.row.title(), self.transport);
+        (format!("{entry_point:?}, {what}"), problem)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a call needs beside the client's message, and the order that is made of both.
 
-use identity::Road;
+use identity::EntryPoint;
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::call::{Job, Order, Retry, Via};
@@ -42,12 +42,12 @@ impl Context {
 }
 
 /// Who holds a stream, if the answer becomes one.
-pub(crate) fn via(front: &Front, road: Road, body: usize) -> Via {
+pub(crate) fn via(front: &Front, entry_point: EntryPoint, body: usize) -> Via {
     let limits = &front.config.limits;
-    let held = match road {
-        Road::Hermod => body <= limits.held_body,
-        Road::Bifrost => front.config.handover != Handover::None && body <= limits.handover_body,
-        Road::Direct => false,
+    let held = match entry_point {
+        EntryPoint::Hermod => body <= limits.held_body,
+        EntryPoint::Bifrost => front.config.handover != Handover::None && body <= limits.handover_body,
+        EntryPoint::Direct => false,
     };
     if held && front.publisher.is_some() { Via::Pushpin } else { Via::Backend }
 }

@@ -143,7 +143,7 @@ pub(crate) async fn submit(
     let call = CallId::random();
     // How large the message is says nothing of who holds the stream that the answer goes to.
     let body = if context.stream.is_some() { 0 } else { context.body };
-    let via = via(front, context.caller.road, body);
+    let via = via(front, context.caller.entry_point, body);
     let order = order(front, context, call, message, request, via, NOBODY);
     match front.store.enqueue(call, order?).await {
         Ok(Enqueue::Accepted) => {

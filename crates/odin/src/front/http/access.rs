@@ -3,7 +3,7 @@
 use http::{HeaderMap, Method};
 use identity::assertion::AssertionError;
 use identity::path::Endpoint;
-use identity::{AssertionKeys, Principal, Road};
+use identity::{AssertionKeys, EntryPoint, Principal};
 use sha2::{Digest, Sha256};
 
 use crate::front::http::unix_seconds;
@@ -21,7 +21,7 @@ pub enum Access {
 #[derive(Clone)]
 pub(crate) struct Caller {
     pub(crate) principal: Principal,
-    pub(crate) road: Road,
+    pub(crate) entry_point: EntryPoint,
     /// SHA-256 of the assertion in hexadecimal: what a hold request must prove. Empty without a gateway.
     pub(crate) assertion: String,
 }
@@ -45,7 +45,7 @@ impl Access {
                         caller.username = Some("local".into());
                         caller
                     },
-                    road: Road::Direct,
+                    entry_point: EntryPoint::Direct,
                     assertion: String::new(),
                 })
             }
@@ -89,7 +89,7 @@ fn by_assertion(
         tracing::warn!("an assertion is for another request");
         return Err(unauthenticated());
     }
-    Ok(Caller { principal: assertion.principal, road: assertion.road, assertion: proof(value) })
+    Ok(Caller { principal: assertion.principal, entry_point: assertion.entry_point, assertion: proof(value) })
 }
 
 /// The header's value, if it is there exactly once.

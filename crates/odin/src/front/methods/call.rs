@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::response::Response;
-use identity::Road;
+use identity::EntryPoint;
 
 use crate::call::Via;
 use crate::front::{
@@ -23,7 +23,7 @@ pub(crate) async fn answer(front: &Arc<Front>, context: Context, request: &Reque
         return listed(front, &context, request).await;
     }
     // While a link is down nothing can be held: a slow call then goes through this backend.
-    let via = match via(front, context.caller.road, context.body) {
+    let via = match via(front, context.caller.entry_point, context.body) {
         Via::Pushpin if !front.links_stand() => Via::Backend,
         via => via,
     };
@@ -57,8 +57,8 @@ pub(crate) async fn answer(front: &Arc<Front>, context: Context, request: &Reque
         Waited::Refused(refusal) => refused(refusal),
         Waited::Offered => {
             Counters::count(&front.counters.held);
-            match context.caller.road {
-                Road::Hermod => match front.store.hold(ticket, &context.caller.assertion).await {
+            match context.caller.entry_point {
+                EntryPoint::Hermod => match front.store.hold(ticket, &context.caller.assertion).await {
                     Ok(Some(held)) => hold::held_response(&held, revision),
                     // The call goes on, or has ended.
                     _ => refused(refusals::lost()),

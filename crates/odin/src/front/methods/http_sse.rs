@@ -33,7 +33,7 @@ pub(crate) async fn open(front: &Arc<Front>, caller: Caller, path: &str, headers
         return front.refuse(refusal);
     }
     // The workers will send to Pushpin: a stream that this backend held instead would get no answer.
-    if via(front, caller.road, 0) == Via::Pushpin && !front.can_hold() {
+    if via(front, caller.entry_point, 0) == Via::Pushpin && !front.can_hold() {
         let refusal = match front.links_stand() {
             false => {
                 "The link to Pushpin, which holds the streams of HTTP+SSE, is down. Try again in a few seconds."

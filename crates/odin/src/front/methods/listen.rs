@@ -117,7 +117,7 @@ async fn look_again(front: Arc<Front>, principal: String, tasks: Vec<TaskView>) 
 /// The filter, if it is one. The worker reads it again, in rmcp's types.
 fn read(front: &Front, context: &Context, request: &Request<'_>) -> Result<Filter, Refusal> {
     let wrong = |why: String| Refusal::invalid_params(format!("Invalid params: {why}."));
-    // A stream of a larger body could be held on neither road.
+    // A stream of a larger body could be held at neither entry point.
     let most = front.config.limits.held_body.min(front.config.limits.handover_body);
     if context.body > most {
         return Err(wrong(format!("a subscription of more than {most} bytes can't be held; ask for less")));

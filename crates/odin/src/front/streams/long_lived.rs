@@ -1,6 +1,6 @@
 //! Streams that stand by themselves: a session's own, that of HTTP+SSE, and a call's that is resumed.
 //!
-//! Who asks for one on the bifrost road is handed over like the client of a slow call; what the stream is to
+//! Who asks for one at the bifrost entry point is handed over like the client of a slow call; what the stream is to
 //! be is kept under the ticket meanwhile, so that any backend can answer the hold request.
 
 use std::convert::Infallible;
@@ -12,7 +12,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use grip::{Channel, Hold};
 use http::{HeaderValue, StatusCode, header};
-use identity::Road;
+use identity::EntryPoint;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -66,14 +66,14 @@ pub(crate) fn session_channel(key: &str) -> String {
     format!("s-{key}")
 }
 
-/// Opens a stream in the way that the caller's road has.
+/// Opens a stream in the way that the caller's entry point has.
 pub(crate) async fn open(front: &Arc<Front>, caller: &Caller, spec: Spec) -> Response {
-    if via(front, caller.road, 0) == Via::Backend || !front.can_hold() {
+    if via(front, caller.entry_point, 0) == Via::Backend || !front.can_hold() {
         return by_itself(front, caller, spec).await;
     }
     front.holds.count();
     Counters::count(&front.counters.held);
-    if caller.road == Road::Hermod {
+    if caller.entry_point == EntryPoint::Hermod {
         return held(front, spec).await.unwrap_or_else(|| front.refuse(silent()));
     }
     let parked = Parked { assertion: caller.assertion.clone(), spec };
@@ -139,7 +139,7 @@ async fn register(front: &Front, stream: LongLivedStream) -> Result<LongLivedStr
 /// Resumes a call's stream. What is missing is replayed at once if the call has ended.
 pub(crate) async fn resume(front: &Arc<Front>, caller: &Caller, spec: Spec) -> Response {
     let Spec::Call { call, session, last } = &spec else { return front.refuse(silent()) };
-    if via(front, caller.road, 0) == Via::Backend || !front.can_hold() {
+    if via(front, caller.entry_point, 0) == Via::Backend || !front.can_hold() {
         return by_itself(front, caller, spec).await;
     }
     match front.store.resume(*call, session, *last, None).await {
