@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::hostname::is_name;
 use crate::paths::{Paths, write_private};
 use crate::problem::{Problem, Result};
 use crate::state::State;
@@ -18,8 +19,6 @@ const HEAD: &str = "# Hosts of organisations, written by `asgard org`.\n\n";
 
 /// Most hosts that there may be.
 const MAX_HOSTS: usize = 1024;
-/// Longest name of a host, in bytes.
-const MAX_NAME: usize = 253;
 
 /// Organisations by host. Each name is one ([`url`]), and each organisation's can stand in a path: they go into the
 /// gateways' files as they are.
@@ -135,19 +134,6 @@ pub fn url(state: &State, host: &str) -> Result<String> {
             .hint("give the organisation another name"));
     }
     Ok(url)
-}
-
-/// Whether it is a name of a host, in lower case; addresses are not.
-pub(crate) fn is_name(host: &str) -> bool {
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b))
-    };
-    host.len() <= MAX_NAME
-        && host.split('.').all(label)
-        && !host.bytes().all(|b| b.is_ascii_digit() || b == b'.')
 }
 
 /// The addresses of an organisation's MCP endpoints, each an OAuth resource of its own (RFC 9728 section 3.3): Streamable

@@ -5,7 +5,7 @@ use std::net::{IpAddr, TcpListener};
 use serde::{Deserialize, Serialize};
 
 use crate::problem::{Problem, Result};
-use crate::state::{MAX_COPIES, Size};
+use crate::size::{MAX_COPIES, Size};
 
 /// The ports of a stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

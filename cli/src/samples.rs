@@ -1,10 +1,11 @@
 //! Accounts of the sample setup that everybody knows: not where others can reach them.
 
 use crate::problem::{Problem, Result};
-use crate::state::State;
+use crate::state::{SAMPLE_PASSWORD, State};
 
-/// The administrator's password of the sample setup.
-pub const SAMPLE_PASSWORD: &str = "adminpassword";
+/// The sample users and their organisations; each one's password is the name.
+pub const USERS: [(&str, &[&str]); 4] =
+    [("thor", &["org-1"]), ("hel", &["org-2"]), ("freya", &["org-1", "org-2"]), ("surt", &[])];
 
 impl State {
     /// Refuses accounts that everybody knows where others can reach the stack.

@@ -12,14 +12,14 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::hosts::is_name;
+use crate::hostname::is_name;
 use crate::paths::{Paths, write_private};
 use crate::ports::Ports;
 use crate::problem::{Problem, Result};
-use crate::samples::SAMPLE_PASSWORD;
+use crate::size::Size;
 
-/// Most backends, and most workers, of one stack.
-pub const MAX_COPIES: u16 = 9;
+/// The administrator's password of the sample setup.
+pub const SAMPLE_PASSWORD: &str = "adminpassword";
 /// Most names in `accepted_hosts`.
 pub const MAX_ACCEPTED: usize = 64;
 
@@ -92,16 +92,6 @@ pub enum TokenCheck {
     Introspection,
     /// Both.
     Both,
-}
-
-/// How many copies run.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Size {
-    /// Backends, 1 to [`MAX_COPIES`].
-    pub backends: u16,
-    /// Workers, 1 to [`MAX_COPIES`].
-    pub workers: u16,
 }
 
 /// Versions of what is fetched. What Debian packages bring (Pushpin, Redis, Java) has Debian's version.
@@ -412,21 +402,6 @@ impl State {
             None => false,
         };
         named_loopback && self.listen.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-    }
-}
-
-impl Size {
-    /// Checks the bounds.
-    ///
-    /// # Errors
-    /// A count that is not 1 to [`MAX_COPIES`].
-    pub fn check(&self) -> Result<()> {
-        for (name, count) in [("backends", self.backends), ("workers", self.workers)] {
-            if !(1..=MAX_COPIES).contains(&count) {
-                return Err(Problem::new(format!("{name} must be 1 to {MAX_COPIES}, not {count}")));
-            }
-        }
-        Ok(())
     }
 }
 

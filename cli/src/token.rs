@@ -9,9 +9,9 @@ use base64::Engine as _;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::commands::summary::USERS;
 use crate::health::{cause, http_client};
 use crate::problem::{Problem, Result};
+use crate::samples::USERS;
 use crate::state::State;
 
 /// What to ask for.

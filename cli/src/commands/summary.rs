@@ -1,13 +1,9 @@
 //! What `up` prints when all is ready: addresses, sample accounts, a call to copy.
 
 use crate::paths::Paths;
-use crate::samples::SAMPLE_PASSWORD;
-use crate::state::State;
+use crate::samples::USERS;
+use crate::state::{SAMPLE_PASSWORD, State};
 use crate::ui::say;
-
-/// The sample users and their organisations; each one's password is the name.
-pub const USERS: [(&str, &[&str]); 4] =
-    [("thor", &["org-1"]), ("hel", &["org-2"]), ("freya", &["org-1", "org-2"]), ("surt", &[])];
 
 /// Prints it.
 pub fn print(paths: &Paths, state: &State) {

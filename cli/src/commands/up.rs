@@ -14,7 +14,8 @@ use crate::paths::{Paths, private_dir};
 use crate::ports::Ports;
 use crate::problem::{Problem, Result};
 use crate::process::{find_program, tail};
-use crate::state::{Size, State};
+use crate::size::Size;
+use crate::state::State;
 use crate::supervisor::control::{self, Request};
 use crate::supervisor::{Lock, Supervisor};
 use crate::ui::{Step, say, seconds};
@@ -32,7 +33,7 @@ pub async fn run(paths: &Paths, up: Up) -> Result<ExitCode> {
         && compose::is_usable(paths).await
     {
         only_native(&up)?;
-        return compose::up(paths, up.detach).await;
+        return in_containers(paths, up.detach).await;
     }
     if !Lock::is_free(paths) {
         if !up.detach {
@@ -101,6 +102,18 @@ fn state(paths: &Paths, ports: Option<&str>) -> Result<State> {
             Ok(state)
         }
     }
+}
+
+/// Starts the compose file; stays until Ctrl-C, unless detached.
+async fn in_containers(paths: &Paths, detach: bool) -> Result<ExitCode> {
+    let env = compose::start(paths).await?;
+    summary::print(paths, &env.state);
+    if detach {
+        return Ok(ExitCode::SUCCESS);
+    }
+    say("Ctrl-C stops everything.");
+    let _ = tokio::signal::ctrl_c().await;
+    compose::down(paths).await
 }
 
 fn size(state: &State, up: &Up) -> Result<Size> {

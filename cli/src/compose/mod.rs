@@ -9,7 +9,6 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio::process::Command;
 
-use crate::commands::summary;
 use crate::health;
 use crate::paths::{Paths, write_private};
 use crate::problem::{Problem, Result};
@@ -32,11 +31,12 @@ pub fn is_up(paths: &Paths) -> bool {
     marker(paths).exists()
 }
 
-/// Prepares the configuration, starts the containers and waits until they are healthy.
+/// Prepares the configuration, starts the containers and waits until they are healthy. Gives what they were configured with:
+/// in containers `.env` rules, not the state file.
 ///
 /// # Errors
 /// When the preparation or compose fails.
-pub async fn up(paths: &Paths, detach: bool) -> Result<ExitCode> {
+pub async fn start(paths: &Paths) -> Result<Env> {
     say("  a container engine is here: starting the compose file (./asgard up --native does without)");
     let env = Env::load(paths)?;
     let rendered = files(paths, &env)?;
@@ -45,14 +45,7 @@ pub async fn up(paths: &Paths, detach: bool) -> Result<ExitCode> {
     write_private(&marker(paths), b"compose\n")?;
     demand(paths, compose(paths, &["up", "-d", "--build"]).await?, "start the containers").await?;
     wait_healthy(paths).await?;
-    // In containers .env rules, not the state file.
-    summary::print(paths, &env.state);
-    if !detach {
-        say("Ctrl-C stops everything.");
-        let _ = tokio::signal::ctrl_c().await;
-        return down(paths).await;
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok(env)
 }
 
 /// Stops and removes the containers; named volumes stay.

@@ -23,7 +23,8 @@ use crate::paths::{Paths, private_dir};
 use crate::policy;
 use crate::ports::{LOOPBACK, demand_free};
 use crate::problem::Result;
-use crate::state::{Size, State};
+use crate::size::Size;
+use crate::state::State;
 use crate::supervisor::part::{Kind, PartSpec};
 
 /// What to start.

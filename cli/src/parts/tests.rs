@@ -134,7 +134,7 @@ fn a_realm_without_samples_has_no_password_that_is_known() {
         realm["users"].as_array().unwrap().iter().map(|u| u["username"].as_str().unwrap()).collect();
     assert_eq!(users, ["service-account-tests"]);
     let text = realm.to_string();
-    for (user, _) in crate::commands::summary::USERS {
+    for (user, _) in crate::samples::USERS {
         assert!(!text.contains(&format!("\"{user}\"")), "{user}");
     }
     // Who has no secret (that of the state file) can't log in with a password either.
@@ -158,7 +158,7 @@ fn the_realm_is_whole() {
     };
     assert_eq!(members(0), ["service-account-tests", "thor", "freya"]);
     assert_eq!(members(1), ["hel", "freya"]);
-    for (user, _) in crate::commands::summary::USERS {
+    for (user, _) in crate::samples::USERS {
         let found = realm["users"].as_array().unwrap().iter().find(|u| u["username"] == user).unwrap();
         assert_eq!(found["credentials"][0]["value"], user);
     }

@@ -4,8 +4,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+
+use kit::layers::{arrows, code, depth, files, is_test, name, place, supers, upward};
 
 /// The rooms, lowest first. A room may use those before it.
 const ROOMS: [&str; 15] = [
@@ -35,101 +37,6 @@ fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// All sources below a folder.
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let mut all = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            all.extend(files(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            all.push(path);
-        }
-    }
-    all
-}
-
-/// The folder or file of `root` that a source lies in, without its extension.
-fn place(root: &Path, file: &Path) -> String {
-    let first = file.strip_prefix(root).unwrap().components().next().unwrap();
-    first.as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned()
-}
-
-fn is_test(file: &Path) -> bool {
-    file.components().any(|part| part.as_os_str() == "tests" || part.as_os_str() == "tests.rs")
-}
-
-/// The code of a file: no comments, no module of tests.
-fn code(file: &Path) -> String {
-    let text = std::fs::read_to_string(file).unwrap();
-    let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
-    text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
-}
-
-/// What follows each `prefix` in the code: the first name of a path, or those of a group in braces.
-fn named(code: &str, prefix: &str) -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
-    for (at, _) in code.match_indices(prefix) {
-        if code[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_') {
-            continue;
-        }
-        let rest = &code[at + prefix.len()..];
-        match rest.strip_prefix('{') {
-            Some(group) => names.extend(group_names(group)),
-            None => drop(names.insert(name(rest))),
-        }
-    }
-    names
-}
-
-fn name(text: &str) -> String {
-    text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
-}
-
-/// The first names of the members of a group, up to its closing brace.
-fn group_names(group: &str) -> Vec<String> {
-    let (mut depth, mut names, mut start) = (0, Vec::new(), true);
-    for (at, c) in group.char_indices() {
-        match c {
-            '{' => depth += 1,
-            '}' if depth == 0 => break,
-            '}' => depth -= 1,
-            ',' if depth == 0 => start = true,
-            c if start && depth == 0 && (c.is_alphanumeric() || c == '_') => {
-                names.push(name(&group[at..]));
-                start = false;
-            }
-            _ => {}
-        }
-    }
-    names
-}
-
-/// Arrows from place to place, with the file that each is from.
-fn arrows(root: &Path, prefix: &str) -> BTreeMap<(String, String), PathBuf> {
-    let mut arrows = BTreeMap::new();
-    for file in files(root).into_iter().filter(|file| !is_test(file)) {
-        let from = place(root, &file);
-        for to in named(&code(&file), prefix) {
-            if to != from {
-                arrows.insert((from.clone(), to), file.clone());
-            }
-        }
-    }
-    arrows
-}
-
-fn upward(arrows: &BTreeMap<(String, String), PathBuf>, floors: &[&str]) -> Vec<String> {
-    let floor = |place: &str| floors.iter().position(|known| *known == place);
-    let up = arrows.iter().filter(|((from, to), _)| match (floor(from), floor(to)) {
-        (Some(from), Some(to)) => to > from,
-        // Not a room: an item of the parent.
-        (Some(_), None) => false,
-        (None, _) => true,
-    });
-    up.map(|((from, to), file)| format!("{from} uses {to} ({})", file.display())).collect()
-}
-
 #[test]
 fn no_room_uses_one_above_it() {
     let all = arrows(&source(), "crate::");
@@ -154,11 +61,10 @@ fn no_floor_of_the_front_end_uses_one_above_it() {
 #[test]
 fn who_leaves_a_room_says_crate() {
     for file in files(&source()).into_iter().filter(|file| !is_test(file)) {
-        let depth = file.strip_prefix(source()).unwrap().components().count();
-        let inside = if file.ends_with("mod.rs") { depth.saturating_sub(2) } else { depth.saturating_sub(1) };
+        let in_floor = file.parent().is_some_and(|folder| folder != source().join("front"));
         let in_front = file.starts_with(source().join("front"));
-        let most = inside.saturating_sub(usize::from(in_front && depth > 2));
-        let supers = (1..6).rev().find(|n| code(&file).contains(&"super::".repeat(*n))).unwrap_or_default();
+        let most = depth(&source(), &file).saturating_sub(usize::from(in_front && in_floor));
+        let supers = supers(&file);
         assert!(supers <= most, "{}: `{}` leaves its room", file.display(), "super::".repeat(supers));
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! - [`site`]: front ends and workers of this process over one store, and what a client sends them;
 //! - [`redis`], [`pushpin`]: the real programs, each on ports and in a folder of its own;
-//! - [`values`]: keys, principals and assertions.
+//! - [`values`]: keys, principals and assertions;
+//! - [`layers`]: which part of a crate uses which.
 //!
 //! Crates that this one depends on (odin, grip, identity) use it in integration tests alone: in their unit tests, types of
 //! theirs would be others than the kit's. [`redis`] has none of them, and is for all.
@@ -15,6 +16,7 @@
     reason = "helpers fail as tests do"
 )]
 
+pub mod layers;
 pub mod pushpin;
 pub mod redis;
 pub mod site;
