@@ -31,7 +31,7 @@ const ROOMS: [&str; 15] = [
 const BESIDE: [(&str, &str); 5] =
     [("admin", "front"), ("worker", "front"), ("worker", "admin"), ("runner", "front"), ("runner", "admin")];
 /// The floors of the front end, lowest first.
-const FRONT: [&str; 8] = ["config", "http", "state", "calls", "streams", "methods", "routes", "mod"];
+const FRONT: [&str; 9] = ["config", "error", "http", "state", "calls", "streams", "methods", "routes", "mod"];
 
 fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
@@ -102,7 +102,7 @@ fn the_page_of_the_architecture_names_the_rooms_that_there_are() {
     assert!(found.len() > 20 && missing.is_empty(), "no such files: {missing:?}");
     for (heading, folder, rooms) in [
         ("## Rooms", source(), &ROOMS[..14]),
-        ("## Floors of the front end", source().join("front"), &FRONT[..7]),
+        ("## Floors of the front end", source().join("front"), &FRONT[..8]),
     ] {
         let table = page.split(heading).nth(1).unwrap_or_else(|| panic!("no {heading:?}"));
         let rows = table

@@ -6,6 +6,7 @@
 
 mod calls;
 mod config;
+mod error;
 mod http;
 mod methods;
 mod routes;

@@ -4,9 +4,15 @@ use identity::EntryPoint;
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::call::{Job, Order, Retry, Via};
-use crate::front::{calls::retry, config::Handover, http::Caller, state::Front};
+use crate::front::{
+    calls::retry,
+    config::Handover,
+    error::{Error, Result},
+    http::Caller,
+    state::Front,
+};
 use crate::id::CallId;
-use crate::protocol::{Era, Refusal, Request, Revision, code, jsonrpc};
+use crate::protocol::{Era, Request, Revision, code, jsonrpc};
 
 /// What a call needs beside the client's message.
 #[derive(Clone)]
@@ -64,7 +70,7 @@ pub(crate) fn order(
     request: Option<&Request<'_>>,
     via: Via,
     number: u64,
-) -> Result<Order, Refusal> {
+) -> Result<Order> {
     let job = Job {
         call: call.to_string(),
         server: front.config.server.clone(),
@@ -79,7 +85,7 @@ pub(crate) fn order(
         task: None,
         message: message.to_owned(),
     };
-    let job = to_raw_value(&job).map_err(|_| Refusal::invalid("The message can't be stored."))?;
+    let job = to_raw_value(&job).map_err(|_| Error::NotStorable)?;
     let id = request.map_or("null", |request| request.id.as_json());
     Ok(Order {
         server: front.config.server.clone(),

@@ -9,13 +9,14 @@ use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::call::Message;
+use crate::front::error::{Error, Result};
 use crate::protocol::{
-    Refusal, Request, code,
+    Request, code,
     jsonrpc::{self, Response},
 };
 
 /// Refuses what the policy denies, and logs why.
-pub(crate) fn permit(policy: &Policy, caller: &Principal, request: &Request<'_>) -> Result<(), Refusal> {
+pub(crate) fn permit(policy: &Policy, caller: &Principal, request: &Request<'_>) -> Result<()> {
     if policy.is_open() {
         return Ok(());
     }
@@ -30,7 +31,7 @@ pub(crate) fn permit(policy: &Policy, caller: &Principal, request: &Request<'_>)
         return Ok(());
     }
     tracing::warn!(organisation, reason, "the policy refuses a request");
-    Err(Refusal::forbidden("The policy of this site does not let you do this. Ask its administrator."))
+    Err(Error::Forbidden)
 }
 
 /// What a request acts on: the member that its worker reads, and no other that a client may have put beside it.

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use crate::protocol::{Refusal, code};
+use crate::front::error::{Error, Result};
 
 const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 /// Bytes of a key.
@@ -18,15 +18,13 @@ const KEY_BYTES: usize = 255;
 ///
 /// # Errors
 /// 400 when it is empty, too long, not visible ASCII, or there twice.
-pub(crate) fn key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+pub(crate) fn key(headers: &HeaderMap) -> Result<Option<String>> {
     let mut values = headers.get_all(HEADER).iter();
     let Some(value) = values.next() else { return Ok(None) };
     let fits = |key: &&str| (1..=KEY_BYTES).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic());
     match value.to_str().ok().filter(fits) {
         Some(key) if values.next().is_none() => Ok(Some(key.to_owned())),
-        _ => Err(Refusal::invalid(format!(
-            "Idempotency-Key must be sent once, as 1 to {KEY_BYTES} visible ASCII characters."
-        ))),
+        _ => Err(Error::InvalidKey(KEY_BYTES)),
     }
 }
 
@@ -49,24 +47,6 @@ pub(crate) fn fingerprint(message: &RawValue) -> String {
         params.remove("_meta");
     }
     hex(Sha256::new().chain_update(params.to_string()))
-}
-
-/// The key was used for another request.
-pub(crate) fn reused() -> Refusal {
-    Refusal::new(
-        http::StatusCode::UNPROCESSABLE_ENTITY,
-        code::INVALID_PARAMS,
-        "Invalid params: this Idempotency-Key was used with other parameters. Use a new key for a new request.",
-    )
-}
-
-/// The call was cancelled.
-pub(crate) fn cancelled() -> Refusal {
-    Refusal::new(
-        http::StatusCode::CONFLICT,
-        code::INVALID_REQUEST,
-        "The call with this Idempotency-Key was cancelled. Use a new key to run it again.",
-    )
 }
 
 fn hex(hash: Sha256) -> String {

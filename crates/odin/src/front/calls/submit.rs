@@ -6,14 +6,12 @@ use std::sync::PoisonError;
 use identity::Principal;
 use serde_json::value::RawValue;
 
+use super::handle::AGAIN;
 use super::order;
-use crate::call::{Enqueue, Join, Message, Retry, Via, Withdraw};
+use crate::call::{Enqueue, Join, Message, Retry, Via, Whose, Withdraw};
 use crate::front::{
-    calls::{
-        AGAIN, Context, Waiting, policy, refusals,
-        refusals::{full, not_taken, silent, too_many, unknown},
-        retry, via,
-    },
+    calls::{Context, Handle, policy, via},
+    error::{Error, Result},
     state::Front,
 };
 use crate::id::CallId;
@@ -26,97 +24,81 @@ const WATCH_TRIES: u32 = 240;
 
 /// What became of a request that was handed in.
 pub(crate) enum Submitted {
-    Waiting(Waiting),
+    Call(Handle),
     /// It repeats a call that still runs.
-    Joined(Waiting),
+    Joined(Handle),
     /// It repeats a call that has ended.
     Answer(Message),
     /// The client's cancellation came first.
     Cancelled,
 }
 
-/// Counts the call, registers the request, and enqueues.
-pub(crate) async fn begin(
-    front: &Arc<Front>,
-    context: &Context,
-    request: &Request<'_>,
-    via: Via,
-) -> Result<Submitted, Refusal> {
-    policy::permit(&front.config.policy, &context.caller.principal, request)?;
-    let counted = count(front, &context.caller.principal)?;
-    let retry = context.retry(front, request);
-    let call = CallId::random();
-    let mut waiting = Waiting::register(front, call, counted);
-    let order = order(front, context, call, request.raw, Some(request), via, waiting.request)?;
-    match front.store.enqueue(call, order).await {
-        Ok(Enqueue::Accepted) => Ok(Submitted::Waiting(waiting)),
-        Ok(Enqueue::Cancelled) => {
-            waiting.settle();
-            Ok(Submitted::Cancelled)
-        }
-        Ok(Enqueue::Full) => {
-            waiting.settle();
-            Err(full())
-        }
-        Ok(Enqueue::TooMany(whose)) => {
-            waiting.settle();
-            Err(too_many(whose))
-        }
-        Ok(Enqueue::Known { call, same }) => {
-            waiting.call = call;
-            match retry.filter(|_| same) {
-                Some(retry) => join(front, waiting, &retry, request).await,
-                None => {
-                    waiting.settle();
-                    Err(retry::reused())
-                }
+impl Handle {
+    /// Counts the call, registers the request, and enqueues.
+    ///
+    /// # Errors
+    /// Why there is no call: nothing waits, and nothing will run, but after [`Error::OutcomeUnknown`].
+    pub(crate) async fn submit(
+        front: &Arc<Front>,
+        context: &Context,
+        request: &Request<'_>,
+        via: Via,
+    ) -> Result<Submitted> {
+        policy::permit(&front.config.policy, &context.caller.principal, request)?;
+        let counted = count(front, &context.caller.principal)?;
+        let retry = context.retry(front, request);
+        let call = CallId::random();
+        let mut handle = Self::register(front, call, counted);
+        let order = order(front, context, call, request.raw, Some(request), via, handle.request)?;
+        let refused = match front.store.enqueue(call, order).await {
+            Ok(Enqueue::Accepted) => return Ok(Submitted::Call(handle)),
+            Ok(Enqueue::Unanswered) => {
+                return handle.settle_unanswered().await.map(|()| Submitted::Call(handle));
             }
-        }
-        Ok(Enqueue::Unanswered) => waiting.settle_unanswered().await.map(|()| Submitted::Waiting(waiting)),
-        Err(error) => {
-            waiting.settle();
-            tracing::warn!(%error, "a call can't be enqueued");
-            Err(silent())
-        }
+            Ok(Enqueue::Known { call, same }) => match retry.filter(|_| same) {
+                Some(retry) => {
+                    handle.call = call;
+                    return handle.join(&retry, request).await;
+                }
+                None => Err(Error::KeyReused),
+            },
+            Ok(Enqueue::Cancelled) => Ok(Submitted::Cancelled),
+            Ok(Enqueue::Full) => Err(Error::QueueFull),
+            Ok(Enqueue::TooMany(whose)) => Err(Error::TooManyOpen(whose)),
+            Err(error) => Err(Error::NotBegun(Some(error))),
+        };
+        handle.settle();
+        refused
     }
-}
 
-/// Joins the call that a request repeats.
-async fn join(
-    front: &Arc<Front>,
-    mut waiting: Waiting,
-    retry: &Retry,
-    request: &Request<'_>,
-) -> Result<Submitted, Refusal> {
-    let reply = front.store.join(waiting.call, &retry.name, &front.config.node, waiting.request).await;
-    if !matches!(reply, Ok(Join::Waits)) {
-        waiting.settle();
-    }
-    match reply {
-        Ok(Join::Waits) => Ok(Submitted::Joined(waiting)),
-        Ok(Join::Done(out)) => Ok(Submitted::Answer(jsonrpc::with_id(&out, request.id.as_json()).into())),
-        Ok(Join::Cancelled) => Err(retry::cancelled()),
-        // It was forgotten in this very moment.
-        Ok(Join::Unknown) => Err(Refusal::unavailable("The call has just expired. Ask again.", 1)),
-        Err(_) => Err(silent()),
+    /// Joins the call that a request repeats.
+    async fn join(mut self, retry: &Retry, request: &Request<'_>) -> Result<Submitted> {
+        let (node, number) = self.place();
+        let reply = match self.front().store.join(self.call, &retry.name, node, number).await {
+            Ok(Join::Waits) => return Ok(Submitted::Joined(self)),
+            Ok(Join::Done(out)) => Ok(Submitted::Answer(jsonrpc::with_id(&out, request.id.as_json()).into())),
+            Ok(Join::Cancelled) => Err(Error::KeyCancelled),
+            // It was forgotten in this very moment.
+            Ok(Join::Unknown) => Err(Error::KeyExpired),
+            Err(error) => Err(Error::NotBegun(Some(error))),
+        };
+        self.settle();
+        reply
     }
 }
 
 /// Counts a call for its principal and organisation.
-pub(crate) fn count(front: &Front, principal: &Principal) -> Result<Vec<String>, Refusal> {
+pub(crate) fn count(front: &Front, principal: &Principal) -> Result<Vec<String>> {
     let limits = &front.config.limits;
     let own = principal.key();
     let organisation = format!("{}|{}", principal.issuer, principal.organisation);
     let mut in_flight = front.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
     let of = |key: &String| in_flight.get(key).copied().unwrap_or_default();
     if of(&own) >= limits.calls_of_principal {
-        return Err(Refusal::too_many(
-            "You have too many requests that wait at this node. Wait for some to end.",
-            1,
-        ));
+        return Err(Error::TooManyWaiting(Whose::Principal));
     }
     if of(&organisation) >= limits.calls_of_organisation {
-        return Err(Refusal::too_many("Your organisation has too many requests that wait at this node.", 1));
+        return Err(Error::TooManyWaiting(Whose::Organisation));
     }
     let counted = vec![own, organisation];
     for key in &counted {
@@ -126,7 +108,7 @@ pub(crate) fn count(front: &Front, principal: &Principal) -> Result<Vec<String>,
 }
 
 /// Puts a notification into the queue; nobody waits for it.
-pub(crate) async fn notify(front: &Arc<Front>, context: &Context, message: &RawValue) -> Result<(), Refusal> {
+pub(crate) async fn notify(front: &Arc<Front>, context: &Context, message: &RawValue) -> Result<()> {
     submit(front, context, message, None).await
 }
 
@@ -136,7 +118,7 @@ pub(crate) async fn submit(
     context: &Context,
     message: &RawValue,
     request: Option<&Request<'_>>,
-) -> Result<(), Refusal> {
+) -> Result<()> {
     if let Some(request) = request {
         policy::permit(&front.config.policy, &context.caller.principal, request)?;
     }
@@ -155,16 +137,17 @@ pub(crate) async fn submit(
             Ok(())
         }
         Ok(Enqueue::Cancelled | Enqueue::Known { .. }) => Ok(()),
-        Ok(Enqueue::Full) => Err(full()),
-        Ok(Enqueue::TooMany(whose)) => Err(too_many(whose)),
+        Ok(Enqueue::Full) => Err(Error::QueueFull),
+        Ok(Enqueue::TooMany(whose)) => Err(Error::TooManyOpen(whose)),
         Ok(Enqueue::Unanswered) if request.is_some() => {
-            let mut waiting = Waiting::register(front, call, Vec::new());
-            waiting.request = NOBODY;
-            let settled = waiting.settle_unanswered().await;
-            waiting.settle();
+            let mut handle = Handle::register(front, call, Vec::new());
+            handle.request = NOBODY;
+            let settled = handle.settle_unanswered().await;
+            handle.settle();
             settled
         }
-        Ok(Enqueue::Unanswered) | Err(_) => Err(silent()),
+        Ok(Enqueue::Unanswered) => Err(Error::NotBegun(None)),
+        Err(error) => Err(Error::NotBegun(Some(error))),
     }
 }
 
@@ -172,18 +155,21 @@ pub(crate) async fn submit(
 /// the session's stream. When this node ends before, the call stays in the queue for the next worker.
 async fn watch(front: Arc<Front>, call: CallId, stream: String, id: Box<RawValue>) {
     tokio::time::sleep(front.config.limits.queue_patience).await;
+    let mut error = Error::OutcomeUnknown(None);
     for _ in 0..WATCH_TRIES {
-        match front.store.withdraw(call, &front.config.node, NOBODY).await {
+        error = match front.store.withdraw(call, &front.config.node, NOBODY).await {
             Ok(Withdraw::Running) => return,
-            Ok(said) => {
-                let refusal = if said == Withdraw::Withdrawn { not_taken() } else { refusals::lost() };
-                front.counters.refused(&refusal);
-                return say_refusal(&front, &stream, refusal.for_raw_id(&id)).await;
+            Ok(Withdraw::Withdrawn) => Error::NotTaken,
+            Ok(Withdraw::Missing) => Error::Lost,
+            Err(silent) => {
+                error = Error::OutcomeUnknown(Some(silent));
+                tokio::time::sleep(AGAIN).await;
+                continue;
             }
-            Err(_) => tokio::time::sleep(AGAIN).await,
-        }
+        };
+        break;
     }
-    let refusal = unknown();
+    let refusal = Refusal::from(error);
     front.counters.refused(&refusal);
     say_refusal(&front, &stream, refusal.for_raw_id(&id)).await;
 }

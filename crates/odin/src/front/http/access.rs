@@ -6,8 +6,8 @@ use identity::path::Endpoint;
 use identity::{AssertionKeys, EntryPoint, Principal};
 use sha2::{Digest, Sha256};
 
-use crate::front::http::unix_seconds;
-use crate::protocol::{METHOD, NAME, Refusal, code, origin::HostRules};
+use crate::front::{error::Error, http::unix_seconds};
+use crate::protocol::{METHOD, NAME, Refusal, origin::HostRules};
 
 /// Who may ask.
 pub enum Access {
@@ -36,7 +36,7 @@ impl Access {
         headers: &HeaderMap,
     ) -> Result<Caller, Refusal> {
         match self {
-            Self::Gateway(keys) => by_assertion(keys, method, path, endpoint, headers),
+            Self::Gateway(keys) => Ok(by_assertion(keys, method, path, endpoint, headers)?),
             Self::Open(rules) => {
                 rules.check(headers, None)?;
                 Ok(Caller {
@@ -68,11 +68,11 @@ fn by_assertion(
     path: &str,
     endpoint: &Endpoint,
     headers: &HeaderMap,
-) -> Result<Caller, Refusal> {
-    let value = only(headers, identity::assertion::HEADER).ok_or_else(unauthenticated)?;
+) -> Result<Caller, Error> {
+    let value = only(headers, identity::assertion::HEADER).ok_or(Error::Unauthenticated)?;
     let assertion = keys.verify(value, identity::assertion::AUDIENCE, unix_seconds()).map_err(|error| {
         tracing::warn!(%error, "an assertion is refused");
-        unauthenticated()
+        Error::Unauthenticated
     })?;
     // A header that is there twice, or is no text, is not in the assertion: the rules of MCP refuse it later,
     // with an error that says so.
@@ -87,7 +87,7 @@ fn by_assertion(
         && same(NAME, assertion.mcp_name.as_deref());
     if !fits {
         tracing::warn!("an assertion is for another request");
-        return Err(unauthenticated());
+        return Err(Error::Unauthenticated);
     }
     Ok(Caller { principal: assertion.principal, entry_point: assertion.entry_point, assertion: proof(value) })
 }
@@ -104,12 +104,4 @@ pub(crate) fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 /// What proves that a hold request belongs to a call.
 pub(crate) fn proof(assertion: &str) -> String {
     Sha256::digest(assertion.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unauthenticated() -> Refusal {
-    Refusal::new(
-        http::StatusCode::UNAUTHORIZED,
-        code::INVALID_REQUEST,
-        "This server answers only to its gateway. Send the request there, with a bearer token.",
-    )
 }

@@ -10,16 +10,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use axum::body::{Body, BodyDataStream};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
-use http::header::{CONNECTION, CONTENT_LENGTH};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::HeaderMap;
+use http::header::CONTENT_LENGTH;
 use hyper::body::Body as _;
 use identity::Principal;
 use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
-use crate::front::config::FrontLimits;
-use crate::protocol::{Refusal, Skim, code};
+use crate::call::Whose;
+use crate::front::{config::FrontLimits, error::Error};
+use crate::protocol::{Refusal, Skim};
 
 /// How many times the largest body is read on for a request's id. What is even longer is refused without one.
 const SKIMMED: usize = 16;
@@ -171,9 +172,9 @@ impl<'a> Arriving<'a> {
                 self.last = chunk.clone();
                 Ok(Some(chunk))
             }
-            Ok(Some(Err(_))) => Err(Refusal::invalid("The body ended before it was whole.")),
+            Ok(Some(Err(_))) => Err(Error::BodyCut.into()),
             Ok(None) => Ok(None),
-            Err(_) => Err(too_slow(self.limits, until == self.deadline)),
+            Err(_) => Err(too_slow(self.limits, until == self.deadline).into()),
         }
     }
 
@@ -202,14 +203,11 @@ impl<'a> Arriving<'a> {
     }
 }
 
-fn too_slow(limits: &FrontLimits, whole: bool) -> Refusal {
-    let why = match whole {
-        true => format!("The body took longer than {} s to arrive.", limits.body_time.as_secs_f32()),
-        false => format!("Nothing of the body has come for {} s.", limits.body_pause.as_secs_f32()),
-    };
-    let message = format!("{why} Send the request again, faster.");
-    Refusal::new(StatusCode::REQUEST_TIMEOUT, code::INVALID_REQUEST, message)
-        .with_header(CONNECTION, HeaderValue::from_static("close"))
+fn too_slow(limits: &FrontLimits, whole: bool) -> Error {
+    match whole {
+        true => Error::BodyTooSlow(limits.body_time.as_secs_f32()),
+        false => Error::BodyPaused(limits.body_pause.as_secs_f32()),
+    }
 }
 
 /// What one body counts for: its principal, and its organisation.
@@ -221,13 +219,13 @@ struct Counted {
 }
 
 impl Counted {
-    fn begin(bodies: &Arc<Bodies>, principal: &Principal, limits: &FrontLimits) -> Result<Self, Refusal> {
+    fn begin(bodies: &Arc<Bodies>, principal: &Principal, limits: &FrontLimits) -> Result<Self, Error> {
         let keys = [principal.key(), format!("{}|{}", principal.issuer, principal.organisation)];
         let most = [limits.calls_of_principal, limits.calls_of_organisation];
         let mut state = bodies.lock();
         let reading = |key: &String| state.shares.get(key).map_or(0, |share| share.reading);
         if let Some(share) = keys.iter().zip(most).position(|(key, most)| reading(key) >= most) {
-            return Err(too_many(share, "requests under way"));
+            return Err(Error::TooManyRequests(whose(share)));
         }
         for key in &keys {
             state.shares.entry(key.clone()).or_default().reading += 1;
@@ -236,18 +234,15 @@ impl Counted {
         Ok(Self { bodies: bodies.clone(), keys, bytes: 0, reading: true })
     }
 
-    fn add(&mut self, bytes: usize, limits: &FrontLimits) -> Result<(), Refusal> {
+    fn add(&mut self, bytes: usize, limits: &FrontLimits) -> Result<(), Error> {
         let most = [limits.bodies / 4, limits.bodies / 2];
         let mut state = self.bodies.lock();
         let held = |key: &String| state.shares.get(key).map_or(0, |share| share.bytes);
         if let Some(share) = self.keys.iter().zip(most).position(|(key, most)| held(key) + bytes > most) {
-            return Err(too_many(share, "bytes under way"));
+            return Err(Error::TooManyBytes(whose(share)));
         }
         if state.bytes + bytes > limits.bodies {
-            return Err(Refusal::unavailable(
-                "The server has too many bytes of requests under way. Try again in a few seconds.",
-                2,
-            ));
+            return Err(Error::BodiesFull);
         }
         state.bytes += bytes;
         for key in &self.keys {
@@ -285,9 +280,9 @@ impl Drop for Counted {
     }
 }
 
-fn too_many(share: usize, what: &str) -> Refusal {
-    let whose = if share == 0 { "You have" } else { "Your organisation has" };
-    Refusal::too_many(format!("{whose} too many {what}. Wait for some to be answered."), 1)
+/// Whose share of [`Counted::keys`] it is.
+fn whose(share: usize) -> Whose {
+    if share == 0 { Whose::Principal } else { Whose::Organisation }
 }
 
 #[cfg(test)]
@@ -309,14 +304,15 @@ mod tests {
         };
         let begin =
             |subject, organisation| Counted::begin(&bodies, &principal(subject, organisation), &limits);
-        let status = |refused: Result<(), Refusal>| refused.map_err(|refusal| refusal.status().as_u16());
+        let status =
+            |refused: Result<(), Error>| refused.map_err(|error| Refusal::from(error).status().as_u16());
 
         let mut own = [begin("a", "o").unwrap(), begin("a", "o").unwrap()];
         let refused = begin("a", "o").map(drop).unwrap_err();
-        assert!(refused.status() == 429 && refused.message().starts_with("You have"), "{refused:?}");
+        assert!(matches!(refused, Error::TooManyRequests(Whose::Principal)), "{refused:?}");
         let mut other = begin("b", "o").unwrap();
         let refused = begin("c", "o").map(drop).unwrap_err();
-        assert!(refused.status() == 429 && refused.message().starts_with("Your organisation"), "{refused:?}");
+        assert!(matches!(refused, Error::TooManyRequests(Whose::Organisation)), "{refused:?}");
 
         // A principal has a quarter, an organisation half, of the bytes.
         assert_eq!(own.each_mut().map(|body| status(body.add(100, &limits))), [Ok(()), Ok(())]);

@@ -8,23 +8,24 @@
 use std::sync::Arc;
 
 use axum::response::Response;
-use http::{HeaderMap, StatusCode};
+use http::HeaderMap;
 use serde_json::value::RawValue;
 
 use crate::broadcast::LongLivedStream;
 use crate::call::Via;
 use crate::front::{
-    calls::{Context, Outcome, outcome, policy, refusals::stopping, say, say_refusal, submit, via},
+    calls::{Context, Outcome, outcome, policy, say, say_refusal, submit, via},
+    error::Error,
     http::{Caller, into_axum, unix_seconds},
     methods::{
         listen, session,
         session::{INITIALIZED, LOG_LEVEL, Session},
     },
     state::Front,
-    streams::long_lived,
+    streams,
 };
 use crate::protocol::{
-    self, Body, Message, Refusal, Request, Revision, Route, code, jsonrpc, session::SessionInfo,
+    self, Body, Message, Refusal, Request, Revision, Route, jsonrpc, session::SessionInfo,
 };
 
 /// GET on `…/sse`: begins a session. The first event says where to post.
@@ -34,13 +35,7 @@ pub(crate) async fn open(front: &Arc<Front>, caller: Caller, path: &str, headers
     }
     // The workers will send to Pushpin: a stream that this backend held instead would get no answer.
     if via(front, caller.entry_point, 0) == Via::Pushpin && !front.can_hold() {
-        let refusal = match front.links_stand() {
-            false => {
-                "The link to Pushpin, which holds the streams of HTTP+SSE, is down. Try again in a few seconds."
-            }
-            true => "Pushpin, which holds the streams of HTTP+SSE, takes no more in this second. Try again.",
-        };
-        return front.refuse(Refusal::unavailable(refusal, 2));
+        return front.refuse(if front.links_stand() { Error::HoldsSpent } else { Error::LinkDown });
     }
     let empty = || RawValue::from_string("{}".into()).unwrap_or_default();
     let info = SessionInfo {
@@ -53,13 +48,12 @@ pub(crate) async fn open(front: &Arc<Front>, caller: Caller, path: &str, headers
     let id = front.config.sessions.mint(&caller.principal.key(), &info);
     let base = path.strip_suffix("/sse").unwrap_or(path);
     let content = format!("event: endpoint\ndata: {base}/{id}/messages\n\n");
-    let channels = vec![long_lived::session_channel(&info.key())];
+    let channels = vec![streams::session_channel(&info.key())];
     let key = info.key();
     // The client has had no chance yet to name a level.
     let subscription = front.broadcaster.session_subscription(&caller.principal, &key, None);
     let stream = Box::new(LongLivedStream::new(&caller.principal, Some(&key)));
-    long_lived::open(front, &caller, long_lived::Spec::Channels { stream, channels, subscription, content })
-        .await
+    streams::open(front, &caller, streams::Spec::Channels { stream, channels, subscription, content }).await
 }
 
 /// POST on `…/{session}/messages`. The answer is 202, and what is to be said, refusals of requests included, the stream
@@ -81,7 +75,7 @@ pub(crate) async fn post(
         Ok(session) => session,
         Err(refusal) => return front.refuse(refusal),
     };
-    let channel = long_lived::session_channel(&session.info.key());
+    let channel = streams::session_channel(&session.info.key());
     let messages = match read {
         Ok(Body::One(message)) => vec![Ok(message)],
         Ok(Body::Batch(messages)) => messages,
@@ -122,7 +116,7 @@ pub(crate) async fn refuse_unread(
     refusal: Refusal,
 ) -> Response {
     match open_with_stream(front, caller, id).await {
-        Ok(session) => on_stream(front, &long_lived::session_channel(&session.info.key()), refusal).await,
+        Ok(session) => on_stream(front, &streams::session_channel(&session.info.key()), refusal).await,
         Err(refusal) => front.refuse(refusal),
     }
 }
@@ -130,15 +124,9 @@ pub(crate) async fn refuse_unread(
 /// Opens a session whose stream stands: what can't be answered is not begun.
 async fn open_with_stream(front: &Front, caller: &Caller, id: &str) -> Result<Session, Refusal> {
     let session = Session::open(front, caller, id).await?;
-    match front.broadcaster.stands(&session.info.key()).await {
-        Ok(true) => Ok(session),
-        Ok(false) => Err(Refusal::new(
-            StatusCode::NOT_FOUND,
-            code::INVALID_REQUEST,
-            "The stream of this session has ended, and nothing was done. Begin a new session with GET on the address \
-             that ends in /sse.",
-        )),
-        Err(_) => Err(Refusal::unavailable("The session store does not answer. Try again.", 2)),
+    match front.broadcaster.stands(&session.info.key()).await.map_err(Error::Store)? {
+        true => Ok(session),
+        false => Err(Error::StreamEnded.into()),
     }
 }
 
@@ -161,21 +149,21 @@ async fn take(
         let info = SessionInfo::new(session.info.random, revision, request, session.info.issued_at)?;
         session.remember(front, INITIALIZED, info.initialize_params().get()).await?;
         let context = Context { revision, session: None, ..context.clone() };
-        return submit(front, &context, request.raw, Some(request)).await;
+        return Ok(submit(front, &context, request.raw, Some(request)).await?);
     }
     match Route::of(context.revision, &request.method) {
         Route::Ping => {}
         // Also before `initialize`: a client of a later revision may ask first whether the server has that.
         Route::NotInRevision => return Err(Refusal::method_not_found(context.revision, &request.method)),
         _ if !session.initialized => {
-            return Err(Refusal::invalid("Send `initialize` first: this session has not begun."));
+            return Err(Error::NotInitialized.into());
         }
         Route::SetLevel => {
             session.remember(front, LOG_LEVEL, request.set_level()?).await?;
             // The same answer as that to a ping: an empty result.
             let ping = jsonrpc::request(request.id.as_json(), "ping", "{}");
-            let ping = RawValue::from_string(ping).map_err(|_| Refusal::invalid("The id can't be read."))?;
-            return submit(front, context, &ping, Some(request)).await;
+            let ping = RawValue::from_string(ping).map_err(|_| Error::NotStorable)?;
+            return Ok(submit(front, context, &ping, Some(request)).await?);
         }
         route @ (Route::Subscribe | Route::Unsubscribe) => {
             // The answer goes to the stream unseen. A subscription to what does not exist never has news.
@@ -189,11 +177,11 @@ async fn take(
             let outcome = tokio::select! {
                 biased;
                 outcome = outcome(front, &context, request) => outcome,
-                () = front.ended.cancelled() => Outcome::Refused(stopping()),
+                () = front.ended.cancelled() => Outcome::Refused(Error::Stopping.into()),
             };
             return match outcome {
                 Outcome::Answer(out) => {
-                    say(front, &long_lived::session_channel(&session.info.key()), out).await;
+                    say(front, &streams::session_channel(&session.info.key()), out).await;
                     Ok(())
                 }
                 Outcome::Cancelled => Ok(()),
@@ -202,5 +190,5 @@ async fn take(
         }
         _ => {}
     }
-    submit(front, context, request.raw, Some(request)).await
+    Ok(submit(front, context, request.raw, Some(request)).await?)
 }

@@ -15,9 +15,10 @@ use crate::broadcast::{self, LongLivedStream, Topics};
 use crate::call::task::{TaskView, unix_millis};
 use crate::front::{
     calls::{Context, Outcome, outcome},
+    error::Error,
     http::no_answer,
     state::Front,
-    streams::{long_lived, long_lived::Spec},
+    streams::{self, Spec},
 };
 use crate::id::CallId;
 use crate::protocol::{
@@ -99,7 +100,7 @@ pub(crate) async fn serve(front: &Arc<Front>, context: Context, request: &Reques
     }
     let stream = Box::new(LongLivedStream::new(&context.caller.principal, None));
     let spec = Spec::Channels { stream, channels: Vec::new(), subscription, content };
-    long_lived::open(front, &context.caller, spec).await
+    streams::open(front, &context.caller, spec).await
 }
 
 /// Tells of the tasks that changed after they were read and before the stream stood: nobody was there to hear.
@@ -155,8 +156,7 @@ async fn tasks(
             continue;
         }
         let task = front.store.task(id, &principal, at).await;
-        let silent = |_| Refusal::unavailable("The session store does not answer. Try again.", 2);
-        tasks.extend(task.map_err(silent)?);
+        tasks.extend(task.map_err(Error::Store)?);
     }
     Ok(tasks)
 }
@@ -243,32 +243,19 @@ pub(crate) async fn remember(
     subscribe: bool,
 ) -> Result<(), Refusal> {
     let principal = &context.caller.principal;
-    let silent = |_| Refusal::unavailable("The session store does not answer. Try again.", 2);
     if !subscribe {
-        return front.broadcaster.unsubscribe(principal, session, uri).await.map_err(silent);
+        return Ok(front.broadcaster.unsubscribe(principal, session, uri).await.map_err(Error::Store)?);
     }
     if uri.len() > URI_BYTES {
         return Err(Refusal::invalid_params(format!("Invalid params: a URI has at most {URI_BYTES} bytes.")));
     }
     let live = std::time::Duration::from_secs(front.config.sessions.lifetime());
-    match front.broadcaster.subscribe(principal, session, uri, live).await {
-        Ok(true) => Ok(()),
-        Ok(false) => {
-            Err(Refusal::too_many("The session, or the resource, has too many subscriptions. End some.", 60))
-        }
-        Err(error) => Err(silent(error)),
+    match front.broadcaster.subscribe(principal, session, uri, live).await.map_err(Error::Store)? {
+        true => Ok(()),
+        false => Err(Error::TooManySubscriptions.into()),
     }
 }
 
 fn is_error(out: &str) -> bool {
     jsonrpc::Response::read(out).is_some_and(|response| response.error.is_some())
-}
-
-/// The answer to a request whose outcome is known.
-pub(crate) fn answered(front: &Front, revision: Revision, outcome: Outcome) -> Response {
-    match outcome {
-        Outcome::Answer(out) => front.json(revision, out),
-        Outcome::Cancelled => no_answer(),
-        Outcome::Refused(refusal) => front.refuse_in(revision, refusal),
-    }
 }

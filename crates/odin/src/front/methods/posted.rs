@@ -61,7 +61,7 @@ async fn serve(front: &Arc<Front>, context: Context, session: &Session, request:
         None => match subscribes(session.info.revision, request) {
             Some(subscribe) => {
                 let outcome = listen::resource(front, &context, request, subscribe).await;
-                listen::answered(front, session.info.revision, outcome)
+                call::answered(front, session.info.revision, outcome)
             }
             None => call::answer(front, context, request).await,
         },

@@ -10,10 +10,11 @@ use crate::broadcast::{self, LongLivedStream, Subscription};
 use crate::front::{
     calls,
     calls::{Context, Outcome, notify},
+    error::Error,
     http::{Caller, into_axum, no_answer, unix_seconds},
     methods::listen,
     state::Front,
-    streams::{long_lived, long_lived::Spec, own},
+    streams::{self, Spec},
 };
 use crate::id::CallId;
 use crate::protocol::{
@@ -44,11 +45,7 @@ impl Session {
             .sessions
             .open(id, &caller.principal.key(), unix_seconds())
             .map_err(|_| Refusal::unknown_session())?;
-        let mut fields = front
-            .store
-            .recall(&info.key())
-            .await
-            .map_err(|_| Refusal::unavailable("The session store does not answer. Try again.", 2))?;
+        let mut fields = front.store.recall(&info.key()).await.map_err(Error::Store)?;
         if fields.contains_key(ENDED) {
             return Err(Refusal::unknown_session());
         }
@@ -86,10 +83,9 @@ impl Session {
 
     pub(crate) async fn remember(&self, front: &Front, field: &str, value: &str) -> Result<(), Refusal> {
         let live = Duration::from_secs(front.config.sessions.lifetime());
-        match front.store.remember(&self.info.key(), field, value, live).await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Refusal::too_many("The session keeps too much.", 1)),
-            Err(_) => Err(Refusal::unavailable("The session store does not answer. Try again.", 2)),
+        match front.store.remember(&self.info.key(), field, value, live).await.map_err(Error::Store)? {
+            true => Ok(()),
+            false => Err(Error::SessionFull.into()),
         }
     }
 }
@@ -201,17 +197,16 @@ pub(crate) async fn take_notification(
     session: &Session,
     notification: &Notification<'_>,
 ) -> Result<(), Refusal> {
-    let silent = || Refusal::unavailable("The session store does not answer. Try again.", 2);
     match NotificationRoute::of(session.info.revision, &notification.method) {
         NotificationRoute::Nothing => Ok(()),
         NotificationRoute::Cancel => match notification.params.request_id {
-            Some(id) => front.store.cancel(&session.info.key(), &id.key()).await.map_err(|_| silent()),
+            Some(id) => Ok(front.store.cancel(&session.info.key(), &id.key()).await.map_err(Error::Store)?),
             None => Ok(()),
         },
         NotificationRoute::Progress => {
             post(front, session, notification.params.progress_token, notification.raw.get()).await
         }
-        NotificationRoute::Worker => notify(front, context, notification.raw).await,
+        NotificationRoute::Worker => Ok(notify(front, context, notification.raw).await?),
     }
 }
 
@@ -229,10 +224,8 @@ pub(crate) async fn take_reply(
 async fn post(front: &Front, session: &Session, name: Option<Id<'_>>, message: &str) -> Result<(), Refusal> {
     let call = name.and_then(|name| name.call());
     let Some(call) = call else { return Ok(()) };
-    match front.store.post(call, &session.info.key(), message.into()).await {
-        Ok(_) => Ok(()),
-        Err(_) => Err(Refusal::unavailable("The session store does not answer. Try again.", 2)),
-    }
+    front.store.post(call, &session.info.key(), message.into()).await.map_err(Error::Store)?;
+    Ok(())
 }
 
 /// DELETE: the session ends. What still runs in it goes on to its end.
@@ -255,13 +248,13 @@ pub(crate) async fn get(
     let own = CallId::from_bits(session.info.random);
     match last_event_id.map(str::parse::<EventId>) {
         Some(Ok(EventId { call, number })) if call != own => {
-            long_lived::resume(front, &caller, Spec::Call { call, session: session.info.key(), last: number })
+            streams::open(front, &caller, Spec::Call { call, session: session.info.key(), last: number })
                 .await
         }
-        Some(Err(_)) => front.refuse(long_lived::unknown_event()),
+        Some(Err(_)) => front.refuse(Error::UnknownEvent),
         None | Some(Ok(_)) => {
             // A session may have several: the newest of them gets what there is to say.
-            let mut content = own::prime(session.info.revision, own).unwrap_or_default();
+            let mut content = streams::prime(session.info.revision, own).unwrap_or_default();
             if last_event_id.is_some() {
                 // What changed meanwhile was told to nobody: broadcasts have no event ids.
                 for method in listen::changeable(front, &session.context(caller.clone(), 0)).await {
@@ -270,7 +263,7 @@ pub(crate) async fn get(
             }
             let stream = Box::new(LongLivedStream::new(&caller.principal, Some(&session.info.key())));
             let (channels, subscription) = (Vec::new(), session.subscription(front, &caller));
-            long_lived::open(front, &caller, Spec::Channels { stream, channels, subscription, content }).await
+            streams::open(front, &caller, Spec::Channels { stream, channels, subscription, content }).await
         }
     }
 }

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 
 use axum::response::Response;
-use http::StatusCode;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -14,11 +13,12 @@ use crate::call::{
 };
 use crate::front::{
     calls::{Context, policy},
+    error::Error,
     state::Front,
 };
 use crate::id::CallId;
 use crate::protocol::{
-    Refusal, Request, code, jsonrpc,
+    Refusal, Request, jsonrpc,
     tasks::{declared, missing_extension},
 };
 
@@ -66,7 +66,7 @@ async fn ask(
     context: &Context,
     method: Method,
     request: &Request<'_>,
-) -> std::result::Result<Box<RawValue>, Refusal> {
+) -> Result<Box<RawValue>, Refusal> {
     policy::permit(&front.config.policy, &context.caller.principal, request)?;
     let params = &request.params;
     if !declared(params.meta.client_capabilities) {
@@ -80,7 +80,7 @@ async fn ask(
         Method::Get | Method::Cancel => Vec::new(),
     };
     // Made up, expired, another's: all the same.
-    let task: CallId = name.parse().map_err(|_| unknown())?;
+    let task: CallId = name.parse().map_err(|_| Error::UnknownTask)?;
     let (principal, at) = (context.caller.principal.key(), unix_millis());
     let store = &front.store;
     let reply = match method {
@@ -103,27 +103,12 @@ fn tell(front: &Front, view: &TaskView) {
     front.broadcaster.task_status_soon(view.id, &view.notification());
 }
 
-fn known<T>(reply: crate::store::Result<Option<T>>) -> std::result::Result<T, Refusal> {
-    match reply {
-        Ok(reply) => reply.ok_or_else(unknown),
-        Err(error) => {
-            tracing::warn!(%error, "a task can't be read");
-            Err(Refusal::unavailable("The session store does not answer. Try again.", 2))
-        }
-    }
-}
-
-/// -32602, with 200 as all errors of a method.
-fn unknown() -> Refusal {
-    Refusal::new(
-        StatusCode::OK,
-        code::INVALID_PARAMS,
-        "Unknown task: it has expired, or never was. Call the tool again to begin a new one.",
-    )
+fn known<T>(reply: crate::store::Result<Option<T>>) -> Result<T, Error> {
+    reply?.ok_or(Error::UnknownTask)
 }
 
 /// The answers of a `tasks/update`.
-fn answers(params: Option<&RawValue>) -> std::result::Result<Vec<(String, Message)>, Refusal> {
+fn answers(params: Option<&RawValue>) -> Result<Vec<(String, Message)>, Refusal> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Update<'a> {

@@ -8,7 +8,7 @@ use futures::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
 use crate::broadcast;
-use crate::front::{calls::refusals::stopping, state::Front};
+use crate::front::{error::Error, state::Front};
 use crate::protocol::{Id, Incoming, Message, Route, sse};
 
 /// Milliseconds that a session's client is to wait before it takes its stream up on another node.
@@ -55,7 +55,7 @@ impl Ending {
 
 /// The last event of a stateless call's stream whose backend stops: with its connection the call is cancelled.
 fn cancelled(id: Id<'_>) -> String {
-    let body = stopping().for_id(id).body();
+    let body = Error::Stopping.for_id(id).body();
     sse::message(String::from_utf8_lossy(&body))
 }
 

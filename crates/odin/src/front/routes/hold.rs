@@ -9,12 +9,13 @@ use http::HeaderMap;
 use http::StatusCode;
 
 use crate::front::{
+    error::Error,
     http::{only, proof, unix_seconds},
     state::Front,
-    streams::{hold as instructions, long_lived},
+    streams,
 };
 use crate::id::Ticket;
-use crate::protocol::{PROTOCOL_VERSION, Refusal, Revision};
+use crate::protocol::{PROTOCOL_VERSION, Revision};
 
 /// The hold request of a client that was handed over: it came through Pushpin, with the ticket, and with the
 /// call's own assertion. What did not come from Pushpin, or brings no assertion of the gateway's, gets a 404, whatever it
@@ -36,25 +37,16 @@ pub(crate) async fn hold(
     let revision = only(&headers, PROTOCOL_VERSION.as_str()).and_then(Revision::parse);
     let proof = proof(assertion);
     let late = || match front.config.access.is_authentic(assertion) {
-        true => front.refuse(too_late()),
+        true => front.refuse(Error::HoldTooLate),
         false => unknown(),
     };
     match front.store.hold(ticket, &proof).await {
         // Clients before 2025-11-25 do not send the version with each request, and need nothing of it here.
-        Ok(Some(held)) => instructions::held_response(&held, revision.unwrap_or(Revision::V2025_03_26)),
-        Ok(None) => long_lived::unpark(&front, ticket, &proof).await.unwrap_or_else(late),
+        Ok(Some(held)) => streams::held(&held, revision.unwrap_or(Revision::V2025_03_26)),
+        Ok(None) => streams::unpark(&front, ticket, &proof).await.unwrap_or_else(late),
         Err(error) => {
             tracing::warn!(%error, "a stream can't be held");
             late()
         }
     }
-}
-
-/// The stream of a call can't be held: nobody waits for the ticket any more, or the store does not answer.
-fn too_late() -> Refusal {
-    Refusal::unavailable(
-        "The answer's stream could not be opened in time; what became of the request is unknown. Check whether it \
-         took effect before you ask again.",
-        2,
-    )
 }

@@ -4,18 +4,19 @@ use std::sync::{Arc, OnceLock};
 
 use axum::extract::{Request as HttpRequest, State};
 use axum::response::Response;
-use http::{Method, StatusCode};
+use http::Method;
 use identity::path::{self, EndpointKind, PathError};
 use serde_json::value::RawValue;
 
 use super::ending::Ending;
 use crate::front::{
-    calls::{Context, notify, refusals::stopping, retry},
+    calls::{Context, notify, retry},
+    error::Error,
     http::{into_axum, read as read_body},
     methods::{call, http_sse, listen, posted, session, session::Session, tasks},
     state::Front,
 };
-use crate::protocol::{self, Era, Incoming, Message, NotificationRoute, Refusal, Revision, Route, code};
+use crate::protocol::{self, Era, Incoming, Message, NotificationRoute, Refusal, Revision, Route};
 
 /// What is known of a request, once it has been read: how it is to be refused when the backend stops.
 enum Asked {
@@ -40,8 +41,10 @@ pub(crate) async fn serve(State(front): State<Arc<Front>>, request: HttpRequest)
         () = stopped => None,
     };
     response.unwrap_or_else(|| match asked.get() {
-        Some(Asked::Request(revision, id)) => front.refuse_in(*revision, stopping().for_raw_id(id)),
-        _ => front.refuse(stopping()),
+        Some(Asked::Request(revision, id)) => {
+            front.refuse_in(*revision, Refusal::from(Error::Stopping).for_raw_id(id))
+        }
+        _ => front.refuse(Error::Stopping),
     })
 }
 
@@ -144,26 +147,19 @@ async fn respond(front: &Arc<Front>, request: HttpRequest, asked: &OnceLock<Aske
 }
 
 /// What is said of a path that is no endpoint: the right one, where a slash too many is all that is wrong with it.
-fn not_found(error: PathError, path: &str) -> Refusal {
-    let not_found = |message: String| Refusal::new(StatusCode::NOT_FOUND, code::INVALID_REQUEST, message);
+fn not_found(error: PathError, path: &str) -> Error {
     let error = match path::without_extra_slashes(path) {
         None => error,
         Some(right) => match path::parse(&right).map(|endpoint| endpoint.kind) {
             // Sessions' addresses are their owners' alone.
-            Ok(EndpointKind::Messages { .. }) => {
-                return not_found(
-                    "There is a slash too many in the path: use that of the stream's first event.".into(),
-                );
-            }
-            Ok(_) => return not_found(format!("There is a slash too many in the path: use {right}.")),
+            Ok(EndpointKind::Messages { .. }) => return Error::ExtraSlashInSession,
+            Ok(_) => return Error::ExtraSlash(right),
             Err(error) => error,
         },
     };
     match error {
-        PathError::NotAnEndpoint | PathError::Reserved => {
-            not_found("There is no such endpoint. MCP is at /api/v1/mcp/{organisation}.".into())
-        }
-        PathError::TooLong | PathError::Ambiguous => Refusal::invalid(format!("{error}.")),
+        PathError::NotAnEndpoint | PathError::Reserved => Error::NoEndpoint,
+        PathError::TooLong | PathError::Ambiguous => Error::Path(error),
     }
 }
 

@@ -61,7 +61,8 @@ impl Front {
             && self.holds.has_room(unix_seconds(), self.config.limits.holds_per_second)
     }
     /// Counts a refusal, and writes it.
-    pub(crate) fn refuse(&self, refusal: Refusal) -> Response {
+    pub(crate) fn refuse(&self, refusal: impl Into<Refusal>) -> Response {
+        let refusal = refusal.into();
         self.counters.refused(&refusal);
         into_axum(refusal.into_response())
     }

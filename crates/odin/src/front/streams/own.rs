@@ -4,78 +4,80 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use serde_json::value::RawValue;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
-use crate::call::{HANG_UP, Message, Read};
+use super::following::follow;
+use super::replay::{prime, replayed};
+use super::spec::register;
+use super::{Asked, KEEP_ALIVE, Spec, Streams};
+use crate::call::{HANG_UP, Message, Resume};
 use crate::events::event;
 use crate::front::{
-    calls::{AGAIN, Look, Waiting, refusals::given_up, retry},
-    http::{event_stream, no_answer},
-    state::{Counters, Front, Names},
-    streams::hold,
+    calls::{ANSWER_ALONE, Handle, Next, Want, count},
+    error::{Error, Result},
+    http::{Caller, event_stream, no_answer},
+    state::{Counters, Front},
 };
 use crate::id::CallId;
 use crate::protocol::{Era, Refusal, Request, Revision, jsonrpc, sse};
 
-/// Milliseconds that a client is to wait before it resumes a broken stream.
-const RETRY: u32 = 500;
-/// A number beyond all events: what is read from there on is the answer alone.
-const ANSWER_ALONE: u32 = u32::MAX;
+/// This process holds the streams.
+pub(super) struct Own;
 
-/// Waits for the answer alone for a while, then streams.
-pub(crate) async fn answer(
-    front: &Arc<Front>,
-    era: Era,
-    revision: Revision,
-    mut waiting: Waiting,
-    request: &Request<'_>,
-    names: Option<&Names>,
-) -> Response {
-    let deadline = Instant::now() + front.config.hold_after;
-    let mut look = deadline;
-    loop {
-        waiting.hint_until(look).await;
-        look = Instant::now() + AGAIN;
-        let seen = match front.store.read(waiting.call, &front.config.node, waiting.request, 0).await {
-            Ok(Read::Cancelled) => {
-                waiting.settle();
-                return if era == Era::Stateless {
-                    front.refuse_in(revision, given_up().for_id(request.id))
-                } else {
-                    no_answer()
-                };
-            }
-            Ok(Read::Events { events, out: Some(out) }) if events.is_empty() => {
-                waiting.settle();
-                if let Some(names) = names {
-                    front.cache.put(names, &request.method, &out);
-                }
-                return front.json(revision, out);
-            }
-            Ok(Read::Events { events, out })
-                if out.is_some() || !events.is_empty() || Instant::now() >= deadline =>
-            {
+#[async_trait]
+impl Streams for Own {
+    async fn answer(&self, front: &Arc<Front>, asked: Asked<'_>, mut handle: Handle) -> Response {
+        let (era, revision) = (asked.context.era, asked.context.revision);
+        let refused = |error: Error| front.refuse_in(revision, error.for_id(asked.request.id));
+        let until = Some(Instant::now() + front.config.hold_after);
+        match handle.next(Want::Events { after: 0, until }).await {
+            Next::Answer(out) => asked.json(front, out),
+            Next::Failed(error) => refused(error),
+            Next::Cancelled if era == Era::Stateless => refused(Error::GivenUp),
+            Next::Cancelled | Next::Offered => no_answer(),
+            Next::Events(events, out) => {
                 Counters::count(&front.counters.streamed);
-                let mut streaming = Streaming::new(front.clone(), era, waiting, Some(request.id.raw()));
-                let prime = prime(revision, streaming.waiting.call);
+                let mut streaming = Streaming::new(front.clone(), era, handle, Some(asked.request.id.raw()));
+                let prime = prime(revision, streaming.handle.call);
                 streaming.chunks.extend(prime.map(Bytes::from));
                 streaming.take(events, out);
-                return streaming.into_response();
+                streaming.into_response()
             }
-            Ok(Read::Events { .. }) => {
-                look = deadline;
-                Look::Running
+        }
+    }
+
+    async fn open(&self, front: &Arc<Front>, caller: &Caller, spec: Spec) -> Response {
+        open(front, caller, spec).await.unwrap_or_else(|error| front.refuse(error))
+    }
+}
+
+async fn open(front: &Arc<Front>, caller: &Caller, spec: Spec) -> Result<Response> {
+    let counted = count(front, &caller.principal)?;
+    match spec {
+        Spec::Call { call, session, last } => {
+            let mut handle = Handle::register(front, call, counted);
+            let reply = front.store.resume(call, &session, last, Some(handle.place())).await;
+            if matches!(reply, Ok(Resume::Joined)) {
+                return Ok(resumed(front, handle, last));
             }
-            Ok(Read::Queued) => Look::Queued,
-            Ok(Read::Missing) => Look::Missing,
-            Err(_) => Look::Silent,
-        };
-        if let Some(refusal) = waiting.weigh(seen).await {
-            return front.refuse_in(revision, refusal.for_id(request.id));
+            handle.settle();
+            match reply? {
+                Resume::Replay { events } => Ok(replayed(front, call, last, &events)),
+                _ => Err(Error::UnknownEvent),
+            }
+        }
+        Spec::Channels { stream, channels, subscription, content } => {
+            let counted = Handle::register(front, CallId::from_bits([0; 16]), counted).uncalled();
+            let stream = stream.named(true);
+            let followed = follow(front, channels, subscription.of(&stream)).await?;
+            let kept = front.broadcaster.keep(register(front, stream).await?);
+            Counters::count(&front.counters.streamed);
+            Ok(followed.into_response(content, kept, counted))
         }
     }
 }
@@ -84,74 +86,35 @@ pub(crate) async fn answer(
 pub(crate) async fn joined(
     front: &Arc<Front>,
     revision: Revision,
-    mut waiting: Waiting,
+    mut handle: Handle,
     request: &Request<'_>,
 ) -> Response {
-    let deadline = Instant::now() + front.config.hold_after;
-    let mut look = deadline;
-    loop {
-        waiting.hint_until(look).await;
-        look = Instant::now() + AGAIN;
-        let read = front.store.read(waiting.call, &front.config.node, waiting.request, ANSWER_ALONE).await;
-        let seen = match read {
-            Ok(Read::Cancelled) => {
-                waiting.settle();
-                return front.refuse_in(revision, retry::cancelled().for_id(request.id));
-            }
-            Ok(Read::Events { out: Some(out), .. }) => {
-                waiting.settle();
-                return front.json(revision, jsonrpc::with_id(&out, request.id.as_json()).into());
-            }
-            Ok(Read::Events { .. }) if Instant::now() >= deadline => {
-                Counters::count(&front.counters.streamed);
-                let era = if revision.is_stateless() { Era::Stateless } else { Era::Stateful };
-                let streaming = Streaming::new(front.clone(), era, waiting, Some(request.id.raw()));
-                return Streaming { taken: ANSWER_ALONE, joined: true, ..streaming }.into_response();
-            }
-            Ok(Read::Events { .. }) => {
-                look = deadline;
-                Look::Running
-            }
-            Ok(Read::Queued) => Look::Queued,
-            Ok(Read::Missing) => Look::Missing,
-            Err(_) => Look::Silent,
-        };
-        if let Some(refusal) = waiting.weigh(seen).await {
-            return front.refuse_in(revision, refusal.for_id(request.id));
+    let refused = |error: Error| front.refuse_in(revision, error.for_id(request.id));
+    let until = Some(Instant::now() + front.config.hold_after);
+    match handle.next(Want::Events { after: ANSWER_ALONE, until }).await {
+        Next::Answer(out) => front.json(revision, jsonrpc::with_id(&out, request.id.as_json()).into()),
+        Next::Failed(error) => refused(error),
+        Next::Cancelled | Next::Offered => refused(Error::KeyCancelled),
+        Next::Events(..) => {
+            Counters::count(&front.counters.streamed);
+            let era = if revision.is_stateless() { Era::Stateless } else { Era::Stateful };
+            let streaming = Streaming::new(front.clone(), era, handle, Some(request.id.raw()));
+            Streaming { taken: ANSWER_ALONE, joined: true, ..streaming }.into_response()
         }
     }
 }
 
 /// Goes on with the stream of a call after event `last`; the call knows already that this request reads it.
-pub(crate) fn resumed(front: &Arc<Front>, waiting: Waiting, last: u32) -> Response {
+fn resumed(front: &Arc<Front>, handle: Handle, last: u32) -> Response {
     Counters::count(&front.counters.streamed);
-    let streaming = Streaming::new(front.clone(), Era::Stateful, waiting, None);
-    // It looks at once: there may be events already.
-    streaming.waiting.wake();
+    let streaming = Streaming::new(front.clone(), Era::Stateful, handle, None);
     Streaming { taken: last, behind: true, ..streaming }.into_response()
-}
-
-/// The events of a call after number `last`, as one text.
-pub(crate) fn replay(call: CallId, last: u32, events: &[Message]) -> String {
-    let numbered = (last.saturating_add(1)..).zip(events).filter(|(_, message)| &***message != HANG_UP);
-    numbered.map(|(number, message)| event(call, Era::Stateful, number, message)).collect()
-}
-
-/// The event with which a stream begins, for revisions whose clients know it: from it they can resume.
-pub(crate) fn prime(revision: Revision, call: CallId) -> Option<String> {
-    if revision != Revision::V2025_11_25 {
-        return None;
-    }
-    let mut out = Vec::new();
-    let event = sse::Event::prime(sse::EventId { call, number: 0 }).with_retry(RETRY);
-    event.write(&mut out, 1024).ok()?;
-    String::from_utf8(out).ok()
 }
 
 struct Streaming {
     front: Arc<Front>,
     era: Era,
-    waiting: Waiting,
+    handle: Handle,
     chunks: VecDeque<Bytes>,
     taken: u32,
     /// Nothing was read yet of a stream that was resumed: what comes first was there before.
@@ -164,11 +127,11 @@ struct Streaming {
 }
 
 impl Streaming {
-    fn new(front: Arc<Front>, era: Era, waiting: Waiting, id: Option<&RawValue>) -> Self {
+    fn new(front: Arc<Front>, era: Era, handle: Handle, id: Option<&RawValue>) -> Self {
         Self {
             front,
             era,
-            waiting,
+            handle,
             chunks: VecDeque::new(),
             taken: 0,
             behind: false,
@@ -196,21 +159,15 @@ impl Streaming {
                 self.over = true;
                 return;
             }
-            let text = event(self.waiting.call, self.era, self.taken, &message);
+            let text = event(self.handle.call, self.era, self.taken, &message);
             self.chunks.push_back(text.into());
         }
-        if ended {
-            self.end();
-        }
-    }
-
-    fn end(&mut self) {
-        self.over = true;
-        self.waiting.settle();
+        self.over |= ended;
     }
 
     /// The stream's last event is an error.
-    fn refuse(&mut self, refusal: Refusal) {
+    fn refuse(&mut self, error: Error) {
+        let refusal = Refusal::from(error);
         self.front.counters.refused(&refusal);
         self.over = true;
         if let Some(id) = &self.id {
@@ -222,7 +179,6 @@ impl Streaming {
     }
 
     async fn next(&mut self) -> Option<Bytes> {
-        let keep_alive = Instant::now() + hold::KEEP_ALIVE;
         loop {
             if let Some(chunk) = self.chunks.pop_front() {
                 return Some(chunk);
@@ -230,33 +186,19 @@ impl Streaming {
             if self.over {
                 return None;
             }
-            // Seldom: hints are seldom lost, and there may be many streams.
-            self.waiting.hint_until(Instant::now() + 2 * AGAIN).await;
-            let (front, waiting) = (&self.front, &self.waiting);
-            let read = front.store.read(waiting.call, &front.config.node, waiting.request, self.taken).await;
-            let seen = match read {
-                Ok(Read::Cancelled) => {
-                    self.end();
-                    if self.joined {
-                        self.refuse(retry::cancelled());
-                    } else if self.era == Era::Stateless {
-                        self.refuse(given_up());
-                    }
-                    continue;
-                }
-                Ok(Read::Events { events, out }) => {
-                    self.take(events, out);
-                    Look::Running
-                }
-                Ok(Read::Queued) => Look::Queued,
-                Ok(Read::Missing) => Look::Missing,
-                Err(_) => Look::Silent,
-            };
-            if let Some(refusal) = self.waiting.weigh(seen).await {
-                self.refuse(refusal);
-            }
-            if self.chunks.is_empty() && Instant::now() > keep_alive {
+            // What was there before a resumed stream is told apart by the first look.
+            let until = self.behind.then(Instant::now);
+            let want = Want::Events { after: self.taken, until };
+            let Ok(next) = timeout_at(Instant::now() + KEEP_ALIVE, self.handle.next(want)).await else {
                 return Some(Bytes::from_static(sse::KEEP_ALIVE));
+            };
+            match next {
+                Next::Events(events, out) => self.take(events, out),
+                Next::Answer(out) => self.take(Vec::new(), Some(out)),
+                Next::Failed(error) => self.refuse(error),
+                Next::Cancelled if self.joined => self.refuse(Error::KeyCancelled),
+                Next::Cancelled if self.era == Era::Stateless => self.refuse(Error::GivenUp),
+                Next::Cancelled | Next::Offered => self.over = true,
             }
         }
     }
