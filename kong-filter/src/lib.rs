@@ -9,6 +9,7 @@
 //! [`host`] talks to the gateway.
 
 pub mod cache;
+pub mod checks;
 pub mod config;
 pub mod filter;
 // Unit tests in WebAssembly have no gateway.

@@ -19,15 +19,15 @@ use rmcp::{
     RoleServer, ServerHandler,
     model::{
         CallToolResult, ClientNotification, ClientRequest, ContentBlock, ErrorCode, ErrorData, Extensions,
-        GetExtensions, GetMeta, InitializeRequestParams, InputRequiredResult, JsonRpcMessage, NumberOrString,
-        ProgressToken, ProtocolVersion, RequestId, RequestMetaObject, ServerConfig, ServerResult,
+        GetExtensions, GetMeta, InputRequiredResult, JsonRpcMessage, ProtocolVersion, RequestMetaObject,
+        ServerResult,
     },
-    service::{NotificationContext, RequestContext, RunningService, Service, serve_directly_with_ct},
+    service::{RequestContext, Service},
 };
 use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 use tokio::sync::mpsc;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     channel::{JobTransport, Link},
@@ -35,7 +35,9 @@ use super::{
     log::LogFilter,
     methods,
     peer::{self, ResponseStream},
+    prepared::{Prepared, read},
     result,
+    session::{Session, panic_text},
     state::{Bound, StateKeys},
     tools::Tools,
     unknown,
@@ -462,146 +464,4 @@ impl Outbox for Discard {
 
 fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("(no text)")
-}
-
-/// A request in rmcp's types, with what rmcp's types can't hold beside it.
-struct Prepared {
-    request: ClientRequest,
-    inner_id: RequestId,
-    meta: RequestMetaObject,
-    progress: Option<(ProgressToken, Box<RawValue>)>,
-    odd_id: Option<Box<RawValue>>,
-}
-
-/// rmcp's own reading tries one kind of request after the other; the common ones are read at once.
-fn read(method: &str, text: &str) -> Result<ClientRequest, serde_json::Error> {
-    match method {
-        "tools/call" => serde_json::from_str(text).map(ClientRequest::CallToolRequest),
-        "tools/list" => serde_json::from_str(text).map(ClientRequest::ListToolsRequest),
-        _ => serde_json::from_str(text),
-    }
-}
-
-impl Prepared {
-    fn new(job: &Job, message: &jsonrpc::Request<'_>, id: &RawValue) -> Result<Self, ErrorData> {
-        methods::gate(&message.method, job.era)?;
-        let mut request = read(&message.method, job.message.get()).map_err(|error| {
-            methods::bad_params(&message.method, message.params, true).unwrap_or_else(|| {
-                ErrorData::invalid_request(format!("not a JSON-RPC request: {error}"), None)
-            })
-        })?;
-        let mut meta = std::mem::take(request.get_meta_mut());
-        match job.era {
-            Era::Stateless => {
-                let missing = meta.missing_required_keys(&ProtocolVersion::V_2026_07_28);
-                if !missing.is_empty() {
-                    let keys = missing.join(", ");
-                    return Err(ErrorData::invalid_params(
-                        format!("_meta lacks, or has malformed: {keys}"),
-                        None,
-                    ));
-                }
-            }
-            // The session has its revision; a message can't change it.
-            Era::Stateful => {
-                meta.remove(RequestMetaObject::DRAFT_REQUIRED_KEYS[0]);
-            }
-        }
-        let misread = matches!(request, ClientRequest::CustomRequest(_));
-        if let Some(error) = methods::bad_params(&message.method, message.params, misread) {
-            return Err(error);
-        }
-        let stand_in = || NumberOrString::String(job.call.as_str().into());
-        let inner_id: RequestId = serde_json::from_str(id.get()).unwrap_or_else(|_| stand_in());
-        let odd_id =
-            (serde_json::to_string(&inner_id).ok().as_deref() != Some(id.get())).then(|| id.to_owned());
-        let progress = envelope::progress_token(message.params).map(|text| {
-            let token = meta.get_progress_token().unwrap_or_else(|| {
-                let token = ProgressToken(stand_in());
-                meta.set_progress_token(token.clone());
-                token
-            });
-            (token, text.to_owned())
-        });
-        // What the work of a task reports becomes the task's note.
-        let progress = progress.or_else(|| {
-            job.task.as_ref()?;
-            let token = ProgressToken(stand_in());
-            meta.set_progress_token(token.clone());
-            Some((token, serde_json::value::to_raw_value(&job.call).ok()?))
-        });
-        Ok(Self { request, inner_id, meta, progress, odd_id })
-    }
-}
-
-/// A running message loop of rmcp, with the peer that it serves. Ends when it is dropped.
-struct Session<H: ServerHandler> {
-    service: RunningService<RoleServer, Notified<H>>,
-    notified: CancellationToken,
-    _end: DropGuard,
-}
-
-impl<H: ServerHandler> Session<H> {
-    fn open(
-        handler: &Arc<H>,
-        transport: JobTransport,
-        client: Option<InitializeRequestParams>,
-        end: CancellationToken,
-    ) -> Self {
-        let notified = CancellationToken::new();
-        let service = Notified { handler: Arc::clone(handler), end: end.clone(), notified: notified.clone() };
-        let service = serve_directly_with_ct(service, transport, client, end.child_token());
-        Self { service, notified, _end: end.drop_guard() }
-    }
-}
-
-/// What the loop itself handles: notifications.
-struct Notified<H> {
-    handler: Arc<H>,
-    end: CancellationToken,
-    /// Fires when a notification was handled.
-    notified: CancellationToken,
-}
-
-impl<H: ServerHandler> Service<RoleServer> for Notified<H> {
-    async fn handle_request(
-        &self,
-        _: ClientRequest,
-        _: RequestContext<RoleServer>,
-    ) -> Result<ServerResult, ErrorData> {
-        Err(ErrorData::internal_error("requests are not run by the message loop", None))
-    }
-
-    async fn handle_notification(
-        &self,
-        notification: ClientNotification,
-        context: NotificationContext<RoleServer>,
-    ) -> Result<(), ErrorData> {
-        let _done = self.notified.clone().drop_guard();
-        let work = AssertUnwindSafe(async {
-            Service::<RoleServer>::handle_notification(&*self.handler, notification, context).await
-        });
-        // rmcp runs this in a task of its own, which nobody else would end.
-        tokio::select! {
-            biased;
-            () = self.end.cancelled() => Ok(()),
-            done = work.catch_unwind() => done.unwrap_or_else(|panic| {
-                tracing::error!(panic = panic_text(&*panic), "a handler panicked at a notification");
-                Ok(())
-            }),
-        }
-    }
-
-    fn get_info(&self) -> ServerConfig {
-        // Only asked for by parts of rmcp that hold for clients; the handler's own is not needed.
-        ServerConfig::default()
-    }
 }

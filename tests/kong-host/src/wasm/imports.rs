@@ -3,15 +3,14 @@
 use std::sync::PoisonError;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use wasmi::{Caller, Error, Extern, Linker, Memory};
+use wasmi::{Error, Linker};
 
+use super::memory::{
+    Host, MAX_PIECE, OK, Outcome, give, length, pack, read, size, text, trap, unpack, write, write_number,
+};
 use super::shared::Misuse;
 use super::state::{Callout, LocalReply, Phase, Severity, State};
 
-type Host<'a> = Caller<'a, State>;
-type Outcome = Result<i32, Error>;
-
-const OK: i32 = 0;
 const NOT_FOUND: i32 = 1;
 const BAD_ARGUMENT: i32 = 2;
 const CAS_MISMATCH: i32 = 8;
@@ -27,102 +26,6 @@ const PLUGIN_CONFIGURATION: i32 = 7;
 
 /// Most pairs of a map that Kong gives to a module, pseudo-headers counted.
 const MAX_PAIRS: usize = 100;
-
-/// Largest piece of memory that is taken from a module at once.
-const MAX_PIECE: usize = 64 << 20;
-
-fn trap(why: impl Into<String>) -> Error {
-    Error::new(why.into())
-}
-
-fn memory(host: &Host<'_>) -> Result<Memory, Error> {
-    host.get_export("memory").and_then(Extern::into_memory).ok_or_else(|| trap("no memory"))
-}
-
-fn size(value: i32) -> usize {
-    usize::try_from(value.cast_unsigned()).unwrap_or(usize::MAX)
-}
-
-fn read(host: &Host<'_>, at: i32, length: i32) -> Result<Vec<u8>, Error> {
-    let length = size(length);
-    if length > MAX_PIECE {
-        return Err(trap("out of bounds"));
-    }
-    let mut bytes = vec![0; length];
-    memory(host)?.read(host, size(at), &mut bytes).map_err(|_| trap("out of bounds"))?;
-    Ok(bytes)
-}
-
-fn text(host: &Host<'_>, at: i32, length: i32) -> Result<String, Error> {
-    Ok(String::from_utf8_lossy(&read(host, at, length)?).into_owned())
-}
-
-fn write(host: &mut Host<'_>, at: i32, bytes: &[u8]) -> Result<(), Error> {
-    memory(host)?.write(host, size(at), bytes).map_err(|_| trap("out of bounds"))
-}
-
-fn write_number(host: &mut Host<'_>, at: i32, number: u32) -> Result<(), Error> {
-    write(host, at, &number.to_le_bytes())
-}
-
-fn length(bytes: &[u8]) -> Result<u32, Error> {
-    u32::try_from(bytes.len()).map_err(|_| trap("too large"))
-}
-
-/// Gives bytes to the module, in memory that it allocates.
-fn give(host: &mut Host<'_>, bytes: &[u8], at: i32, length_at: i32) -> Outcome {
-    let count = length(bytes)?;
-    let allocate = host
-        .get_export("proxy_on_memory_allocate")
-        .or_else(|| host.get_export("malloc"))
-        .and_then(Extern::into_func)
-        .ok_or_else(|| trap("no proxy_on_memory_allocate"))?;
-    let place = allocate.typed::<i32, i32>(&*host)?.call(&mut *host, count.cast_signed())?;
-    write(host, place, bytes)?;
-    write_number(host, at, place.cast_unsigned())?;
-    write_number(host, length_at, count)?;
-    Ok(OK)
-}
-
-fn pack<N: AsRef<[u8]>, V: AsRef<[u8]>>(pairs: &[(N, V)]) -> Result<Vec<u8>, Error> {
-    let count = u32::try_from(pairs.len()).map_err(|_| trap("too many pairs"))?;
-    let mut out = count.to_le_bytes().to_vec();
-    for (name, value) in pairs {
-        out.extend(length(name.as_ref())?.to_le_bytes());
-        out.extend(length(value.as_ref())?.to_le_bytes());
-    }
-    for (name, value) in pairs {
-        for part in [name.as_ref(), value.as_ref()] {
-            out.extend(part);
-            out.push(0);
-        }
-    }
-    Ok(out)
-}
-
-fn unpack(bytes: &[u8]) -> Option<Vec<(String, Vec<u8>)>> {
-    if bytes.is_empty() {
-        return Some(Vec::new());
-    }
-    let number = |at: usize| -> Option<usize> {
-        let four = bytes.get(at..at.checked_add(4)?)?;
-        usize::try_from(u32::from_le_bytes(four.try_into().ok()?)).ok()
-    };
-    let count = number(0)?;
-    let mut at = count.checked_mul(8)?.checked_add(4)?;
-    let mut part = |length: usize| -> Option<Vec<u8>> {
-        let bytes = bytes.get(at..at.checked_add(length)?)?.to_vec();
-        at = at.checked_add(length)?.checked_add(1)?;
-        Some(bytes)
-    };
-    let mut pairs = Vec::new();
-    for i in 0..count {
-        let place = i.checked_mul(8)?.checked_add(4)?;
-        let (name, value) = (part(number(place)?)?, part(number(place.checked_add(4)?)?)?);
-        pairs.push((String::from_utf8_lossy(&name).into_owned(), value));
-    }
-    Some(pairs)
-}
 
 /// Defines all of them.
 pub(super) fn define(linker: &mut Linker<State>) -> Result<(), Error> {

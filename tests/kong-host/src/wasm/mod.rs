@@ -3,6 +3,7 @@
 //! [`Worker`] is one worker process of Kong: it has one instance of each module, which all filter chains share.
 
 mod imports;
+mod memory;
 mod shared;
 mod state;
 mod worker;
