@@ -320,7 +320,7 @@ pub struct Notify {
     pub session: Option<String>,
 }
 
-/// What can be told.
+/// What an operator can announce.
 #[derive(Debug, Clone, Subcommand)]
 pub enum News {
     /// The list of tools has changed

@@ -1,4 +1,4 @@
-//! Hosts of organisations: which organisation a name belongs to, as the gateway's filter is told.
+//! Hosts of organisations: which organisation a name belongs to, for the configuration of the gateway's filter.
 //!
 //! `hosts.toml` in the state folder: lines of `"host" = "organisation"`. `asgard org` writes it; without it the
 //! sample's hosts hold.

@@ -29,7 +29,7 @@ pub struct Step {
     name: String,
     began: Instant,
     bar: ProgressBar,
-    told: Mutex<Instant>,
+    printed: Mutex<Instant>,
 }
 
 impl std::fmt::Debug for Step {
@@ -52,7 +52,7 @@ impl Step {
             ProgressBar::hidden()
         };
         bar.set_prefix(name.clone());
-        Self { name, began: Instant::now(), bar, told: Mutex::new(Instant::now()) }
+        Self { name, began: Instant::now(), bar, printed: Mutex::new(Instant::now()) }
     }
 
     /// Says what it does now.
@@ -101,9 +101,9 @@ impl Step {
     }
 
     fn plainly(&self, message: &str) {
-        let Ok(mut told) = self.told.lock() else { return };
-        if !is_terminal() && told.elapsed() >= PLAIN_EVERY {
-            *told = Instant::now();
+        let Ok(mut printed) = self.printed.lock() else { return };
+        if !is_terminal() && printed.elapsed() >= PLAIN_EVERY {
+            *printed = Instant::now();
             eprintln!("  ... {}: {message}", self.name);
         }
     }

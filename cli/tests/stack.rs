@@ -140,7 +140,7 @@ fn a_stack_starts_restarts_its_parts_and_leaves_nothing() {
     expected.sort_unstable();
     assert_eq!(listening, expected, "clients and counters alone");
 
-    // A second start is told that the first still runs.
+    // A second start says that the first still runs.
     let again = home.run(&["up", "--native", "--no-build", "--only", "redis"]);
     assert!(!again.status.success() && text(&again).contains("already running"), "{}", text(&again));
 
@@ -267,8 +267,8 @@ fn accounts_that_everybody_knows_are_not_started_where_others_can_reach_them() {
     );
     assert_eq!(home.processes(), Vec::<u32>::new());
     std::fs::write(&file, exposed.replace("[ports]", "sample_users = true\n\n[ports]")).unwrap();
-    let told = up();
-    assert!(told.status.success() && text(&told).contains("WARNING"), "{}", text(&told));
+    let second = up();
+    assert!(second.status.success() && text(&second).contains("WARNING"), "{}", text(&second));
 }
 
 /// A Redis in the home's own PATH that dies at its start, by a script's rule.

@@ -150,7 +150,7 @@ impl Service {
         }
     }
 
-    /// Decides about a request by itself; `raw_request` is the same one, as the gateway told of it.
+    /// Decides about a request by itself; `raw_request` is the same one, as the gateway gave it.
     pub fn decide(
         &mut self,
         request: &Request,

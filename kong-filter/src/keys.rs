@@ -1,6 +1,6 @@
 //! When an issuer's keys are fetched, and how long they are used.
 //!
-//! Nothing here fetches: a request that wants keys is told so, pauses, and brings them. A gateway
+//! Nothing here fetches: a request that wants keys gets their address, pauses, and brings them. A gateway
 //! can't wake one request when another's fetch is done (Kong), so several may fetch at once; bounds
 //! below keep that small.
 

@@ -58,7 +58,7 @@ pub struct Refusal {
 pub struct Wording<'a> {
     /// The URL of the protected resource metadata.
     pub metadata: &'a str,
-    /// The scopes that clients are told to ask for.
+    /// The scopes that clients should ask for.
     pub scopes: &'a [String],
     /// The organisation that the request is for.
     pub organisation: Option<&'a str>,

@@ -100,7 +100,7 @@ build_sysroot() {
     touch "$sysroot/.done"
 }
 
-# Makes ready what compiles for the target, and says which it is. $flags is what rustc is told.
+# Makes ready what compiles for the target, and says which it is. $flags are for rustc.
 toolchain() {
     # cargo's names for the target's settings.
     of=CARGO_TARGET_$(printf '%s' "$target" | tr 'a-z-' 'A-Z_')

@@ -318,7 +318,7 @@ async fn the_journal_counts_runs_steps_and_ends() {
     run(&runner, call(Era::Stateless, "echo", json!({ "text": "x" }))).await;
     run(&runner, call(Era::Stateless, "no_such_tool", json!({}))).await;
     let lines = journal(&file);
-    let told: Vec<_> =
+    let progress: Vec<_> =
         lines.iter().map(|line| format!("{} {} {}", line["tool"], line["event"], line["step"])).collect();
     let expected = [
         r#""report" "start" null"#,
@@ -328,7 +328,7 @@ async fn the_journal_counts_runs_steps_and_ends() {
         r#""echo" "start" null"#,
         r#""echo" "end" null"#,
     ];
-    assert_eq!(told, expected);
+    assert_eq!(progress, expected);
     assert!(lines.iter().all(|line| line["call"] == CALL && line["pid"] == std::process::id()));
     assert!(lines.iter().all(|line| line["at_ms"].as_u64().unwrap() > 1_700_000_000_000));
 }

@@ -15,7 +15,7 @@ use crate::Result;
 pub const ISSUER: &str = "http://localhost:8000/heimdall/realms/asgard";
 pub const PUBLIC_URL: &str = "http://localhost:8000";
 
-/// The issuer, with its keys. Tokens are signed with RSA, as Keycloak does unless told otherwise; where very
+/// The issuer, with its keys. Tokens are signed with RSA, as Keycloak does by default; where very
 /// many are needed, with an elliptic curve, which is much quicker.
 pub struct Issuer {
     key: SigningKey<Sha256>,

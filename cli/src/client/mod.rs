@@ -210,9 +210,9 @@ fn refusal(
     body: &[u8],
     response: &reqwest::Response,
 ) -> Problem {
-    let told =
+    let message =
         message.and_then(|m| m.get("message").or_else(|| m.get("error_description")).and_then(Value::as_str));
-    let text = told.map_or_else(|| String::from_utf8_lossy(body).into_owned(), str::to_owned);
+    let text = message.map_or_else(|| String::from_utf8_lossy(body).into_owned(), str::to_owned);
     let problem = Problem::new(format!("the answer is {}: {}", status.as_u16(), one_line(&text)));
     match status.as_u16() {
         401 | 403 => {

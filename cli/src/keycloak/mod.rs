@@ -115,12 +115,12 @@ impl Admin {
 
 impl Refusal {
     fn problem(&self, doing: &str) -> Problem {
-        let told: Value = serde_json::from_str(&self.text).unwrap_or_default();
-        let told = ["errorMessage", "error_description", "error"]
+        let answer: Value = serde_json::from_str(&self.text).unwrap_or_default();
+        let message = ["errorMessage", "error_description", "error"]
             .iter()
-            .find_map(|name| told.get(name).and_then(Value::as_str))
+            .find_map(|name| answer.get(name).and_then(Value::as_str))
             .map_or_else(|| format!("status {}", self.status.as_u16()), str::to_owned);
-        let problem = Problem::new(format!("cannot {doing}: Keycloak says: {told}"));
+        let problem = Problem::new(format!("cannot {doing}: Keycloak says: {message}"));
         match self.status.as_u16() {
             403 => problem.hint("the administrator of the state file needs the realm's administration role"),
             500.. => problem.hint("see ./asgard logs keycloak"),

@@ -21,7 +21,7 @@ const CHECK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// A log over this size is moved to `NAME.log.1` and begun anew.
 pub(super) const MAX_LOG: u64 = 32 << 20;
 
-/// What a person, or the stack's end, wants from a part. The sender is told when it is done.
+/// What a person, or the stack's end, wants from a part. The sender gets a message when it is done.
 #[derive(Debug)]
 pub(super) enum Order {
     Stop(oneshot::Sender<()>),
@@ -191,7 +191,7 @@ impl Runner {
 
     /// Checks the running part until it ends or is to be stopped.
     async fn attend(&mut self, child: &mut Child, pid: u32) -> End {
-        let (begun, mut told, mut bad) = (Instant::now(), false, 0_u8);
+        let (begun, mut reported, mut bad) = (Instant::now(), false, 0_u8);
         loop {
             let ready = self.state.borrow().ready;
             let check = async {
@@ -237,8 +237,8 @@ impl Runner {
                                 s.reason = Some(reason.clone());
                                 changed
                             });
-                            if !told && !ready && begun.elapsed() > self.spec.start_timeout {
-                                told = true;
+                            if !reported && !ready && begun.elapsed() > self.spec.start_timeout {
+                                reported = true;
                                 say(format!("{} is still not ready: {reason}; see {}", self.spec.name, self.see));
                             }
                         }

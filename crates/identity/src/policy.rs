@@ -13,7 +13,7 @@
 //! # use identity::Principal;
 //! # fn run(caller: &Principal) -> Result<(), identity::PolicyError> {
 //! let policy = Policy::from_json(br#"{"rules": [{"effect": "deny", "names": ["drop*"]}]}"#)?;
-//! // A request: what is refused, and why (for the log; the caller is told less).
+//! // A request: what is refused, and why (for the log; the caller gets less).
 //! let decision = policy.decide(caller, Request { method: "tools/call", name: Some("drop_all") });
 //! if policy.refuses(&decision) {
 //!     println!("{}", decision.reason());

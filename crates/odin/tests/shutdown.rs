@@ -1,4 +1,4 @@
-//! Front ends and workers end when they are told to, or let go of: no task, no thread, no connection is left.
+//! Front ends and workers end when they are shut down or dropped: no task, no thread, no connection is left.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test may fail
 

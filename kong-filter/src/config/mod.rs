@@ -271,7 +271,7 @@ impl fmt::Debug for Introspection {
 #[serde(deny_unknown_fields)]
 pub struct Host {
     /// The address at which clients reach it: scheme, host and, where it is not the scheme's own, port; no
-    /// path. Requests are told apart by the host name alone.
+    /// path. Requests are distinguished by the host name alone.
     pub url: String,
     /// The alias of the organisation.
     pub organisation: String,
@@ -285,7 +285,7 @@ pub struct Host {
 #[cfg_attr(not(target_family = "wasm"), derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Scopes {
-    /// What clients are told to ask for: in the metadata and in challenges. In each, `{organisation}`
+    /// The scopes that metadata and challenges advertise to clients. In each, `{organisation}`
     /// stands for the alias.
     #[serde(default)]
     pub advertised: Vec<String>,

@@ -75,7 +75,7 @@ async fn its_end_is_bounded_and_tells_every_stream() {
         of_session.contains("notifications/progress") && of_session.ends_with("retry: 500\n\n"),
         "{of_session}"
     );
-    // A modern client is told what became of its call, and that its subscription is over.
+    // A modern client gets an error that says what became of its call, and that its subscription is over.
     let last = |text: &str| -> Value {
         let last = text.trim_end().rsplit("\n\n").next().unwrap();
         let data = last.lines().find_map(|line| line.strip_prefix("data: "));

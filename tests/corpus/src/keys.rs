@@ -181,7 +181,7 @@ impl Keys {
     }
 }
 
-/// An assertion with these claims, signed as told: `right`, or by a `stranger` with the same key id.
+/// An assertion with these claims, signed as asked: `right`, or by a `stranger` with the same key id.
 pub(crate) fn assertion(how: &str, claims: &Value, now: u64) -> String {
     let secret = match how {
         "right" => ASSERTION_KEYS.to_owned(),

@@ -113,7 +113,7 @@ fn head_of(reader: &mut impl std::io::BufRead) -> std::io::Result<Head> {
     }
 }
 
-/// A server that keeps the heads of all its requests and answers as it is told.
+/// A server that keeps the heads of all its requests and answers as it was set up.
 #[derive(Clone)]
 pub struct Server {
     pub port: u16,

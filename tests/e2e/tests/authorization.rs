@@ -46,10 +46,10 @@ async fn suite(stack: &Stack, client: &str, resource: Option<&str>) -> Checks {
     let mut lines = BufReader::new(suite.stdout.take().unwrap()).lines();
     let redirect = callback(stack);
     let walk = async {
-        let mut told = String::new();
+        let mut output = String::new();
         while let Some(line) = lines.next_line().await.unwrap() {
-            told.push_str(&line);
-            told.push('\n');
+            output.push_str(&line);
+            output.push('\n');
             if line.starts_with("http") && line.contains("/protocol/openid-connect/auth?") {
                 let mut person = Person::sample("thor", "org-1");
                 let (pages, _, back) = person.visit(&line, &redirect).await;
@@ -58,12 +58,12 @@ async fn suite(stack: &Stack, client: &str, resource: Option<&str>) -> Checks {
             }
         }
         suite.wait().await.unwrap();
-        told
+        output
     };
-    let told = tokio::time::timeout(Duration::from_secs(180), walk).await.expect("the suite ends");
+    let output = tokio::time::timeout(Duration::from_secs(180), walk).await.expect("the suite ends");
     let mut checks = Checks::new();
     collect(output.path(), &mut checks);
-    assert!(checks.len() >= 3, "{told}");
+    assert!(checks.len() >= 3, "{output}");
     checks
 }
 

@@ -174,7 +174,7 @@ async fn what_keycloak_lacks_is_as_documented() {
     assert_eq!(status, 400);
     // A JWT of the provider of another kind is taken as well, and then nobody compares the client.
     company.token(&company.assertion("rsa", "JWT", &json!({"client_id": "inspector"}))).await;
-    // Clients are not told that it is possible.
+    // The metadata does not say that it is possible.
     let about = format!("{}/.well-known/oauth-authorization-server", stack.state.issuer());
     let about: Value = e2e::client::http().get(about).send().await.unwrap().json().await.unwrap();
     assert!(about["authorization_grant_profiles_supported"].is_null());

@@ -149,7 +149,7 @@ fn judge(exchange: &Exchange, events: u64, killed: Instant, sum: &mut Sum) -> Re
 async fn workers_die_while_calls_run() {
     let stack = Stack::claim().await;
     let mut generator = random::generator(random::seed(5));
-    let (mut told, mut faults, mut breaks) = (BTreeMap::new(), Vec::new(), Breaks::from_now(&stack));
+    let (mut outcomes, mut faults, mut breaks) = (BTreeMap::new(), Vec::new(), Breaks::from_now(&stack));
     let runs = random::times("E2E_KILLS", 10);
     for run in 0..runs {
         let entry_point = EntryPoint::BOTH[generator.random_range(0..2)];
@@ -171,7 +171,7 @@ async fn workers_die_while_calls_run() {
             let (exchange, call) = task.await.unwrap();
             let outcome = judge_without_worker(&exchange, &call);
             match outcome {
-                Ok(outcome) => *told.entry(outcome).or_insert(0) += 1,
+                Ok(outcome) => *outcomes.entry(outcome).or_insert(0) += 1,
                 Err(_) if breaks.excuses(&exchange) => {}
                 Err(fault) => faults.push(format!(
                     "run {run}, {entry_point:?}, {} {}, killed after {} ms: {fault}",
@@ -186,7 +186,7 @@ async fn workers_die_while_calls_run() {
             faults.push(format!("run {run}: a tool ran too often: {tools:#?}"));
         }
     }
-    println!("{runs} runs of {CALLS} calls: {told:?}");
+    println!("{runs} runs of {CALLS} calls: {outcomes:?}");
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
 }
 
@@ -210,7 +210,7 @@ fn judge_without_worker(exchange: &Exchange, call: &Call) -> Result<&'static str
     match whole {
         Ok(()) => Ok("whole"),
         Err(fault) if !in_order || !ended => Err(fault),
-        Err(_) if call.tool == "slow_count" && error.contains("outcome is unknown") => Ok("told"),
+        Err(_) if call.tool == "slow_count" && error.contains("outcome is unknown") => Ok("outcome unknown"),
         Err(_) if modern && call.tool != "slow_count" && exchange.result().is_some() => {
             Ok("whole but for steps")
         }
@@ -263,7 +263,7 @@ async fn a_tool_that_must_not_run_again_does_not_and_the_client_is_told() {
         assert_eq!(steps, (1..=steps.len() as u64).collect::<Vec<_>>(), "{}", exchange.outline());
         assert!(steps.len() >= steps_before && steps.len() < 8);
         println!(
-            "{entry_point:?}: killed after {steps_before} steps, told after {} ms",
+            "{entry_point:?}: killed after {steps_before} steps, error after {} ms",
             exchange.took().as_millis()
         );
         stack.back(&[killed]).await;
@@ -282,11 +282,11 @@ async fn kill_the_worker(
     steps: usize,
 ) -> (Exchange, u32, e2e::Journal) {
     let journal = stack.journal();
-    let (told, mut heard) = tokio::sync::watch::channel(0);
+    let (seen, mut heard) = tokio::sync::watch::channel(0);
     let task = tokio::spawn(async move {
         let mut exchange = client.open_tool(tool, arguments, true).await;
         while exchange.more().await {
-            told.send_replace(exchange.messages.len());
+            seen.send_replace(exchange.messages.len());
         }
         exchange
     });

@@ -53,13 +53,13 @@ async fn greets(endpoint: &str, token: &str, subject: &str) {
         "name": "greet", "arguments": arguments, "requestState": asked["requestState"],
         "inputResponses": {"language": answer},
     });
-    let told = client.request("tools/call", params).await;
-    assert_eq!(told.result().unwrap_or_else(|| panic!("{}", told.outline()))["content"][0]["text"], text);
+    let answer = client.request("tools/call", params).await;
+    assert_eq!(answer.result().unwrap_or_else(|| panic!("{}", answer.outline()))["content"][0]["text"], text);
 
     // A client without a user to ask.
     let client = Client::at(endpoint.to_owned(), token.to_owned());
-    let told = client.tool("greet", json!({"times": 0})).await;
-    assert!(told.result().unwrap()["content"][0]["text"].as_str().unwrap().starts_with("Hello, "));
+    let answer = client.tool("greet", json!({"times": 0})).await;
+    assert!(answer.result().unwrap()["content"][0]["text"].as_str().unwrap().starts_with("Hello, "));
 }
 
 /// An example that runs as a whole server, and its endpoint.

@@ -252,8 +252,8 @@ async fn a_new_domain_is_a_host_at_once() {
         let body: Value = answer.json().await.unwrap_or_default();
         body["resource"].as_str().map(str::to_owned)
     };
-    let told = run(&stack, "./asgard org add alfheim --domain alfheim.localhost --theme aurora").await;
-    assert!(told.contains(&format!("{url}/mcp")), "{told}");
+    let output = run(&stack, "./asgard org add alfheim --domain alfheim.localhost --theme aurora").await;
+    assert!(output.contains(&format!("{url}/mcp")), "{output}");
     assert_eq!(resource().await, Some(format!("{url}/mcp")));
     let text = refused(&stack, "./asgard org add vanir --domain alfheim.localhost").await;
     assert!(text.contains("belongs to the organisation alfheim"), "{text}");

@@ -122,16 +122,16 @@ async fn every_fault_of_a_token_is_refused_and_no_backend_sees_it() {
         for entry_point in EntryPoint::BOTH {
             let client = Client::at(stack.endpoint(entry_point, organisation), token.clone());
             let exchange = client.tool("echo", json!({"text": "x"})).await;
-            let told = format!(
+            let case = format!(
                 "{fault}, {entry_point:?}: {} {:?}",
                 exchange.outline(),
                 exchange.header("www-authenticate")
             );
-            assert_eq!(exchange.status(), *status, "{told}");
-            let body: Value = serde_json::from_str(&exchange.text).unwrap_or_else(|_| panic!("{told}"));
-            assert_eq!(body["error"], error.0, "{told}");
-            assert!(error.1.is_empty() || body["reason"] == error.1, "{told}");
-            challenge(&stack, &exchange, organisation, error.0, &told);
+            assert_eq!(exchange.status(), *status, "{case}");
+            let body: Value = serde_json::from_str(&exchange.text).unwrap_or_else(|_| panic!("{case}"));
+            assert_eq!(body["error"], error.0, "{case}");
+            assert!(error.1.is_empty() || body["reason"] == error.1, "{case}");
+            challenge(&stack, &exchange, organisation, error.0, &case);
             if entry_point == EntryPoint::Bifrost {
                 println!("{fault}: {status} {} {}", error.0, body["reason"]);
             }
@@ -142,16 +142,16 @@ async fn every_fault_of_a_token_is_refused_and_no_backend_sees_it() {
 }
 
 /// The challenge says where to learn more, and names an error unless there was no token to find fault with.
-fn challenge(stack: &Stack, exchange: &Exchange, organisation: &str, error: &str, told: &str) {
-    let challenge = exchange.header("www-authenticate").unwrap_or_else(|| panic!("{told}"));
+fn challenge(stack: &Stack, exchange: &Exchange, organisation: &str, error: &str, case: &str) {
+    let challenge = exchange.header("www-authenticate").unwrap_or_else(|| panic!("{case}"));
     let metadata = format!(
         "Bearer resource_metadata=\"{}/.well-known/oauth-protected-resource/api/v1/mcp/{organisation}\"",
         stack.state.public_url
     );
-    assert!(challenge.starts_with(&metadata), "{told}");
-    assert!(challenge.contains("scope=\"") && !challenge.contains("offline_access"), "{told}");
-    assert_eq!(challenge.contains("error="), error != "missing_token", "{told}");
-    assert!(error == "missing_token" || challenge.contains(&format!("error=\"{error}\"")), "{told}");
+    assert!(challenge.starts_with(&metadata), "{case}");
+    assert!(challenge.contains("scope=\"") && !challenge.contains("offline_access"), "{case}");
+    assert_eq!(challenge.contains("error="), error != "missing_token", "{case}");
+    assert!(error == "missing_token" || challenge.contains(&format!("error=\"{error}\"")), "{case}");
 }
 
 #[tokio::test]

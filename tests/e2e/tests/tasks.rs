@@ -104,7 +104,7 @@ async fn a_task_that_must_not_run_twice_fails_when_its_worker_dies() {
         let task = until_over(&client, &id).await;
         assert_eq!((&task["status"], &task["error"]["code"]), (&json!("failed"), &json!(-32603)), "{task}");
         assert!(task["error"]["message"].as_str().unwrap().contains("outcome is unknown"), "{task}");
-        println!("{entry_point:?}: told {} ms after the killing", killed.elapsed().as_millis());
+        println!("{entry_point:?}: answered {} ms after the killing", killed.elapsed().as_millis());
         stack.back(&[run.starts[0]]).await;
         assert_eq!(journal.runs().values().map(|run| run.starts.len()).sum::<usize>(), 1);
     }

@@ -235,7 +235,7 @@ fn own_hosts(config: &Config) -> Vec<(String, String)> {
         })
         .collect();
     let filter = service.filter_chains[0].filters[0].config.as_ref().unwrap();
-    let told: Vec<(String, String)> = filter["hosts"]
+    let configured: Vec<(String, String)> = filter["hosts"]
         .as_array()
         .unwrap()
         .iter()
@@ -245,7 +245,7 @@ fn own_hosts(config: &Config) -> Vec<(String, String)> {
             (name.to_owned(), host["organisation"].as_str().unwrap().to_owned())
         })
         .collect();
-    assert_eq!(routes, told);
+    assert_eq!(routes, configured);
     routes
 }
 

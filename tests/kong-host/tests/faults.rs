@@ -43,7 +43,7 @@ async fn the_corpus() {
     .unwrap();
     let mut wrong = Vec::new();
     for (number, row) in table.rows().iter().enumerate() {
-        // Times are told from the moment of sending: the interpreter is slow.
+        // Times count from the moment of sending: the interpreter is slow.
         let case = table.case(row, &keys, corpus::now());
         if !case.by_filter {
             continue;

@@ -72,7 +72,7 @@ fn params(name: &'static str, arguments: &Value) -> CallToolRequestParams {
     CallToolRequestParams::new(name).with_arguments(arguments.as_object().unwrap().clone())
 }
 
-/// Calls `slow_echo` so that it can be cancelled, and its progress told from others'.
+/// Calls `slow_echo` so that it can be cancelled, and its progress distinguished from others'.
 async fn open_slow_echo(client: &Client, total_ms: u64, events: u64) -> RequestHandle<RoleClient> {
     let arguments = json!({"text": "x", "total_ms": total_ms, "events": events});
     let request = CallToolRequest::new(params("slow_echo", &arguments));

@@ -289,7 +289,7 @@ impl Toolbox {
         Ok(Json(Ranking { days: days.into_iter().take(count).cloned().collect() }))
     }
 
-    /// Says what it is told.
+    /// Echoes its text.
     #[tool(
         title = "Echo",
         description = "Answers with the given text, at once.",
@@ -299,7 +299,7 @@ impl Toolbox {
         text
     }
 
-    /// Says what it is told, later.
+    /// Echoes its text, later.
     #[tool(
         title = "Slow echo",
         description = "Answers with the given text after `total_ms`, with `events` progress events on the way. May \

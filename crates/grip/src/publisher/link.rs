@@ -92,7 +92,7 @@ impl Link {
         }
     }
 
-    /// Runs `work` while the link is down; sends that come meanwhile are told so. `None`: the last publisher is
+    /// Runs `work` while the link is down; sends that come meanwhile fail with the reason. `None`: the last publisher is
     /// gone.
     pub(super) async fn refuse_while<F: Future>(&mut self, work: F) -> Option<F::Output> {
         let mut work = pin!(work);

@@ -222,7 +222,7 @@ struct Shared {
 /// Publishes to Pushpins, and tells who listens.
 ///
 /// Each Pushpin has a link of its own: a task that owns a ZeroMQ XPUB socket, watches it, and connects it anew
-/// after a loss. An XPUB socket is told of each subscription, so a message that is sent after
+/// after a loss. An XPUB socket gets a message for each subscription, so a message that is sent after
 /// [`Event::Subscribed`], to the Pushpin that the event names, is not lost to the race between the answer of an
 /// origin and the opening of its hold. Clones share the links; they end when the last clone is dropped.
 #[derive(Clone)]

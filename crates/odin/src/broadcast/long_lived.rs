@@ -5,7 +5,7 @@
 //! notifies learns that by itself, a little earlier or later than the others.
 //!
 //! So the store keeps the streams that are special at the moment: those that are *opening*, and those of a session
-//! that has several (it is *crowded*). They are entered before Pushpin is told to hold them. Who notifies reads
+//! that has several (it is *crowded*). They are entered before Pushpin gets the instruction to hold them. Who notifies reads
 //! them first, and looks at its own link to Pushpin, as a call's worker does before its first write: of a session's
 //! streams the newest one that this process sees is sent the notice, and Pushpin leaves the others out
 //! (`skip-users`). Where it sees none yet, all are left out, and the notice waits here until the newest one is

@@ -1,4 +1,4 @@
-//! What can be told to many at once.
+//! What can be sent to many at once.
 
 use std::collections::BTreeMap;
 

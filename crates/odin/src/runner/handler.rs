@@ -5,7 +5,7 @@
 //! only carries messages between handler and client; requests are handled *beside* it, in the future that
 //! [`Runner::run`] returns: whoever drops that future drops the work, a panic is caught where it happens,
 //! and no answer passes the loop (which loses those of cancelled requests, and lingers for seconds when it
-//! is told to stop).
+//! is to stop).
 
 use std::{
     panic::AssertUnwindSafe,

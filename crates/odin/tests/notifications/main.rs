@@ -99,7 +99,7 @@ async fn one_broadcast_reaches_two_thousand_streams_in_one_send() {
     // Pushpin before 1.41 cuts one of some ten thousand holds, and says so in its log.
     let logged = site.pushpin.as_ref().unwrap().logs().matches("received message out of sequence").count();
     assert!(cut <= logged, "{cut} streams ended, {logged} of them by Pushpin");
-    println!("all told after {:?}", started.elapsed());
+    println!("all heard after {:?}", started.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -246,7 +246,7 @@ async fn session_streams(site: &Site, edge: std::net::SocketAddr) {
     second.expect("resources/list_changed").await;
     second.expect("tools/list_changed").await;
 
-    // A client that comes back is told what may have changed.
+    // A client that comes back gets notifications of what may have changed.
     let mut again = one.get(Some(&prime)).await;
     again.expect("tools/list_changed").await;
     again.expect("resources/list_changed").await;

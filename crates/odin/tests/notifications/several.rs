@@ -43,7 +43,7 @@ async fn tell_until_heard(site: &Site, stream: &mut Stream, mut next: usize) -> 
     for _ in 0..100 {
         tell(site, next).await;
         if let Some(heard) = number(stream).await {
-            assert_eq!(heard, next, "what was told before went elsewhere");
+            assert_eq!(heard, next, "what was sent before went elsewhere");
             return next;
         }
         next += 1;
@@ -57,15 +57,15 @@ async fn the_newest_carries(site: &Site, edge: SocketAddr) {
     tell(site, 1).await;
     expect(&mut third, 1).await;
     drop(third);
-    let told = tell_until_heard(site, &mut second, 2).await;
-    tell(site, told + 1).await;
-    expect(&mut second, told + 1).await;
+    let sent = tell_until_heard(site, &mut second, 2).await;
+    tell(site, sent + 1).await;
+    expect(&mut second, sent + 1).await;
     drop(second);
-    let told = tell_until_heard(site, &mut first, told + 2).await;
+    let sent = tell_until_heard(site, &mut first, sent + 2).await;
     // A new one takes over at once, and the end of the session ends them all.
     let mut fourth = open(&client).await;
-    tell(site, told + 1).await;
-    expect(&mut fourth, told + 1).await;
+    tell(site, sent + 1).await;
+    expect(&mut fourth, sent + 1).await;
     client.delete().await;
     first.ended().await;
     fourth.ended().await;

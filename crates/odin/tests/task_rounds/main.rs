@@ -312,7 +312,7 @@ async fn who_listens_is_told_of_each_change() {
         assert_eq!(first["params"]["notifications"]["taskIds"], json!([id]), "{first}");
 
         let mut seen: Vec<Value> = Vec::new();
-        let mut told = async |status: &str| loop {
+        let mut notified = async |status: &str| loop {
             let message = stream.json().await;
             assert_eq!(message["method"], "notifications/tasks", "{message}");
             let mut params = message["params"].clone();
@@ -324,15 +324,15 @@ async fn who_listens_is_told_of_each_change() {
                 return params;
             }
         };
-        let asked = told("input_required").await;
+        let asked = notified("input_required").await;
         assert_eq!(asked["inputRequests"].as_object().unwrap().len(), 2);
         let said = json!({ "action": "accept", "content": { "name": "x" } });
         site.answer(&id, json!({ "1:name": said, "1:colour": said })).await.result();
-        told("working").await;
-        let asked = told("input_required").await;
+        notified("working").await;
+        let asked = notified("input_required").await;
         assert!(asked["inputRequests"]["2:name"].is_object(), "{asked}");
         site.answer(&id, json!({ "2:name": said })).await.result();
-        let mut done = told("completed").await;
+        let mut done = notified("completed").await;
         // Just what `tasks/get` says.
         let mut got = site.until(&id, &OVER).await;
         for member in ["resultType", "_meta"] {

@@ -1,4 +1,4 @@
-//! A call that no worker takes: however its client waits, it is told so in time, and the tool never runs afterwards.
+//! A call that no worker takes: however its client waits, it gets an error in time, and the tool never runs afterwards.
 //! And what is refused in other ways.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, unreachable_pub)] // a test may fail
 
@@ -43,7 +43,7 @@ async fn nothing_runs_afterwards(site: &Site) {
     let _worker = site.worker();
     let answer: Value = site.call(EntryPoint::Direct, "fresh").await.json().await.unwrap();
     assert_eq!(answer["result"]["content"][0]["text"], "noted fresh", "{answer}");
-    assert_eq!(site.journal(), ["fresh"], "what a client was told not to expect has run");
+    assert_eq!(site.journal(), ["fresh"], "a call ran after its client got the error that it will not");
 }
 
 #[tokio::test(flavor = "multi_thread")]

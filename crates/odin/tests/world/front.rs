@@ -154,7 +154,7 @@ impl World {
         }
     }
 
-    /// The client is told that its call will not run, if that is so.
+    /// The client gets the error that its call will not run, if that is so.
     fn withdraw(&mut self, number: usize) -> Option<Withdraw> {
         let (id, (node, request)) = (self.calls[number].id, self.place(number));
         let reply = self.ask("WITHDRAW", async |store| store.withdraw(id, &node, request).await);

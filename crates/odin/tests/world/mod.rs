@@ -73,7 +73,7 @@ pub struct Call {
     pub hang_up: Option<u32>,
     /// How often the tool was begun, under each of the call's names.
     pub bodies: u32,
-    /// The client was told that the tool will not run.
+    /// The client got the error that the tool will not run.
     pub promised: bool,
     /// The client cancelled it.
     pub cancelled: bool,
@@ -317,7 +317,7 @@ impl World {
                 return Err(format!("call {number} ({:?}): {wrong}", call.era));
             }
             if call.promised && call.bodies > 0 {
-                return Err(format!("call {number}: it ran, though its client was told that it won't"));
+                return Err(format!("call {number}: it ran after its client got the error that it won't"));
             }
             if call.rerun == Rerun::Unsafe && call.bodies > 1 {
                 return Err(format!("call {number}: an unsafe tool ran {} times", call.bodies));

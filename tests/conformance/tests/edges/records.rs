@@ -98,7 +98,7 @@ async fn a_broken_store_breaks_no_more_than_its_own_call() {
     }
 }
 
-/// The answers of a batch are one document, so a tool in it can't ask: it is told so, and does not wait for ever.
+/// The answers of a batch are one document, so a tool in it can't ask: it gets an error, and does not wait for ever.
 #[tokio::test]
 async fn a_tool_in_a_batch_that_asks_its_client_is_refused() {
     let server = Server::in_memory().await;

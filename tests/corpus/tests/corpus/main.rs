@@ -89,7 +89,7 @@ async fn no_hostile_request_is_accepted() {
 fn run(table: &Table, keys: &Keys, port: u16, straight: bool) -> Tally {
     let mut tally = Tally::default();
     for row in table.rows() {
-        // Times are told from the moment of sending.
+        // Times count from the moment of sending.
         let mut case = table.case(row, keys, now());
         if case.to_backend {
             continue;

@@ -48,7 +48,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
 
-/// Envoy has a module of its own, without the events that it need not be told of.
+/// Envoy has a module of its own, without the events that the filter has no use for.
 fn module(gateway: Gateway) -> PathBuf {
     let name = match gateway {
         Gateway::Envoy => "kong_filter.envoy.wasm",

@@ -123,7 +123,7 @@ impl Ledger {
         self.0.lock().unwrap().once.clone()
     }
 
-    /// Unsafe calls whose clients were told to try again, with what they were told.
+    /// Unsafe calls whose clients got an error that says to try again, with its text.
     pub(crate) fn refused(&self) -> BTreeMap<String, String> {
         self.0.lock().unwrap().refused.clone()
     }

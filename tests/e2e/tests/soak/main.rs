@@ -1,6 +1,6 @@
 //! Clients of all eras at both entry points, while each part is killed and stopped, again and again. Every answer belongs
 //! to its call; nothing comes twice; every client has an answer, a clear error or a cut connection in time; no tool
-//! that must not runs twice, or after its client was told to try again; and at the end nothing is left.
+//! that must not runs twice, or after its client got an error that says to try again; and at the end nothing is left.
 //!
 //! `E2E_SOAK_S`: seconds of it (90). `E2E_SOAK_VICTIMS`: who is hit, `none` or some of
 //! gateway,pushpin,pushpinprocess,redis,backend,backends,worker,workers,keycloak (all). `E2E_SEED` chooses the rest.
@@ -101,9 +101,9 @@ fn judge(world: &World, journal: &e2e::Journal, breaks: &Breaks) {
                 .evil(Evil::Doubled, format!("{text} ran {} times: {:?}", starts[text].len(), starts[text]));
         }
     }
-    for (text, told) in world.ledger.refused() {
+    for (text, error) in world.ledger.refused() {
         if starts.contains_key(&text) {
-            world.ledger.evil(Evil::Wrong, format!("{text} ran, and its client was told: {told}"));
+            world.ledger.evil(Evil::Wrong, format!("{text} ran, and its client got the error: {error}"));
         }
     }
     let ran = once.iter().filter(|text| starts.contains_key(*text)).count();

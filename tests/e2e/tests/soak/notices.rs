@@ -22,12 +22,12 @@ const AFTER: Duration = Duration::from_secs(10);
 /// All notices, and all streams.
 #[derive(Debug, Default)]
 pub(crate) struct Notices {
-    told: Mutex<Vec<Told>>,
+    sent: Mutex<Vec<Sent>>,
     heard: Mutex<Vec<Heard>>,
 }
 
 #[derive(Debug)]
-struct Told {
+struct Sent {
     organisation: &'static str,
     text: String,
     at: Instant,
@@ -47,9 +47,9 @@ impl Notices {
     /// Notices that a stream missed although it stood all the while and nothing was broken; and how many were
     /// looked for.
     pub(crate) fn missed(&self, world: &World) -> (Vec<String>, usize) {
-        let (told, heard) = (self.told.lock().unwrap(), self.heard.lock().unwrap());
+        let (sent, heard) = (self.sent.lock().unwrap(), self.heard.lock().unwrap());
         let (mut missed, mut count) = (Vec::new(), 0);
-        for notice in told.iter() {
+        for notice in sent.iter() {
             if !world.blows.around(notice.at, notice.at + MARGIN, AFTER).is_empty() {
                 continue;
             }
@@ -83,7 +83,7 @@ pub(crate) async fn tell(world: &World, mut random: StdRng) {
             return;
         }
         let organisation = ["org-1", "org-2"][random.random_range(0..2)];
-        let text = format!("told {organisation} {number}");
+        let text = format!("news {organisation} {number}");
         let audience = json!({"organisation": {"issuer": state.issuer(), "organisation": organisation}});
         let bodies = [
             json!({"audience": audience, "method": "notifications/message",
@@ -97,10 +97,10 @@ pub(crate) async fn tell(world: &World, mut random: StdRng) {
             let at = Instant::now();
             let sent = post.json(&body).timeout(Duration::from_secs(10)).send().await;
             let sent = sent.is_ok_and(|answer| answer.status().is_success());
-            world.ledger.count("operator", if sent { "told" } else { "not told" });
+            world.ledger.count("operator", if sent { "sent" } else { "not sent" });
             if sent && body["method"] == "notifications/message" {
-                let told = Told { organisation, text: text.clone(), at };
-                world.notices.told.lock().unwrap().push(told);
+                let notice = Sent { organisation, text: text.clone(), at };
+                world.notices.sent.lock().unwrap().push(notice);
             }
         }
     }
@@ -165,7 +165,7 @@ fn judge(
             Some("notifications/tools/list_changed") => {}
             Some("notifications/message") => {
                 let text = message["params"]["data"].as_str().unwrap_or_default().to_owned();
-                if !text.starts_with(&format!("told {organisation} ")) {
+                if !text.starts_with(&format!("news {organisation} ")) {
                     evil(Evil::Foreign, "a notice");
                 } else if !all.insert(text.clone()) {
                     evil(Evil::Doubled, "a notice");
@@ -178,7 +178,7 @@ fn judge(
     texts
 }
 
-/// A modern client that listens: acknowledged at once, and told of its own organisation's changes only.
+/// A modern client that listens: acknowledged at once, and gets its own organisation's changes only.
 pub(crate) async fn subscriber(world: &World, number: usize, mut random: StdRng) {
     let (entry_point, person) = seat(number);
     let name = format!("subscriber {entry_point:?}");

@@ -29,7 +29,7 @@ pub(crate) struct World {
     pub(crate) ledger: Ledger,
     /// The faults so far.
     pub(crate) blows: Blows,
-    /// What was told to whom.
+    /// What was announced to whom.
     pub(crate) notices: Notices,
     tokens: Mutex<HashMap<Person, String>>,
     numbers: AtomicU64,

@@ -7,7 +7,7 @@ use serde_json::{Number, Value};
 use super::schema::{Applied, applied, members_of};
 use crate::protocol::decimal;
 
-/// Errors that are told at once.
+/// Errors that go into one message.
 const MOST: usize = 5;
 /// Characters of a value that are shown.
 const SHOWN: usize = 60;
@@ -48,7 +48,7 @@ fn leaves(error: &ValidationError<'_, '_>, root: &Value, arguments: &Value, foun
     }
 }
 
-/// None of several schemas fits. If all of them fail at the value itself, it is told what may stand there; else the
+/// None of several schemas fits. If all of them fail at the value itself, the message says what may stand there; else the
 /// errors of the one that comes furthest count: it is what was meant.
 fn alternatives(error: &ValidationError<'_, '_>, root: &Value, arguments: &Value, found: &mut Vec<String>) {
     let here = error.instance_location.tokens.len();
@@ -247,7 +247,7 @@ fn clip(text: &str) -> String {
     }
 }
 
-/// Whether a number is a multiple of another, without rounding. True as well where it can't be told.
+/// Whether a number is a multiple of another, without rounding. True as well where it can't be computed.
 fn is_multiple(number: &Number, of: &Number) -> bool {
     let parts = |number: &Number| {
         let (_, digits, power) = decimal(&number.to_string())?;
