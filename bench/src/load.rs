@@ -32,9 +32,9 @@ pub async fn measured(
     parts: &[(String, Vec<u32>)],
 ) -> Result<Round> {
     let before: Vec<Duration> = parts.iter().map(|(_, pids)| cpu::of(pids)).collect();
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut latencies = run(url, token, calls, concurrency).await?;
-    let elapsed = begun.elapsed();
+    let elapsed = started.elapsed();
     let parts = parts
         .iter()
         .zip(before)
@@ -55,9 +55,9 @@ pub async fn run(url: &str, token: Option<&str>, calls: usize, concurrency: usiz
         tokio::spawn(async move {
             let mut latencies = Vec::new();
             while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok() {
-                let begun = Instant::now();
+                let started = Instant::now();
                 call(&client, &url, token.as_deref()).await?;
-                latencies.push(begun.elapsed());
+                latencies.push(started.elapsed());
             }
             Ok::<_, Box<dyn std::error::Error + Send + Sync>>(latencies)
         })

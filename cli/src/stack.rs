@@ -257,13 +257,13 @@ impl Stack {
     /// # Errors
     /// When one is not within that time; says which and why.
     pub async fn wait_ready(&self, within: Duration) -> Result<()> {
-        let begun = Instant::now();
+        let started = Instant::now();
         loop {
             let reply = self.ask(Request::Status).await?;
             if reply.parts.iter().all(|part| part.ready) {
                 return Ok(());
             }
-            if begun.elapsed() > within {
+            if started.elapsed() > within {
                 return Err(Problem::new(format!(
                     "not ready after {} s: {}",
                     within.as_secs(),

@@ -105,9 +105,9 @@ fn text(output: &Output) -> String {
 }
 
 fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
-    let begun = Instant::now();
+    let began = Instant::now();
     while !condition() {
-        assert!(begun.elapsed() < Duration::from_secs(30), "waited in vain for: {what}");
+        assert!(began.elapsed() < Duration::from_secs(30), "waited in vain for: {what}");
         std::thread::sleep(Duration::from_millis(30));
     }
 }

@@ -22,9 +22,9 @@ pub async fn run(paths: &Paths) -> Result<ExitCode> {
         return compose::down(paths).await;
     }
     let asked = control::ask(paths, &Request::Down).await?.is_some();
-    let begun = Instant::now();
+    let began = Instant::now();
     while !Lock::is_free(paths) {
-        if begun.elapsed() > PATIENCE {
+        if began.elapsed() > PATIENCE {
             return Err(Problem::new("the supervisor does not end").hint("see .asgard/logs/supervisor.log"));
         }
         tokio::time::sleep(Duration::from_millis(50)).await;

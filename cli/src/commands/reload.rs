@@ -61,14 +61,14 @@ pub async fn gateway(paths: &Paths, state: &State) -> Result<()> {
     plan.parts()?;
     control::ask(paths, &Request::Stop(part.name.clone())).await?;
     control::ask(paths, &Request::Start(part.name.clone())).await?;
-    let begun = std::time::Instant::now();
+    let started = std::time::Instant::now();
     loop {
         let reply = control::ask(paths, &Request::Status).await?;
         let ready = reply.iter().flat_map(|reply| &reply.parts).any(|one| one.name == part.name && one.ready);
         if ready {
             return Ok(());
         }
-        if begun.elapsed() > std::time::Duration::from_secs(60) {
+        if started.elapsed() > std::time::Duration::from_secs(60) {
             return Err(Problem::new("the gateway does not come back with the new host")
                 .hint(format!("see ./asgard logs {}", part.name)));
         }

@@ -22,9 +22,9 @@ use crate::ui::{Step, say, seconds};
 ///
 /// # Errors
 /// When a part cannot be started. Everything is stopped then.
-pub async fn foreground(plan: &Plan, parent: Option<u32>, begun: Instant) -> Result<ExitCode> {
+pub async fn foreground(plan: &Plan, parent: Option<u32>, began: Instant) -> Result<ExitCode> {
     let ready = || {
-        say(format!("ready after {}", seconds(begun.elapsed())));
+        say(format!("ready after {}", seconds(began.elapsed())));
         summary::print(&plan.paths, &plan.state);
         say("Ctrl-C stops everything.");
     };

@@ -38,12 +38,12 @@ pub async fn run(paths: &Paths, names: &[String], list: bool, all: bool) -> Resu
         let log = logs.join(format!("{}.log", suite.name));
         let _ = std::fs::remove_file(&log);
         let ready = prepared.prepare(paths, suite).await;
-        let begun = Instant::now();
+        let began = Instant::now();
         let outcome = match ready {
             Ok(()) => run_suite(paths, suite, &log, &prepared.env(paths, suite)).await,
             Err(problem) => Err(problem.to_string()),
         };
-        let took = seconds(begun.elapsed());
+        let took = seconds(began.elapsed());
         match outcome {
             Ok(()) => {
                 passed += 1;

@@ -25,7 +25,7 @@ use crate::ui::{Step, say, seconds};
 /// # Errors
 /// What stands in the way, and what to do.
 pub async fn run(paths: &Paths, up: Up) -> Result<ExitCode> {
-    let begun = Instant::now();
+    let started = Instant::now();
     let state = state(paths, up.ports.as_deref())?;
     if !up.native
         && up.gateway != Some(Gateway::Envoy)
@@ -62,9 +62,9 @@ pub async fn run(paths: &Paths, up: Up) -> Result<ExitCode> {
     };
     let plan = plan(paths, &state, &up, gateway, tools)?;
     if up.detach {
-        detach(paths, &state, &up, gateway, begun).await
+        detach(paths, &state, &up, gateway, started).await
     } else {
-        supervise::foreground(&plan, up.parent, begun).await
+        supervise::foreground(&plan, up.parent, started).await
     }
 }
 
@@ -182,7 +182,13 @@ fn kong_version(text: &str) -> Option<(u32, u32)> {
 }
 
 /// Starts the supervisor as a process of its own and waits until all is ready.
-async fn detach(paths: &Paths, state: &State, up: &Up, gateway: Gateway, begun: Instant) -> Result<ExitCode> {
+async fn detach(
+    paths: &Paths,
+    state: &State,
+    up: &Up,
+    gateway: Gateway,
+    started: Instant,
+) -> Result<ExitCode> {
     private_dir(&paths.logs())?;
     let log = paths.log("supervisor");
     let _ = std::fs::rename(&log, log.with_extension("log.1"));
@@ -229,7 +235,7 @@ async fn detach(paths: &Paths, state: &State, up: &Up, gateway: Gateway, begun: 
         }
     }
     step.clear();
-    say(format!("ready after {}", seconds(begun.elapsed())));
+    say(format!("ready after {}", seconds(started.elapsed())));
     summary::print(paths, state);
     Ok(ExitCode::SUCCESS)
 }

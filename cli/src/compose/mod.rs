@@ -175,13 +175,13 @@ fn part(container: Container) -> Option<(String, PartStatus)> {
 }
 
 async fn wait_healthy(paths: &Paths) -> Result<()> {
-    let begun = std::time::Instant::now();
+    let began = std::time::Instant::now();
     loop {
         let parts = status(paths).await?;
         if !parts.is_empty() && parts.iter().all(|part| part.ready) {
             return Ok(());
         }
-        if begun.elapsed() > Duration::from_secs(300) {
+        if began.elapsed() > Duration::from_secs(300) {
             let late: Vec<String> =
                 parts.into_iter().filter(|part| !part.ready).map(|part| part.name).collect();
             return Err(Problem::new(format!("not healthy after 300 s: {}", late.join(", ")))

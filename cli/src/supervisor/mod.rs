@@ -161,7 +161,7 @@ impl Supervisor {
     /// # Errors
     /// When a part keeps dying, or is not ready within its start time.
     pub async fn wait_ready(&self, mut progress: impl FnMut(&[PartStatus])) -> Result<()> {
-        let begun = Instant::now();
+        let began = Instant::now();
         loop {
             let status = self.status();
             progress(&status);
@@ -173,7 +173,7 @@ impl Supervisor {
                 if let Some(line) = &state.failing {
                     return Err(Problem::new(line.clone()));
                 }
-                if !state.ready && begun.elapsed() > part.spec.start_timeout {
+                if !state.ready && began.elapsed() > part.spec.start_timeout {
                     let reason = state.reason.clone().unwrap_or_else(|| "it was not started".to_owned());
                     return Err(Problem::new(format!(
                         "{} is not ready after {} s: {reason}",

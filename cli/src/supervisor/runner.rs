@@ -102,7 +102,7 @@ impl Runner {
                     continue;
                 }
             };
-            let begun = Instant::now();
+            let started = Instant::now();
             let pid = child.id().unwrap_or_default();
             let identity = Identity::of(pid);
             if let Some(identity) = identity.clone() {
@@ -121,7 +121,7 @@ impl Runner {
             wanted = match end {
                 End::Stopped => false,
                 End::Died(status) => {
-                    self.after_death(&mut backoff, begun.elapsed(), &process::ending(status)).await
+                    self.after_death(&mut backoff, started.elapsed(), &process::ending(status)).await
                 }
             };
         }
@@ -191,7 +191,7 @@ impl Runner {
 
     /// Checks the running part until it ends or is to be stopped.
     async fn attend(&mut self, child: &mut Child, pid: u32) -> End {
-        let (begun, mut reported, mut bad) = (Instant::now(), false, 0_u8);
+        let (started, mut reported, mut bad) = (Instant::now(), false, 0_u8);
         loop {
             let ready = self.state.borrow().ready;
             let check = async {
@@ -218,7 +218,7 @@ impl Runner {
                     match result {
                         Ok(degraded) => {
                             bad = 0;
-                            let sound = begun.elapsed() >= Backoff::WINDOW;
+                            let sound = started.elapsed() >= Backoff::WINDOW;
                             self.state.send_if_modified(|s| {
                                 let changed = !s.ready || s.degraded != degraded;
                                 (s.ready, s.reason, s.degraded) = (true, None, degraded);
@@ -237,7 +237,7 @@ impl Runner {
                                 s.reason = Some(reason.clone());
                                 changed
                             });
-                            if !reported && !ready && begun.elapsed() > self.spec.start_timeout {
+                            if !reported && !ready && started.elapsed() > self.spec.start_timeout {
                                 reported = true;
                                 say(format!("{} is still not ready: {reason}; see {}", self.spec.name, self.see));
                             }

@@ -72,9 +72,9 @@ async fn pushpin_killed_and_restarted(by_socket: bool) {
         }
     }
     // Other tests of this process open files, too, and close them.
-    let begun = Instant::now();
+    let began = Instant::now();
     while open_files() > files + 3 {
-        assert!(begun.elapsed() < PATIENCE, "{} files are open, {files} at first", open_files());
+        assert!(began.elapsed() < PATIENCE, "{} files are open, {files} at first", open_files());
         sleep(Duration::from_millis(100)).await;
     }
     println!(

@@ -31,7 +31,7 @@ static ALONE: Mutex<()> = Mutex::const_new(());
 /// A server whose one tool waits until it is let go.
 #[derive(Default)]
 struct Server {
-    begun: AtomicUsize,
+    started: AtomicUsize,
     dropped: AtomicUsize,
     go: Notify,
 }
@@ -71,7 +71,7 @@ impl ServerHandler for Server {
         _: CallToolRequestParams,
         _: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        self.begun.fetch_add(1, Ordering::SeqCst);
+        self.started.fetch_add(1, Ordering::SeqCst);
         let _dropped = Dropped(&self.dropped);
         self.go.notified().await;
         Ok(CallToolResult::success(Vec::new()).into())
@@ -146,7 +146,7 @@ async fn what_is_shut_down_or_let_go_of_leaves_nothing() {
         let serving = tokio::spawn(serving);
         let stream = call(address).await.unwrap();
         assert_eq!(stream.status(), 200);
-        wait("the tool runs", async || handler.begun.load(Ordering::SeqCst) == 1).await;
+        wait("the tool runs", async || handler.started.load(Ordering::SeqCst) == 1).await;
 
         stop.cancel();
         if in_order {
@@ -187,21 +187,21 @@ async fn a_worker_that_is_shut_down_ends_what_it_has_and_takes_nothing_more() {
     let serving = serve::serve(listener, front.router(), CancellationToken::new(), Duration::ZERO);
     let serving = tokio::spawn(serving);
     let one = tokio::spawn(async move { call(address).await.unwrap().text().await.unwrap() });
-    wait("the call runs", async || first.begun.load(Ordering::SeqCst) == 1).await;
+    wait("the call runs", async || first.started.load(Ordering::SeqCst) == 1).await;
 
     let ending = old.clone();
     let ending = tokio::spawn(async move { ending.shut_down(Duration::from_secs(20)).await });
     wait("it is stopping", async || old.ready().is_err()).await;
     let other = tokio::spawn(async move { call(address).await.unwrap().text().await.unwrap() });
     let new = worker(store, Arc::new(RmcpRunner::new(second.clone())));
-    wait("the other worker has the new call", async || second.begun.load(Ordering::SeqCst) == 1).await;
+    wait("the other worker has the new call", async || second.started.load(Ordering::SeqCst) == 1).await;
     assert!(!ending.is_finished(), "it waits for its call");
     first.go.notify_one();
     assert!(one.await.unwrap().contains(r#""result""#));
     ending.await.unwrap();
     second.go.notify_one();
     assert!(other.await.unwrap().contains(r#""result""#));
-    assert_eq!((first.begun.load(Ordering::SeqCst), second.begun.load(Ordering::SeqCst)), (1, 1));
+    assert_eq!((first.started.load(Ordering::SeqCst), second.started.load(Ordering::SeqCst)), (1, 1));
     new.shut_down(Duration::from_secs(20)).await;
     wait("no thread", async || beats() == 0).await;
     serving.abort();

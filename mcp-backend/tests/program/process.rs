@@ -181,9 +181,9 @@ pub(crate) fn http() -> reqwest::Client {
 
 /// Waits until it is so.
 pub(crate) async fn wait(what: &str, mut so: impl AsyncFnMut() -> bool) {
-    let begun = std::time::Instant::now();
+    let started = std::time::Instant::now();
     while !so().await {
-        assert!(begun.elapsed() < PATIENCE, "waited in vain: {what}");
+        assert!(started.elapsed() < PATIENCE, "waited in vain: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

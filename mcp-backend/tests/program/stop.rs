@@ -60,11 +60,11 @@ async fn its_end_is_bounded_and_tells_every_stream() {
     let body = backend.upload("b", 4_000, b" ").await;
     let mut other = TcpStream::connect(&admin).await.unwrap();
     other.write_all(b"POST /notify HTTP/1.1\r\nhost: x\r\ncontent-le").await.unwrap();
-    let begun = |what: &str, count| {
+    let started = |what: &str, count| {
         let journal = backend.journal();
         journal.iter().filter(|line| line["event"] == what).count() >= count
     };
-    wait("all calls run", async || begun("start", 3) && begun("step", 4)).await;
+    wait("all calls run", async || started("start", 3) && started("step", 4)).await;
 
     terminate(&backend);
     let rests = tokio::join!(rest(own), rest(of_session), rest(of_call), rest(listening), rest(sse));

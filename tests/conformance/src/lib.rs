@@ -154,10 +154,10 @@ impl ServerHandler for Fixture {
         request: CompleteRequestParams,
         _: RequestContext<RoleServer>,
     ) -> Result<CompleteResult, ErrorData> {
-        let begun = &request.argument.value;
+        let started = &request.argument.value;
         let values: Vec<&str> = ["paris", "park", "party", "test", "testing"]
             .into_iter()
-            .filter(|value| value.starts_with(begun.as_str()))
+            .filter(|value| value.starts_with(started.as_str()))
             .collect();
         let total = values.len();
         typed(json!({"completion": {"values": values, "total": total, "hasMore": false}}))

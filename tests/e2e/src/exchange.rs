@@ -80,7 +80,7 @@ pub struct Exchange {
     /// The request's JSON-RPC id.
     pub id: u64,
     /// When it was sent.
-    pub begun: Instant,
+    pub started: Instant,
     /// The answer's head, if one came.
     pub head: Option<Head>,
     /// Messages in the order in which they came.
@@ -110,7 +110,7 @@ impl Exchange {
         let mut messages = before.messages;
         messages.extend(self.messages);
         Self {
-            begun: before.begun,
+            started: before.started,
             messages,
             last_id: self.last_id.or(before.last_id),
             comments: before.comments + self.comments,
@@ -127,11 +127,11 @@ impl Exchange {
 
     /// Sends a request and waits for the answer's head.
     pub async fn of(request: reqwest::RequestBuilder, id: u64) -> Self {
-        let begun = Instant::now();
+        let started = Instant::now();
         let sent = tokio::time::timeout(SILENCE, request.send()).await;
         let mut exchange = Self {
             id,
-            begun,
+            started,
             head: None,
             messages: Vec::new(),
             last_id: None,
@@ -258,7 +258,7 @@ impl Exchange {
     /// Time from sending to the end.
     #[must_use]
     pub fn took(&self) -> Duration {
-        self.end.as_ref().map_or_else(|| self.begun.elapsed(), |(_, at)| at.duration_since(self.begun))
+        self.end.as_ref().map_or_else(|| self.started.elapsed(), |(_, at)| at.duration_since(self.started))
     }
 
     /// Steps that were reported for this request, in the order in which they came.
@@ -315,7 +315,7 @@ impl Exchange {
     /// One line about it, for people.
     #[must_use]
     pub fn outline(&self) -> String {
-        let since = |at: Instant| at.duration_since(self.begun).as_millis();
+        let since = |at: Instant| at.duration_since(self.started).as_millis();
         let head = self.head.as_ref().map_or_else(
             || "no head".into(),
             |head| format!("{} {:?} after {} ms", head.status, self.form(), since(head.at)),

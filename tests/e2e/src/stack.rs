@@ -223,12 +223,12 @@ impl Stack {
 
 /// Asks again and again until there is something, for at most `limit`.
 pub async fn wait<T>(what: &str, limit: Duration, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
+    let started = Instant::now();
     loop {
         if let Some(found) = probe().await {
             return found;
         }
-        assert!(begun.elapsed() < limit, "waited {limit:?} in vain: {what}");
+        assert!(started.elapsed() < limit, "waited {limit:?} in vain: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

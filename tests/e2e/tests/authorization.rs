@@ -46,10 +46,10 @@ async fn suite(stack: &Stack, client: &str, resource: Option<&str>) -> Checks {
     let mut lines = BufReader::new(suite.stdout.take().unwrap()).lines();
     let redirect = callback(stack);
     let walk = async {
-        let mut output = String::new();
+        let mut printed = String::new();
         while let Some(line) = lines.next_line().await.unwrap() {
-            output.push_str(&line);
-            output.push('\n');
+            printed.push_str(&line);
+            printed.push('\n');
             if line.starts_with("http") && line.contains("/protocol/openid-connect/auth?") {
                 let mut person = Person::sample("thor", "org-1");
                 let (pages, _, back) = person.visit(&line, &redirect).await;
@@ -58,12 +58,12 @@ async fn suite(stack: &Stack, client: &str, resource: Option<&str>) -> Checks {
             }
         }
         suite.wait().await.unwrap();
-        output
+        printed
     };
-    let output = tokio::time::timeout(Duration::from_secs(180), walk).await.expect("the suite ends");
+    let printed = tokio::time::timeout(Duration::from_secs(180), walk).await.expect("the suite ends");
     let mut checks = Checks::new();
     collect(output.path(), &mut checks);
-    assert!(checks.len() >= 3, "{output}");
+    assert!(checks.len() >= 3, "{printed}");
     checks
 }
 

@@ -58,10 +58,10 @@ async fn a_session_goes_on_at_every_backend() {
     let stack = Stack::claim().await;
     for entry_point in EntryPoint::BOTH {
         let before = stack.served().await;
-        let begun = Client::session(&stack, entry_point, "thor", "org-1").await;
+        let started = Client::session(&stack, entry_point, "thor", "org-1").await;
         for number in 0..12 {
             // Connections of its own: whatever balances by connection has to choose again.
-            let client = begun.moved(begun.endpoint.clone());
+            let client = started.moved(started.endpoint.clone());
             let exchange = client.tool("echo", json!({"text": format!("{number}")})).await;
             assert_eq!(exchange.result().unwrap()["content"][0]["text"], format!("{number}"));
         }

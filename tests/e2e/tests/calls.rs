@@ -69,8 +69,8 @@ async fn slow_calls_stream_their_progress_and_result() {
             assert_eq!(stack.pushpin_requests().await - requests, 1, "one pass through Pushpin");
             println!(
                 "{entry_point:?} {era:?}: head after {} ms, first event {} ms, result {} ms",
-                (exchange.head.as_ref().unwrap().at - exchange.begun).as_millis(),
-                (first - exchange.begun).as_millis(),
+                (exchange.head.as_ref().unwrap().at - exchange.started).as_millis(),
+                (first - exchange.started).as_millis(),
                 exchange.took().as_millis()
             );
         }

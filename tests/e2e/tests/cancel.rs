@@ -91,10 +91,10 @@ async fn a_session_whose_connection_breaks_goes_on() {
 
 /// Waits until the tool was dropped, and sees to it that nothing follows; the milliseconds that it took.
 async fn ended(journal: &Journal) -> u128 {
-    let begun = Instant::now();
+    let started = Instant::now();
     let dropped = |run: &Run| run.drops > 0;
     let (call, run) = journal.wait_for("the tool is dropped", SOON, dropped).await;
-    let took = begun.elapsed().as_millis();
+    let took = started.elapsed().as_millis();
     assert_eq!((run.starts.len(), run.ends), (1, 0));
     // Some steps' time: nothing more comes.
     tokio::time::sleep(Duration::from_millis(300)).await;

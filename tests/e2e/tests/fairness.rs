@@ -74,9 +74,9 @@ impl Flood {
 async fn quick(client: &Client) -> Vec<Duration> {
     let mut times = Vec::new();
     for number in 0..QUICK {
-        let (text, begun) = (format!("quick {number}"), Instant::now());
+        let (text, started) = (format!("quick {number}"), Instant::now());
         let exchange = client.tool("echo", json!({"text": text})).await;
-        times.push(begun.elapsed());
+        times.push(started.elapsed());
         assert_eq!(exchange.status(), 200, "call {number}: {}", exchange.outline());
         let said = exchange.result().map(|result| result["content"][0]["text"].clone());
         assert_eq!(said, Some(json!(text)), "call {number}: {}", exchange.outline());

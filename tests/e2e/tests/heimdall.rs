@@ -154,14 +154,14 @@ async fn without_keycloak_known_keys_are_good_and_nothing_else_is() {
     }
     let keycloak = stack.of_kind(Kind::Keycloak).await.remove(0);
     stack.order(&Request::Stop(keycloak.name.clone())).await;
-    let (begun, mut passed, mut refused) = (Instant::now(), 0_u32, BTreeMap::<u16, u32>::new());
-    while begun.elapsed() < Duration::from_secs(down) {
+    let (started, mut passed, mut refused) = (Instant::now(), 0_u32, BTreeMap::<u16, u32>::new());
+    while started.elapsed() < Duration::from_secs(down) {
         for entry_point in EntryPoint::BOTH {
             assert_eq!(
                 call(&stack, entry_point, &good).await,
                 200,
                 "after {:?} without Keycloak",
-                begun.elapsed()
+                started.elapsed()
             );
             passed += 1;
             assert_eq!(
@@ -195,7 +195,7 @@ async fn without_keycloak_known_keys_are_good_and_nothing_else_is() {
     assert_eq!(before, after, "no backend was asked");
 
     start_keycloak(&stack).await;
-    let begun = Instant::now();
+    let started = Instant::now();
     for entry_point in EntryPoint::BOTH {
         wait("it works again", LIMIT, async || (call(&stack, entry_point, &good).await == 200).then_some(()))
             .await;
@@ -203,7 +203,7 @@ async fn without_keycloak_known_keys_are_good_and_nothing_else_is() {
     println!(
         "Bifrost: {down} s without Keycloak: {passed} calls with known keys passed, an unknown key got {refused:?}; \
          works {} ms after it is back",
-        begun.elapsed().as_millis()
+        started.elapsed().as_millis()
     );
 }
 
@@ -233,15 +233,15 @@ async fn session_token(stack: &Stack, user: &str) -> String {
 
 /// From now on the token passes for no longer than the gateway may believe Keycloak's last word; afterwards never.
 async fn ends(stack: &Stack, token: &str, what: &str) {
-    let begun = Instant::now();
+    let started = Instant::now();
     let limit = Duration::from_secs(u64::from(CACHE_S) + 2);
     while call(stack, EntryPoint::Bifrost, token).await == 200 {
-        assert!(begun.elapsed() < limit, "{what}: it passes after {:?}", begun.elapsed());
+        assert!(started.elapsed() < limit, "{what}: it passes after {:?}", started.elapsed());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let took = begun.elapsed();
+    let took = started.elapsed();
     // Each thread of the gateway has a memory of its own; the last one's ends with the cache time.
-    tokio::time::sleep(limit.saturating_sub(begun.elapsed())).await;
+    tokio::time::sleep(limit.saturating_sub(started.elapsed())).await;
     for _ in 0..10 {
         for entry_point in EntryPoint::BOTH {
             assert_eq!(call(stack, entry_point, token).await, 401, "{what}");

@@ -131,7 +131,7 @@ fn judge(exchange: &Exchange, events: u64, killed: Instant, sum: &mut Sum) -> Re
         Form::Error => {
             sum.errors += 1;
             let end = exchange.end.as_ref().map_or_else(Instant::now, |(_, at)| *at);
-            let took = end.saturating_duration_since(killed.max(exchange.begun));
+            let took = end.saturating_duration_since(killed.max(exchange.started));
             sum.slowest_error = sum.slowest_error.max(took);
             if end < killed {
                 Err(format!("an error before anything died: {}", exchange.outline()))
@@ -290,8 +290,8 @@ async fn kill_the_worker(
         }
         exchange
     });
-    let begun = |run: &e2e::journal::Run| run.tool == tool && !run.starts.is_empty();
-    let (_, run) = journal.wait_for("the tool begins", Duration::from_secs(10), begun).await;
+    let started = |run: &e2e::journal::Run| run.tool == tool && !run.starts.is_empty();
+    let (_, run) = journal.wait_for("the tool begins", Duration::from_secs(10), started).await;
     heard.wait_for(|messages| *messages >= steps).await.expect("the steps come");
     Stack::kill([run.starts[0]]);
     (task.await.unwrap(), run.starts[0], journal)

@@ -53,7 +53,7 @@ async fn load(entry_point: EntryPoint, seed: u64) {
         })
         .collect();
     let (journal, mut breaks) = (stack.journal(), Breaks::from_now(&stack));
-    let begun = Instant::now();
+    let started = Instant::now();
     let calls = futures::stream::iter(plans).map(|plan| {
         let client = clients[plan.number % CONCURRENCY].clone();
         async move {
@@ -65,7 +65,7 @@ async fn load(entry_point: EntryPoint, seed: u64) {
         }
     });
     let outcomes: Vec<_> = calls.buffer_unordered(CONCURRENCY).collect().await;
-    let took = begun.elapsed();
+    let took = started.elapsed();
 
     let count = |form: Form| outcomes.iter().filter(|(exchange, ..)| exchange.form() == form).count();
     let (json, held, errors) = (count(Form::Json), count(Form::Stream), count(Form::Error));

@@ -196,9 +196,9 @@ async fn a_running_call_outlives_a_restart_of_redis() {
 
 /// Waits until the part is back, and then at most [`SOON`] until a call of each kind works at each entry point.
 async fn works_again(stack: &Stack, gone: &[u32], what: &str) {
-    let begun = Instant::now();
+    let began = Instant::now();
     stack.kinds_back(Some(&[Kind::Pushpin, Kind::Redis]), gone).await;
-    let back = begun.elapsed();
+    let back = began.elapsed();
     for entry_point in EntryPoint::BOTH {
         e2e::stack::wait("a held call works", SOON, async || {
             let client = Client::modern(stack, entry_point, "thor", "org-1").await;
@@ -212,6 +212,6 @@ async fn works_again(stack: &Stack, gone: &[u32], what: &str) {
     println!(
         "{what}: back after {} ms, calls at both entry points work after {} ms",
         back.as_millis(),
-        begun.elapsed().as_millis()
+        began.elapsed().as_millis()
     );
 }

@@ -128,14 +128,14 @@ async fn nothing_runs_twice_when_gateway_and_backends_die() {
                 let arguments = json!({"total_ms": 150 + id * 30, "events": 0});
                 let key = unique("kill");
                 async move {
-                    let begun = Instant::now();
+                    let started = Instant::now();
                     loop {
                         let call = keyed(client, id, &key, "slow_count", arguments.clone());
                         let exchange = Exchange::of(call, id).await.to_end().await;
                         if exchange.result().is_some() {
                             return;
                         }
-                        assert!(begun.elapsed() < PATIENCE, "{}", exchange.outline());
+                        assert!(started.elapsed() < PATIENCE, "{}", exchange.outline());
                         tokio::time::sleep(Duration::from_millis(200)).await;
                     }
                 }

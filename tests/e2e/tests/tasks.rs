@@ -37,9 +37,9 @@ async fn a_task_runs_on_both_entry_points_and_any_backend_knows_it() {
     let stack = Stack::claim().await;
     for entry_point in EntryPoint::BOTH {
         let client = Client::modern(&stack, entry_point, "thor", "org-1").await.with_tasks();
-        let begun = Instant::now();
+        let started = Instant::now();
         let id = begin(&client, "long_report", json!({"steps": 20, "step_ms": 100})).await;
-        let handle = begun.elapsed();
+        let handle = started.elapsed();
         let served = stack.served().await;
         for _ in 0..8 {
             let exchange = client.request("tasks/get", json!({"taskId": id})).await;
@@ -67,8 +67,8 @@ async fn a_task_outlives_its_worker_every_backend_and_the_gateway() {
         let client = Client::modern(&stack, entry_point, "thor", "org-1").await.with_tasks();
         let journal = stack.journal();
         let id = begin(&client, "long_report", json!({"steps": 40, "step_ms": 100})).await;
-        let begun = |run: &e2e::journal::Run| run.tool == "long_report" && run.steps.len() > 2;
-        let (_, run) = journal.wait_for("the tool works", LIMIT, begun).await;
+        let started = |run: &e2e::journal::Run| run.tool == "long_report" && run.steps.len() > 2;
+        let (_, run) = journal.wait_for("the tool works", LIMIT, started).await;
         let mut gone: Vec<u32> = stack.pids(&[Kind::Backend, Kind::Gateway]).await.into_values().collect();
         gone.push(run.starts[0]);
         let killed = Stack::kill(gone.iter().copied());
@@ -98,8 +98,8 @@ async fn a_task_that_must_not_run_twice_fails_when_its_worker_dies() {
         let client = Client::modern(&stack, entry_point, "thor", "org-1").await.with_tasks();
         let journal = stack.journal();
         let id = begin(&client, "slow_count", json!({"total_ms": 4_000, "events": 20})).await;
-        let begun = |run: &e2e::journal::Run| run.tool == "slow_count" && run.steps.len() > 2;
-        let (_, run) = journal.wait_for("the tool works", LIMIT, begun).await;
+        let started = |run: &e2e::journal::Run| run.tool == "slow_count" && run.steps.len() > 2;
+        let (_, run) = journal.wait_for("the tool works", LIMIT, started).await;
         let killed = Stack::kill([run.starts[0]]);
         let task = until_over(&client, &id).await;
         assert_eq!((&task["status"], &task["error"]["code"]), (&json!("failed"), &json!(-32603)), "{task}");
@@ -135,8 +135,8 @@ async fn cancelling_a_task_stops_its_work() {
         let client = Client::modern(&stack, entry_point, "thor", "org-1").await.with_tasks();
         let journal = stack.journal();
         let id = begin(&client, "long_report", json!({"steps": 6_000, "step_ms": 10})).await;
-        let begun = |run: &e2e::journal::Run| run.tool == "long_report" && !run.steps.is_empty();
-        journal.wait_for("the tool works", LIMIT, begun).await;
+        let started = |run: &e2e::journal::Run| run.tool == "long_report" && !run.steps.is_empty();
+        journal.wait_for("the tool works", LIMIT, started).await;
         let asked = Instant::now();
         let exchange = client.request("tasks/cancel", json!({"taskId": id})).await;
         assert_eq!(exchange.result().unwrap()["resultType"], "complete");

@@ -33,9 +33,9 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits until it is so, for at most [`PATIENCE`].
 pub async fn wait(what: &str, mut so: impl AsyncFnMut() -> bool) {
-    let begun = Instant::now();
+    let started = Instant::now();
     while !so().await {
-        assert!(begun.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        assert!(started.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -194,8 +194,8 @@ async fn cut(client: &Released, mode: Mode, case: &Value, cutter: &Cutter, journ
         problems.unless(made.len() == 1 && text.starts_with("error"), "cut", case);
         let late = case["took_ms"].as_u64().is_some_and(|took| took >= 10_000);
         problems.unless(late == client.lacks.contains(&Lacks::EndOfBrokenCall), "cut: when it failed", case);
-        let begun: Vec<u64> = (1..=got.len() as u64).collect();
-        problems.unless(got == begun && got.len() < CUT_STEPS as usize, "cut", case);
+        let started: Vec<u64> = (1..=got.len() as u64).collect();
+        problems.unless(got == started && got.len() < CUT_STEPS as usize, "cut", case);
         problems.extend(stopped("cut", journal, made.first().copied().unwrap_or_default()).await);
         return problems.0;
     }

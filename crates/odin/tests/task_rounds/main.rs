@@ -249,7 +249,7 @@ async fn somebody_elses_task_is_no_task() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_is_gone_after_its_time_and_so_is_its_work() {
     for (site, _redis) in sites(StoreLimits::default()).await {
-        let begun = Instant::now();
+        let started = Instant::now();
         let answer = site.call(THOR, "brief", json!({ "steps": 1_000 }), true).await;
         assert_eq!(answer.result()["ttlMs"], 1500);
         let id = answer.result()["taskId"].as_str().unwrap();
@@ -257,14 +257,14 @@ async fn a_task_is_gone_after_its_time_and_so_is_its_work() {
             let task = site.task("tasks/get", id).await;
             if task.body.get("error").is_some() {
                 assert_eq!(task.code(), -32602);
-                assert!(begun.elapsed() >= Duration::from_millis(1500), "too early");
+                assert!(started.elapsed() >= Duration::from_millis(1500), "too early");
                 break;
             }
-            assert!(begun.elapsed() < Duration::from_secs(10));
+            assert!(started.elapsed() < Duration::from_secs(10));
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         while site.counts.drops.load(Ordering::SeqCst) == 0 {
-            assert!(begun.elapsed() < Duration::from_secs(10), "the tool goes on");
+            assert!(started.elapsed() < Duration::from_secs(10), "the tool goes on");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

@@ -364,9 +364,9 @@ impl World {
             return;
         }
         let (id, key) = (call.id, call.key.to_string());
-        let begun = self.store.peek(id).is_some_and(|record| record.run != Run::Queued);
+        let started = self.store.peek(id).is_some_and(|record| record.run != Run::Queued);
         // One that has not begun never will; also one that is still on its way.
-        let promised = !begun && call.bodies == 0 && !call.forgotten;
+        let promised = !started && call.bodies == 0 && !call.forgotten;
         self.ask("CANCEL", async |store| store.cancel(SESSION, &key).await);
         let call = &mut self.calls[number];
         call.promised |= promised;

@@ -109,8 +109,8 @@ async fn a_tool_in_a_batch_that_asks_its_client_is_refused() {
         let params = json!({"protocolVersion": "2025-03-26", "capabilities": {capability: {}},
             "clientInfo": {"name": "edges", "version": "1"}});
         let body = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params});
-        let begun = Ask::post(&body).send(server.address).await;
-        let session = begun.headers["mcp-session-id"].to_str().unwrap();
+        let started = Ask::post(&body).send(server.address).await;
+        let session = started.headers["mcp-session-id"].to_str().unwrap();
         let body = json!([{"jsonrpc": "2.0", "id": 2, "method": "tools/call",
             "params": {"name": tool, "arguments": arguments}}]);
         let said = Ask::post(&body).with("mcp-session-id", session).send(server.address).await;
@@ -167,8 +167,8 @@ async fn break_one(field: &str, value: &str) {
     let params = json!({"protocolVersion": "2025-11-25", "capabilities": {"elicitation": {}},
         "clientInfo": {"name": "edges", "version": "1"}});
     let body = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params});
-    let begun = Ask::post(&body).send(server.address).await;
-    let session = begun.headers["mcp-session-id"].to_str().unwrap();
+    let started = Ask::post(&body).send(server.address).await;
+    let session = started.headers["mcp-session-id"].to_str().unwrap();
     for _ in 0..2 {
         let body = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/call",
             "params": {"name": "test_elicitation", "arguments": {"message": "?"}}});

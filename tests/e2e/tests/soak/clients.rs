@@ -56,7 +56,7 @@ pub(crate) async fn modern(world: &World, number: usize, mut random: StdRng) {
             let call = Call::draw(world, person, &mut random);
             world.ledger.once(&call);
             let id = id(world, &mut random);
-            let begun = Instant::now();
+            let started = Instant::now();
             let request = client.build(id, "tools/call", call.params(id));
             if random.random_bool(0.07) {
                 // Leaves: whatever ran is to be stopped.
@@ -66,17 +66,17 @@ pub(crate) async fn modern(world: &World, number: usize, mut random: StdRng) {
                 world.ledger.count(&name, "left");
                 continue;
             }
-            let Some(mut exchange) = world.in_time(begun, call.budget(), Exchange::of(request, id)).await
+            let Some(mut exchange) = world.in_time(started, call.budget(), Exchange::of(request, id)).await
             else {
-                world.ledger.ended(world, &name, &call, begun, Err(hung("no head")), None);
+                world.ledger.ended(world, &name, &call, started, Err(hung("no head")), None);
                 continue;
             };
-            let judged = if read(world, &mut exchange, begun, call.budget()).await {
+            let judged = if read(world, &mut exchange, started, call.budget()).await {
                 judge_modern(world, entry_point, &call, &exchange)
             } else {
                 Err(hung("no end"))
             };
-            world.ledger.ended(world, &name, &call, begun, judged, Some(&exchange));
+            world.ledger.ended(world, &name, &call, started, judged, Some(&exchange));
         }
     }
 }
@@ -91,7 +91,7 @@ fn judge_modern(
 ) -> Result<Ending, (Evil, String)> {
     match call.judge(exchange, true)? {
         Ending::Closed
-            if entry_point == EntryPoint::Hermod && world.blows.killed_a_writer(exchange.begun) =>
+            if entry_point == EntryPoint::Hermod && world.blows.killed_a_writer(exchange.started) =>
         {
             Ok(Ending::Cut)
         }
@@ -112,7 +112,7 @@ pub(crate) async fn keyed(world: &World, number: usize, mut random: StdRng) {
         let first = Instant::now();
         loop {
             let id = 1_000 + world.number();
-            let begun = Instant::now();
+            let started = Instant::now();
             let request =
                 client.build(id, "tools/call", call.params(id)).header("idempotency-key", &call.text);
             let leaves = random.random_bool(0.1).then(|| random.random_range(0..call.total_ms + 100));
@@ -126,7 +126,7 @@ pub(crate) async fn keyed(world: &World, number: usize, mut random: StdRng) {
                     Ok(exchange) => Some(exchange),
                     Err(_) => continue,
                 },
-                None => world.in_time(begun, call.budget(), exchange).await,
+                None => world.in_time(started, call.budget(), exchange).await,
             };
             let judged = exchange.as_ref().map_or_else(
                 || Err(hung("no end")),
@@ -144,7 +144,7 @@ pub(crate) async fn keyed(world: &World, number: usize, mut random: StdRng) {
                     break;
                 }
                 Err(evil) => {
-                    world.ledger.ended(world, &name, &call, begun, Err(evil), exchange);
+                    world.ledger.ended(world, &name, &call, started, Err(evil), exchange);
                     break;
                 }
                 Ok(_) if first.elapsed() > PATIENCE => {
@@ -173,12 +173,12 @@ pub(crate) async fn begin(
     person: Person,
 ) -> Option<Client> {
     let mut client = world.client(entry_point, person);
-    let begun = Instant::now();
+    let started = Instant::now();
     let call = Call { tool: crate::calls::Tool::Echo, text: "initialize".to_owned(), total_ms: 0, events: 0 };
     let ended = |judged, exchange: Option<&Exchange>| {
-        world.ledger.ended(world, name, &call, begun, judged, exchange);
+        world.ledger.ended(world, name, &call, started, judged, exchange);
     };
-    let Some(exchange) = world.in_time(begun, Duration::ZERO, client.initialize()).await else {
+    let Some(exchange) = world.in_time(started, Duration::ZERO, client.initialize()).await else {
         ended(Err(hung("initialize")), None);
         return None;
     };
@@ -196,8 +196,8 @@ pub(crate) async fn begin(
     }
     client.session = session;
     let message = json!({"jsonrpc": "2.0", "method": "notifications/initialized", "params": {}}).to_string();
-    let begun = Instant::now();
-    match world.in_time(begun, Duration::ZERO, client.post().body(message).send()).await {
+    let started = Instant::now();
+    match world.in_time(started, Duration::ZERO, client.post().body(message).send()).await {
         None => ended(Err(hung("notifications/initialized")), None),
         Some(Ok(response)) if response.status().as_u16() == 202 => return Some(client),
         Some(Ok(response)) => {
@@ -229,10 +229,12 @@ pub(crate) async fn session(world: &World, number: usize, mut random: StdRng) {
             futures::future::join_all(calls).await;
         }
         if random.random_bool(0.5) {
-            let begun = Instant::now();
+            let started = Instant::now();
             let delete = client.end().send();
-            match world.in_time(begun, Duration::ZERO, delete).await {
-                None => world.ledger.evil(Evil::Hung, format!("DELETE at {:.2} s, {name}", world.at(begun))),
+            match world.in_time(started, Duration::ZERO, delete).await {
+                None => {
+                    world.ledger.evil(Evil::Hung, format!("DELETE at {:.2} s, {name}", world.at(started)))
+                }
                 Some(_) => world.ledger.count(&name, "session ended"),
             }
         }
@@ -305,10 +307,10 @@ async fn to_answer(
     id: u64,
     cuts: &mut Vec<usize>,
 ) -> (Result<Ending, (Evil, String)>, Option<Exchange>) {
-    let mut begun = Instant::now();
-    let first = begun;
+    let mut started = Instant::now();
+    let first = started;
     let request = client.build(id, "tools/call", call.params(id));
-    let Some(mut exchange) = world.in_time(begun, call.budget(), Exchange::of(request, id)).await else {
+    let Some(mut exchange) = world.in_time(started, call.budget(), Exchange::of(request, id)).await else {
         return (Err(hung("no head")), None);
     };
     for _ in 0..RESUMPTIONS {
@@ -323,7 +325,7 @@ async fn to_answer(
                 exchange.more().await;
             }
         };
-        if world.in_time(begun, call.budget(), reading).await.is_none() {
+        if world.in_time(started, call.budget(), reading).await.is_none() {
             return (Err(hung("no end")), Some(exchange));
         }
         if exchange.form() != Form::Stream || exchange.answer().is_some() || exchange.last_id.is_none() {
@@ -339,9 +341,9 @@ async fn to_answer(
                 return (Err(hung("can't be resumed")), Some(exchange));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
-            begun = Instant::now();
+            started = Instant::now();
             let Some(next) =
-                world.in_time(begun, call.budget(), Exchange::of(client.get(last.as_deref()), id)).await
+                world.in_time(started, call.budget(), Exchange::of(client.get(last.as_deref()), id)).await
             else {
                 return (Err(hung("no head of a resumed stream")), Some(exchange));
             };

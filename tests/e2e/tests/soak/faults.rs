@@ -98,13 +98,13 @@ impl Blow {
         self.to.unwrap_or(to).min(to).saturating_duration_since(self.from.max(from))
     }
 
-    /// By how much it may delay a request that was sent at `begun`: while the part is away, until its work is known
+    /// By how much it may delay a request that was sent at `sent`: while the part is away, until its work is known
     /// to be lost, and, where that was a tool that runs again, what the tool needs.
-    fn delay(&self, begun: Instant, now: Instant, budget: Duration) -> Duration {
-        if self.from > now || self.to.is_some_and(|to| to < begun) {
+    fn delay(&self, sent: Instant, now: Instant, budget: Duration) -> Duration {
+        if self.from > now || self.to.is_some_and(|to| to < sent) {
             return Duration::ZERO;
         }
-        let away = self.overlap(begun, now);
+        let away = self.overlap(sent, now);
         let lost = self.fault == Fault::Kill || away > LEASE;
         match self.victim {
             _ if !lost => away,
@@ -135,14 +135,14 @@ impl Blows {
         self.0.lock().unwrap()[index].to = Some(Instant::now());
     }
 
-    /// How long a request may take that was sent at `begun` and whose tool needs `budget`: eight seconds more. One
+    /// How long a request may take that was sent at `sent` and whose tool needs `budget`: eight seconds more. One
     /// part that pauses or dies is within that. Whatever else it met counts ([`Blow::delay`]), and so does a pause
     /// of all copies of a part at once.
-    pub(crate) fn patience(&self, begun: Instant, budget: Duration) -> Duration {
+    pub(crate) fn patience(&self, sent: Instant, budget: Duration) -> Duration {
         let (now, mut all, mut one) = (Instant::now(), Duration::ZERO, Duration::ZERO);
         // No call needs Keycloak.
         for blow in self.0.lock().unwrap().iter().filter(|blow| blow.victim != Victim::Keycloak) {
-            let delay = blow.delay(begun, now, budget);
+            let delay = blow.delay(sent, now, budget);
             all += delay;
             if !matches!(blow.victim, Victim::Backends | Victim::Workers) {
                 one = one.max(delay);
@@ -243,7 +243,7 @@ pub(crate) async fn strike(
         }
         let pids = choose(world, victim, &mut random).await;
         let index = world.blows.begin(victim, fault);
-        let begun = Instant::now();
+        let start = Instant::now();
         match fault {
             Fault::Kill => {
                 pids.iter().for_each(|pid| signal(*pid, Signal::SIGKILL));
@@ -260,8 +260,8 @@ pub(crate) async fn strike(
         world.blows.end(index);
         println!(
             "at {:.1} s {fault:?} {victim:?} {pids:?}, ready again {} ms later",
-            world.at(begun),
-            begun.elapsed().as_millis()
+            world.at(start),
+            start.elapsed().as_millis()
         );
         count += 1;
     }

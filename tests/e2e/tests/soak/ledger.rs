@@ -72,23 +72,23 @@ impl Ledger {
         world: &World,
         client: &str,
         call: &Call,
-        begun: Instant,
+        started: Instant,
         judged: Result<Ending, (Evil, String)>,
         exchange: Option<&Exchange>,
     ) {
         let context = || {
             let until = world.at(Instant::now());
             let outline = exchange.map(Exchange::outline).unwrap_or_default();
-            format!("{client} from {:.2} to {until:.2} s, {call:?}: {outline}", world.at(begun))
+            format!("{client} from {:.2} to {until:.2} s, {call:?}: {outline}", world.at(started))
         };
         let ending = match judged {
             Ok(ending) => ending,
             Err((evil, text)) => {
-                let around = world.blows.around(begun, Instant::now(), AFTER);
+                let around = world.blows.around(started, Instant::now(), AFTER);
                 return self.evil(evil, format!("{text}, with {}; {}", list(&around), context()));
             }
         };
-        let around = world.blows.around(begun, Instant::now(), AFTER);
+        let around = world.blows.around(started, Instant::now(), AFTER);
         let name = match &ending {
             Ending::Error(text) => text.chars().take(70).collect(),
             other => format!("{other:?}"),
@@ -96,7 +96,7 @@ impl Ledger {
         self.count(client, &name);
         match &ending {
             Ending::Whole => {
-                self.0.lock().unwrap().late.push(begun.elapsed().saturating_sub(call.budget()));
+                self.0.lock().unwrap().late.push(started.elapsed().saturating_sub(call.budget()));
             }
             // A stream that nothing explains may have been cut by Pushpin itself: its log must say so.
             Ending::Cut if around.is_empty() => self.0.lock().unwrap().cuts.push(context()),

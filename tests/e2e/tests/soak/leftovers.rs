@@ -23,19 +23,19 @@ pub(crate) async fn none(stack: &Stack, journal: &Journal) {
     let client = redis::Client::open(format!("redis+unix://{}", stack.paths.redis().display())).unwrap();
     let mut redis = client.get_multiplexed_async_connection().await.unwrap();
     let mut seen = Vec::new();
-    let begun = std::time::Instant::now();
+    let started = std::time::Instant::now();
     loop {
         let left = left(&mut redis).await;
         if left.is_empty() {
             break;
         }
-        if begun.elapsed() > LIMIT {
+        if started.elapsed() > LIMIT {
             panic!("left in Redis: {left:#?}");
         }
         seen = left;
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    println!("queues and leases are empty after {} ms (last: {seen:?})", begun.elapsed().as_millis());
+    println!("queues and leases are empty after {} ms (last: {seen:?})", started.elapsed().as_millis());
     let eternal = eternal(&mut redis).await;
     assert!(eternal.is_empty(), "keys that never expire: {eternal:#?}");
     // Whatever has begun has ended, unless its worker died.

@@ -119,11 +119,11 @@ pub(crate) async fn listener(world: &World, number: usize, mut random: StdRng) {
                 break;
             }
             client.token = world.token(person);
-            let begun = Instant::now();
+            let started = Instant::now();
             let call = Call { tool: Tool::Echo, text: "a GET".to_owned(), total_ms: 0, events: 0 };
             let get = Exchange::of(client.get(None), 0);
-            let Some(mut stream) = world.in_time(begun, Duration::ZERO, get).await else {
-                world.ledger.ended(world, &name, &call, begun, Err((Evil::Hung, "GET".to_owned())), None);
+            let Some(mut stream) = world.in_time(started, Duration::ZERO, get).await else {
+                world.ledger.ended(world, &name, &call, started, Err((Evil::Hung, "GET".to_owned())), None);
                 continue;
             };
             if stream.form() != Form::Stream {
@@ -132,7 +132,7 @@ pub(crate) async fn listener(world: &World, number: usize, mut random: StdRng) {
                     status @ 400.. => Ok(Ending::Error(format!("{status}"))),
                     status => Err((Evil::Wrong, format!("{status} to GET"))),
                 };
-                world.ledger.ended(world, &name, &call, begun, judged, Some(&stream));
+                world.ledger.ended(world, &name, &call, started, judged, Some(&stream));
                 pause(&mut random).await;
                 continue;
             }
@@ -185,7 +185,7 @@ pub(crate) async fn subscriber(world: &World, number: usize, mut random: StdRng)
     while world.goes_on() {
         pause(&mut random).await;
         let client = world.client(entry_point, person);
-        let begun = Instant::now();
+        let started = Instant::now();
         let call = Call { tool: Tool::Echo, text: "subscriptions/listen".to_owned(), total_ms: 0, events: 0 };
         let id = 1_000 + world.number();
         let filter = json!({"notifications": {"toolsListChanged": true}});
@@ -195,9 +195,9 @@ pub(crate) async fn subscriber(world: &World, number: usize, mut random: StdRng)
                 open.insert(Exchange::of(client.build(id, "subscriptions/listen", filter), id).await);
             stream.read_messages(1).await;
         };
-        if world.in_time(begun, Duration::ZERO, opening).await.is_none() {
+        if world.in_time(started, Duration::ZERO, opening).await.is_none() {
             let hung = Err((Evil::Hung, "not acknowledged".to_owned()));
-            world.ledger.ended(world, &name, &call, begun, hung, open.as_ref());
+            world.ledger.ended(world, &name, &call, started, hung, open.as_ref());
             continue;
         }
         let Some(mut stream) = open else { continue };
@@ -208,7 +208,7 @@ pub(crate) async fn subscriber(world: &World, number: usize, mut random: StdRng)
                 Ok(Ending::Whole | Ending::Closed) => Err((Evil::Wrong, "no acknowledgement".to_owned())),
                 other => other,
             };
-            world.ledger.ended(world, &name, &call, begun, judged, None);
+            world.ledger.ended(world, &name, &call, started, judged, None);
             continue;
         }
         let leaves = Duration::from_millis(random.random_range(1_000..20_000));

@@ -91,9 +91,9 @@ pub(crate) async fn client(world: &World, number: usize, mut random: StdRng) {
     let name = format!("http+sse {entry_point:?}");
     while world.goes_on() {
         pause(&mut random).await;
-        if let Err((begun, judged)) = life(world, &name, entry_point, person, &mut random).await {
+        if let Err((started, judged)) = life(world, &name, entry_point, person, &mut random).await {
             let call = Call { tool: Tool::Echo, text: "a stream".to_owned(), total_ms: 0, events: 0 };
-            world.ledger.ended(world, &name, &call, begun, judged, None);
+            world.ledger.ended(world, &name, &call, started, judged, None);
         }
     }
 }
@@ -108,25 +108,25 @@ async fn life(
     random: &mut StdRng,
 ) -> Result<(), Ended> {
     let url = format!("{}/sse", world.stack.endpoint(entry_point, person.1));
-    let begun = Instant::now();
+    let started = Instant::now();
     let hung = |what: &str| Err((Evil::Hung, what.to_owned()));
-    let opened = world.in_time(begun, Duration::ZERO, Line::open(&url, world.token(person))).await;
+    let opened = world.in_time(started, Duration::ZERO, Line::open(&url, world.token(person))).await;
     let mut line = opened
-        .ok_or_else(|| (begun, hung("opening a stream")))?
-        .map_err(|lost| (begun, Ok(ending(&lost))))?;
+        .ok_or_else(|| (started, hung("opening a stream")))?
+        .map_err(|lost| (started, Ok(ending(&lost))))?;
     let hello = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
         "protocolVersion": "2024-11-05", "capabilities": {}, "clientInfo": {"name": "asgard-soak", "version": "1"},
     }});
-    let begun = Instant::now();
-    let greeted = world.in_time(begun, Duration::ZERO, async {
+    let started = Instant::now();
+    let greeted = world.in_time(started, Duration::ZERO, async {
         line.post(&hello).await?;
         while !line.messages.iter().any(|message| message["id"] == 1) {
             line.more().await?;
         }
         line.post(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await
     });
-    let greeted = greeted.await.ok_or_else(|| (begun, hung("initialize")))?;
-    greeted.map_err(|lost| (begun, Ok(ending(&lost))))?;
+    let greeted = greeted.await.ok_or_else(|| (started, hung("initialize")))?;
+    greeted.map_err(|lost| (started, Ok(ending(&lost))))?;
     line.messages.clear();
     for _ in 0..random.random_range(2..10) {
         pause(random).await;
@@ -148,18 +148,18 @@ async fn round(
     random: &mut StdRng,
 ) -> Result<(), Ended> {
     line.messages.retain(|message| message["method"] == "notifications/message");
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut sent = BTreeMap::new();
     for _ in 0..random.random_range(1..=3) {
         let call = Call::draw(world, person, random);
         world.ledger.once(&call);
         let id = 1_000 + world.number();
         let message = json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": call.params(id)});
-        match world.in_time(begun, Duration::ZERO, line.post(&message)).await {
+        match world.in_time(started, Duration::ZERO, line.post(&message)).await {
             None => {
-                world.ledger.ended(world, name, &call, begun, Err((Evil::Hung, "a POST".to_owned())), None)
+                world.ledger.ended(world, name, &call, started, Err((Evil::Hung, "a POST".to_owned())), None)
             }
-            Some(Err(lost)) => world.ledger.ended(world, name, &call, begun, Ok(ending(&lost)), None),
+            Some(Err(lost)) => world.ledger.ended(world, name, &call, started, Ok(ending(&lost)), None),
             Some(Ok(())) => {
                 sent.insert(id, call);
             }
@@ -174,7 +174,7 @@ async fn round(
         }
         Ok::<_, Lost>(())
     };
-    let read = world.in_time(begun, budget, reading).await;
+    let read = world.in_time(started, budget, reading).await;
     for (id, call) in &sent {
         let token = e2e::client::progress_token(*id);
         let own: Vec<&Value> = line
@@ -193,7 +193,7 @@ async fn round(
             (Ok(()), None, None) => Err((Evil::Hung, "no answer on the stream".to_owned())),
             (Ok(()), None, Some(_)) => Ok(Ending::Cut),
         };
-        world.ledger.ended(world, name, call, begun, judged, None);
+        world.ledger.ended(world, name, call, started, judged, None);
     }
     match read {
         Some(Ok(())) => Ok(()),

@@ -31,23 +31,23 @@ pub(crate) async fn client(world: &World, number: usize, mut random: StdRng) {
         let client = world.client(entry_point, person).with_tasks();
         let call = Call { tool: Tool::Count, ..Call::draw(world, person, &mut random) };
         world.ledger.once(&call);
-        let begun = Instant::now();
+        let started = Instant::now();
         let id = 1_000 + world.number();
         let request = client.build(id, "tools/call", call.params(id));
         let work = async { Exchange::of(request, id).await.to_end().await };
-        let Some(exchange) = world.in_time(begun, Duration::ZERO, work).await else {
-            world.ledger.ended(world, &name, &call, begun, Err((Evil::Hung, "no handle".to_owned())), None);
+        let Some(exchange) = world.in_time(started, Duration::ZERO, work).await else {
+            world.ledger.ended(world, &name, &call, started, Err((Evil::Hung, "no handle".to_owned())), None);
             continue;
         };
         let task = exchange.result().and_then(|result| result["taskId"].as_str().map(str::to_owned));
         let Some(task) = task else {
             let judged = call.judge(&exchange, true);
-            world.ledger.ended(world, &name, &call, begun, judged, Some(&exchange));
+            world.ledger.ended(world, &name, &call, started, judged, Some(&exchange));
             continue;
         };
         let cancels = random.random_bool(0.1);
         let judged = follow(world, &client, &call, &task, cancels).await;
-        world.ledger.ended(world, &name, &call, begun, judged, None);
+        world.ledger.ended(world, &name, &call, started, judged, None);
     }
 }
 
@@ -59,10 +59,10 @@ async fn follow(
     task: &str,
     cancels: bool,
 ) -> Result<Ending, (Evil, String)> {
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut cancelled = false;
     loop {
-        if begun.elapsed() > call.budget() + PATIENCE {
+        if started.elapsed() > call.budget() + PATIENCE {
             return Err((Evil::Hung, format!("task {task} is not over")));
         }
         let asked = Instant::now();

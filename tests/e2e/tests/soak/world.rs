@@ -33,7 +33,7 @@ pub(crate) struct World {
     pub(crate) notices: Notices,
     tokens: Mutex<HashMap<Person, String>>,
     numbers: AtomicU64,
-    begun: Instant,
+    started: Instant,
     /// Until when clients begin something new.
     pub(crate) until: Instant,
 }
@@ -46,7 +46,7 @@ impl World {
             let token = tokens::fetch(&stack, &Wish::usual(&stack, user, organisation)).await;
             all.insert((user, organisation), token);
         }
-        let begun = Instant::now();
+        let started = Instant::now();
         Self {
             stack,
             ledger: Ledger::default(),
@@ -54,19 +54,19 @@ impl World {
             notices: Notices::default(),
             tokens: Mutex::new(all),
             numbers: AtomicU64::new(1),
-            begun,
-            until: begun + length,
+            started,
+            until: started + length,
         }
     }
 
     /// Seconds since the start.
     pub(crate) fn at(&self, moment: Instant) -> f64 {
-        moment.saturating_duration_since(self.begun).as_secs_f64()
+        moment.saturating_duration_since(self.started).as_secs_f64()
     }
 
     /// How long clients begin something new.
     pub(crate) fn length(&self) -> Duration {
-        self.until - self.begun
+        self.until - self.started
     }
 
     /// Whether clients go on.
@@ -110,7 +110,7 @@ impl World {
     /// needs `budget`: it hangs.
     pub(crate) async fn in_time<T>(
         &self,
-        begun: Instant,
+        started: Instant,
         budget: Duration,
         work: impl Future<Output = T>,
     ) -> Option<T> {
@@ -121,7 +121,7 @@ impl World {
                 done = &mut work => return Some(done),
                 () = tokio::time::sleep(Duration::from_millis(100)) => {}
             }
-            if begun.elapsed() > self.blows.patience(begun, budget) {
+            if started.elapsed() > self.blows.patience(started, budget) {
                 return None;
             }
         }

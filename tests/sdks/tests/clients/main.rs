@@ -152,14 +152,14 @@ impl Trial<'_> {
         let [script, argument] = self.row.script;
         let mut command = self.kit.client(self.row.environment, script);
         command.args([self.transport, &url, auth, argument]).env_remove("TOKEN").env(name, value);
-        let begun = Instant::now();
+        let started = Instant::now();
         let output = kit::output(command).await;
         let said = String::from_utf8_lossy(&output.stdout);
         let complaints = String::from_utf8_lossy(&output.stderr);
         let seen = said.lines().rev().find_map(|line| serde_json::from_str::<Value>(line).ok());
         let tail: Vec<&str> = complaints.lines().rev().take(12).collect();
         let mut seen = seen.unwrap_or_else(|| json!({ "error": format!("it said nothing: {said}") }));
-        seen["took_s"] = json!(begun.elapsed().as_secs_f32());
+        seen["took_s"] = json!(started.elapsed().as_secs_f32());
         if seen.get("error").is_some() {
             seen["complaints"] = json!(tail.into_iter().rev().collect::<Vec<_>>());
         }
