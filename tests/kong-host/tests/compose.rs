@@ -5,8 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test may fail
 
 mod common;
-#[path = "common/site.rs"]
-mod site;
+#[path = "common/shipped_gateway.rs"]
+mod shipped_gateway;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -265,7 +265,7 @@ fn hosts_of_organisations_are_a_setting() {
         fs::write(&path, text.replace(line, &format!("ORGANISATION_HOSTS={value}"))).unwrap();
         run(&folder, "sh", &["./setup.sh"])
     };
-    let known = BTreeMap::from([("kong_filter".to_owned(), Some(site::schema()))]);
+    let known = BTreeMap::from([("kong_filter".to_owned(), Some(shipped_gateway::schema()))]);
     for (value, expected) in [
         ("acme.localhost=acme", vec![("acme.localhost", "acme")]),
         (
@@ -319,7 +319,7 @@ fn accepted_hosts_are_a_setting() {
         fs::write(&path, text.replace("ACCEPTED_HOSTS=,", &format!("ACCEPTED_HOSTS={value}"))).unwrap();
         run(&folder, "sh", &["./setup.sh"])
     };
-    let known = BTreeMap::from([("kong_filter".to_owned(), Some(site::schema()))]);
+    let known = BTreeMap::from([("kong_filter".to_owned(), Some(shipped_gateway::schema()))]);
     for value in [",", "host.docker.internal", "gateway,192.168.1.2,*"] {
         let output = with(value);
         assert!(output.status.success(), "{value}: {}", String::from_utf8_lossy(&output.stderr));
@@ -343,7 +343,7 @@ async fn the_rendered_gateway_is_whole() {
     setup(&folder);
     let file = |name: &str| fs::read_to_string(folder.path().join(".asgard/compose").join(name)).unwrap();
     // The image has the filter's schema beside the module: the configuration is an object.
-    let known = BTreeMap::from([("kong_filter".to_owned(), Some(site::schema()))]);
+    let known = BTreeMap::from([("kong_filter".to_owned(), Some(shipped_gateway::schema()))]);
     let config = Config::parse(&file("kong/kong.yml"), &known).unwrap();
     Router::new(&config).unwrap();
     let targets: Vec<&str> = config.upstreams[0].targets.iter().map(|t| t.target.as_str()).collect();
@@ -353,7 +353,7 @@ async fn the_rendered_gateway_is_whole() {
         chain.config.clone().unwrap()
     };
     // The same as ./asgard writes, but for addresses and keys.
-    let expected = site::filter_config("keycloak:8080");
+    let expected = shipped_gateway::filter_config("keycloak:8080");
     let keys = |v: &Value| v.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
     // And the sample organisations' own hosts, and the names that are accepted beside them: none.
     let hosts = BTreeSet::from(["hosts", "accepted_hosts"].map(str::to_owned));

@@ -6,14 +6,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test may fail
 
 mod common;
-#[path = "common/site.rs"]
-mod site;
+#[path = "common/shipped_gateway.rs"]
+mod shipped_gateway;
 
 use common::Seen;
 use corpus::{Answer, Keys, Sent, Table};
-use site::{Key, Site, filter};
+use shipped_gateway::{Key, ShippedGateway, filter};
 
-async fn send(site: &Site, sent: &Sent, mark: String) -> (Answer, Option<Seen>) {
+async fn send(site: &ShippedGateway, sent: &Sent, mark: String) -> (Answer, Option<Seen>) {
     let (port, sent) = (site.gateway.address().port(), sent.clone());
     let with = mark.clone();
     let work = move || corpus::net::send(port, &sent, &[("X-Mark", &with)]);
@@ -32,7 +32,7 @@ async fn the_corpus() {
         config["kong_scheme"] = "http".into();
         config.to_string()
     };
-    let site = Site::with_keys(
+    let site = ShippedGateway::with_keys(
         Some(filter()),
         Key::new("-", 1),
         keys.jwks().to_string(),

@@ -5,8 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test may fail
 
 mod common;
-#[path = "common/site.rs"]
-mod site;
+#[path = "common/shipped_gateway.rs"]
+mod shipped_gateway;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,14 +14,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use common::{Server, request, send};
 use kong_host::{Gateway, Severity};
 use serde_json::{Value, json};
-use site::{ENDPOINT, Key, Site, claims, filter};
+use shipped_gateway::{ENDPOINT, Key, ShippedGateway, claims, filter};
 use tokio::io::AsyncWriteExt;
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the filter's module: ./asgard test kong"]
 async fn a_refusal_has_kongs_own_id_and_the_log_has_it_too() {
     let mine = ("X-Request-Id", "0123456789abcdef0123456789abcdef");
-    let refused = async |site: &Site| {
+    let refused = async |site: &ShippedGateway| {
         let headers = [("Authorization", "Bearer no-token"), mine];
         let answer = send(site.gateway.address(), request("POST", ENDPOINT, &headers, b"{}")).await;
         let kongs = answer.header("x-kong-request-id").unwrap().to_owned();
@@ -31,14 +31,14 @@ async fn a_refusal_has_kongs_own_id_and_the_log_has_it_too() {
         assert!(site.gateway.log().has(Severity::Warn, &format!("request={kongs}")), "{kongs}");
         body["reason"].as_str().unwrap().to_owned()
     };
-    let site = Site::start(Some(filter())).await;
+    let site = ShippedGateway::start(Some(filter())).await;
     assert_eq!(refused(&site).await, "token_malformed");
     // Also where the configuration is not known.
     let change = |mut config: Value| {
         config["public_url"] = json!("nonsense");
         config
     };
-    let site = Site::with(Some(filter()), change).await;
+    let site = ShippedGateway::with(Some(filter()), change).await;
     assert_eq!(refused(&site).await, "misconfigured");
 }
 
@@ -63,13 +63,14 @@ async fn a_cold_workers_answer(share: bool) -> (u16, usize) {
         .await
     };
     let backend = Server::fixed("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
-    let mut config = site::filter_config(&provider.address.to_string());
+    let mut config = shipped_gateway::filter_config(&provider.address.to_string());
     config["issuers"][0]["jwks"]["timeout_ms"] = json!(500);
     if !share {
         config.as_object_mut().unwrap().remove("shared_data_bytes");
     }
     let backends = [backend.address.to_string()].into_iter();
-    let mut setup = site::setup(backends, &provider.address.to_string(), config.to_string(), Some(filter()));
+    let mut setup =
+        shipped_gateway::setup(backends, &provider.address.to_string(), config.to_string(), Some(filter()));
     let one = "KONG_NGINX_WORKER_PROCESSES=1";
     assert!(setup.environment.contains(one));
     setup.environment = setup.environment.replace(one, "KONG_NGINX_WORKER_PROCESSES=2");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::site::USER;
+use super::deployment::USER;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 pub const MODERN: &str = "2026-07-28";

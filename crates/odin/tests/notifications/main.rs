@@ -2,9 +2,9 @@
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod client;
+mod deployment;
 mod server;
 mod several;
-mod site;
 
 use futures::{StreamExt, stream};
 use identity::EntryPoint;
@@ -12,7 +12,7 @@ use odin::broadcast::{Audience, Notice};
 use serde_json::{Value, json};
 
 use client::{Client, Stream};
-use site::{ADMIN, Site, organisation};
+use deployment::{ADMIN, Deployment, organisation};
 
 const ENTRY_POINTS: [EntryPoint; 2] = [EntryPoint::Bifrost, EntryPoint::Hermod];
 /// Streams of the great test.
@@ -39,7 +39,7 @@ fn id(number: usize) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Pushpin: ./asgard test notifications"]
 async fn one_broadcast_reaches_two_thousand_streams_in_one_send() {
-    let site = Site::start().await;
+    let site = Deployment::start().await;
     let organisations = ["org-1", "org-2"];
     let anybody = Client::new(site.gateway, "", "");
     let open = |number: usize| {
@@ -105,7 +105,7 @@ async fn one_broadcast_reaches_two_thousand_streams_in_one_send() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Pushpin: ./asgard test notifications"]
 async fn handlers_notify_and_others_do_not_hear_it() {
-    let site = Site::start().await;
+    let site = Deployment::start().await;
     for entry_point in ENTRY_POINTS {
         let edge = site.edge(entry_point);
         let [thor, loki] = ["thor", "loki"].map(|user| Client::new(edge, user, "org-1"));
@@ -169,7 +169,7 @@ async fn handlers_notify_and_others_do_not_hear_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Pushpin: ./asgard test notifications"]
 async fn notices_keep_their_order_while_a_link_comes_up() {
-    let site = Site::start().await;
+    let site = Deployment::start().await;
     // As many as one stream can ask for, several times over.
     let uris: Vec<String> = (0..16).map(|number| format!("a://{number}")).collect();
     let thor = Client::new(site.edge(EntryPoint::Hermod), "thor", "org-1");
@@ -189,7 +189,7 @@ async fn notices_keep_their_order_while_a_link_comes_up() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Pushpin: ./asgard test notifications"]
 async fn sessions_hear_what_is_theirs() {
-    let site = Site::start().await;
+    let site = Deployment::start().await;
     for entry_point in ENTRY_POINTS {
         session_streams(&site, site.edge(entry_point)).await;
     }
@@ -197,7 +197,7 @@ async fn sessions_hear_what_is_theirs() {
 
 #[tokio::test]
 async fn one_process_does_it_all_by_itself() {
-    let site = Site::embedded().await;
+    let site = Deployment::embedded().await;
     session_streams(&site, site.gateway).await;
     let client = Client::new(site.gateway, "local", "org-1");
     let mut stream = client.listen(r#""a%%b %(id)s""#, all()).await;
@@ -212,7 +212,7 @@ async fn one_process_does_it_all_by_itself() {
     stream.ended().await;
 }
 
-async fn session_streams(site: &Site, edge: std::net::SocketAddr) {
+async fn session_streams(site: &Deployment, edge: std::net::SocketAddr) {
     let one = Client::new(edge, "local", "org-1").with_session().await;
     let two = Client::new(edge, "local", "org-1").with_session().await;
     let answer = two.request("logging/setLevel", json!({ "level": "error" })).await;
@@ -260,7 +260,7 @@ async fn session_streams(site: &Site, edge: std::net::SocketAddr) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Pushpin: ./asgard test notifications"]
 async fn tasks_are_told_to_their_owner() {
-    let site = Site::start().await;
+    let site = Deployment::start().await;
     for entry_point in ENTRY_POINTS {
         let edge = site.edge(entry_point);
         let [thor, loki] =
@@ -290,7 +290,7 @@ async fn tasks_are_told_to_their_owner() {
 
 #[tokio::test]
 async fn filters_that_are_none_are_refused() {
-    let site = Site::embedded().await;
+    let site = Deployment::embedded().await;
     let client = Client::new(site.gateway, "local", "org-1");
     for params in [
         json!({}),
@@ -316,7 +316,7 @@ async fn filters_that_are_none_are_refused() {
 
 #[tokio::test]
 async fn the_admin_api_wants_its_token_and_says_what_is_wrong() {
-    let site = Site::embedded().await;
+    let site = Deployment::embedded().await;
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let url = |path: &str| format!("http://{}{path}", site.admin);
     let body = json!({ "audience": "everyone", "method": "notifications/tools/list_changed" }).to_string();

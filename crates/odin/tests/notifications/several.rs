@@ -15,10 +15,10 @@ use super::ENTRY_POINTS;
 use super::client::{Client, Stream};
 use kit::wait;
 
-use super::site::Site;
+use super::deployment::Deployment;
 
 /// Tells everybody of a change, with a number to know it by.
-async fn tell(site: &Site, number: usize) {
+async fn tell(site: &Deployment, number: usize) {
     site.notify(json!("everyone"), "tools/list_changed", json!({ "n": number })).await;
 }
 
@@ -39,7 +39,7 @@ async fn open(client: &Client) -> Stream {
 }
 
 /// Tells until a stream hears it: the one before it is only just known to be gone. Gives the last number.
-async fn tell_until_heard(site: &Site, stream: &mut Stream, mut next: usize) -> usize {
+async fn tell_until_heard(site: &Deployment, stream: &mut Stream, mut next: usize) -> usize {
     for _ in 0..100 {
         tell(site, next).await;
         if let Some(heard) = number(stream).await {
@@ -51,7 +51,7 @@ async fn tell_until_heard(site: &Site, stream: &mut Stream, mut next: usize) -> 
     panic!("the stream hears nothing");
 }
 
-async fn the_newest_carries(site: &Site, edge: SocketAddr) {
+async fn the_newest_carries(site: &Deployment, edge: SocketAddr) {
     let client = Client::new(edge, "local", "org-1").with_session().await;
     let (mut first, mut second, mut third) = (open(&client).await, open(&client).await, open(&client).await);
     tell(site, 1).await;
@@ -74,11 +74,11 @@ async fn the_newest_carries(site: &Site, edge: SocketAddr) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Pushpin: ./asgard test notifications"]
 async fn the_newest_stream_carries_and_then_the_next() {
-    let site = Site::start().await;
+    let site = Deployment::start().await;
     for entry_point in ENTRY_POINTS {
         the_newest_carries(&site, site.edge(entry_point)).await;
     }
-    let site = Site::embedded().await;
+    let site = Deployment::embedded().await;
     the_newest_carries(&site, site.gateway).await;
 }
 
@@ -114,7 +114,7 @@ impl Listener {
     }
 }
 
-async fn no_storm(site: &Site, edge: SocketAddr, count: usize) {
+async fn no_storm(site: &Deployment, edge: SocketAddr, count: usize) {
     let client = Client::new(edge, "local", "org-1").with_session().await;
     let (sender, mut heard) = mpsc::unbounded_channel();
     let listeners: Vec<Listener> =
@@ -142,20 +142,20 @@ async fn no_storm(site: &Site, edge: SocketAddr, count: usize) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Pushpin: ./asgard test notifications"]
 async fn listeners_that_come_back_by_themselves_do_not_drive_each_other_out() {
-    let site = Site::start().await;
+    let site = Deployment::start().await;
     for entry_point in ENTRY_POINTS {
         for count in [2, 3, 10] {
             no_storm(&site, site.edge(entry_point), count).await;
         }
     }
-    let site = Site::embedded().await;
+    let site = Deployment::embedded().await;
     for count in [2, 3, 10] {
         no_storm(&site, site.gateway, count).await;
     }
 }
 
 /// Begins to open a stream, whose hold is kept from Pushpin.
-async fn begin<F>(site: &Site, open: F) -> JoinHandle<Stream>
+async fn begin<F>(site: &Deployment, open: F) -> JoinHandle<Stream>
 where
     F: Future<Output = Stream> + Send + 'static,
 {
@@ -165,7 +165,7 @@ where
     opening
 }
 
-async fn opened(site: &Site, opening: JoinHandle<Stream>) -> Stream {
+async fn opened(site: &Deployment, opening: JoinHandle<Stream>) -> Stream {
     site.gate.open();
     opening.await.unwrap()
 }
@@ -173,7 +173,7 @@ async fn opened(site: &Site, opening: JoinHandle<Stream>) -> Stream {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Pushpin: ./asgard test notifications"]
 async fn a_notice_of_the_moment_in_which_a_stream_opens_comes_once() {
-    let site = Site::start().await;
+    let site = Deployment::start().await;
     for entry_point in ENTRY_POINTS {
         let client = Client::new(site.edge(entry_point), "thor", "org-1");
         let filter = json!({ "toolsListChanged": true, "resourceSubscriptions": ["a://1"] });
@@ -206,7 +206,7 @@ async fn a_notice_of_the_moment_in_which_a_stream_opens_comes_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Pushpin: ./asgard test notifications"]
 async fn a_session_misses_nothing_while_a_stream_opens() {
-    let site = Site::start().await;
+    let site = Deployment::start().await;
     for entry_point in ENTRY_POINTS {
         let client = Client::new(site.edge(entry_point), "thor", "org-1").with_session().await;
         let get = |client: &Client| {

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test may fail
 
 mod handler;
+mod nodes;
 mod once;
-mod site;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,19 +14,19 @@ use odin::store::{MemoryStore, RedisStore, Store, StoreLimits};
 use serde_json::{Value, json};
 
 use kit::{Events, RedisServer};
-use site::{Site, THOR, Who};
+use nodes::{Nodes, THOR, Who};
 
 const OVER: [&str; 3] = ["completed", "failed", "cancelled"];
 
 /// The tests run over both homes of the store.
-async fn sites(limits: StoreLimits) -> Vec<(Site, Option<RedisServer>)> {
+async fn sites(limits: StoreLimits) -> Vec<(Nodes, Option<RedisServer>)> {
     let memory: Arc<dyn Store> = Arc::new(MemoryStore::new(Timing::default(), limits));
-    let one = Site::start(memory.clone()).await;
+    let one = Nodes::start(memory.clone()).await;
     one.worker(memory);
     let server = tokio::task::spawn_blocking(RedisServer::start).await.unwrap();
     let redis: Arc<dyn Store> =
         Arc::new(RedisStore::connect(&server.url(), Timing::default(), limits).unwrap());
-    let other = Site::start(redis.clone()).await;
+    let other = Nodes::start(redis.clone()).await;
     other.worker(redis);
     vec![(one, None), (other, Some(server))]
 }
@@ -350,9 +350,9 @@ async fn a_task_outlives_its_worker() {
     let limits = StoreLimits::default();
     let redis = RedisStore::connect(&server.url(), Timing::default(), limits).unwrap();
     let redis: Arc<dyn Store> = Arc::new(redis);
-    let site = Site::start(redis.clone()).await;
+    let site = Nodes::start(redis.clone()).await;
     let url = server.url();
-    let start = |site: &Site| std::thread::scope(|scope| scope.spawn(|| site.mortal(&url)).join().unwrap());
+    let start = |site: &Nodes| std::thread::scope(|scope| scope.spawn(|| site.mortal(&url)).join().unwrap());
     let first = start(&site);
     let (safe, unsafe_) =
         (site.begin("slow", json!({ "steps": 60 })).await, site.begin("once", json!({ "steps": 60 })).await);

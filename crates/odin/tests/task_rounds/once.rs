@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 
 use kit::RedisServer;
 
-use super::site::{Answer, Site, THOR};
+use super::nodes::{Answer, Nodes, THOR};
 use super::sites;
 
 /// Asks a tool's first question; the state that it gave.
-async fn ask(site: &Site, tool: &str) -> String {
+async fn ask(site: &Nodes, tool: &str) -> String {
     let asked = site.call(THOR, tool, json!({}), false).await;
     asked.result()["requestState"].as_str().unwrap_or_else(|| panic!("{asked:?}")).to_owned()
 }
@@ -29,11 +29,11 @@ fn again(tool: &str, state: &str) -> Value {
     })
 }
 
-async fn bring(site: &Site, tool: &str, state: &str) -> Answer {
+async fn bring(site: &Nodes, tool: &str, state: &str) -> Answer {
     site.send(THOR, "tools/call", again(tool, state), false).await
 }
 
-fn starts(site: &Site) -> usize {
+fn starts(site: &Nodes) -> usize {
     site.counts.starts.load(Ordering::SeqCst)
 }
 
@@ -126,7 +126,7 @@ async fn what_never_began_uses_nothing_up() {
     let limits = StoreLimits::default().with_queue(1);
     let (other, _redis) = sites(StoreLimits::default()).await.remove(0);
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Timing::default(), limits));
-    let mut site = Site::start(store.clone()).await;
+    let mut site = Nodes::start(store.clone()).await;
     site.states = other.states.clone();
     let state = ask(&other, "asks").await;
     let site = Arc::new(site);
@@ -164,7 +164,7 @@ async fn without_its_memory_the_server_runs_nothing() {
     let limits = StoreLimits::default();
     let redis: Arc<dyn Store> =
         Arc::new(RedisStore::connect(&server.url(), Timing::default(), limits).unwrap());
-    let site = Site::start(redis.clone()).await;
+    let site = Nodes::start(redis.clone()).await;
     site.worker(redis);
     let state = ask(&site, "asks").await;
     let before = starts(&site);

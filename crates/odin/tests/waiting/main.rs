@@ -2,14 +2,14 @@
 //! And what is refused in other ways.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, unreachable_pub)] // a test may fail
 
+mod front_end;
 mod refused;
-mod site;
 
 use identity::EntryPoint;
 use serde_json::{Value, json};
 
+use front_end::FrontEnd;
 use kit::Events;
-use site::Site;
 
 const SAID: &str = "No worker took the call in time, and it will not run.";
 
@@ -39,7 +39,7 @@ fn assert_refusal(body: &Value, id: &Value) {
 }
 
 /// Starts a worker, and demands that only what is asked from now on runs.
-async fn nothing_runs_afterwards(site: &Site) {
+async fn nothing_runs_afterwards(site: &FrontEnd) {
     let _worker = site.worker();
     let answer: Value = site.call(EntryPoint::Direct, "fresh").await.json().await.unwrap();
     assert_eq!(answer["result"]["content"][0]["text"], "noted fresh", "{answer}");
@@ -48,7 +48,7 @@ async fn nothing_runs_afterwards(site: &Site) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tool_that_no_worker_takes_never_runs() {
-    let site = Site::start().await;
+    let site = FrontEnd::start().await;
     // Streamed by the backend itself; handed over, and held at once, while no Pushpin is there.
     for entry_point in [EntryPoint::Direct, EntryPoint::Bifrost, EntryPoint::Hermod] {
         refused(site.call(entry_point, "stateless").await, &json!(7)).await;
@@ -58,7 +58,7 @@ async fn a_tool_that_no_worker_takes_never_runs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_key_runs_the_tool_after_all() {
-    let site = Site::start().await;
+    let site = FrontEnd::start().await;
     refused(site.call_with_key("k", "once").await, &json!(7)).await;
     let _worker = site.worker();
     let answer: Value = site.call_with_key("k", "once").await.json().await.unwrap();
@@ -68,7 +68,7 @@ async fn the_same_key_runs_the_tool_after_all() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_and_subscriptions_have_the_same_patience() {
-    let site = Site::start().await;
+    let site = FrontEnd::start().await;
     refused(site.stateless(EntryPoint::Bifrost, "tools/list", json!({})).await, &json!(7)).await;
     let filter = json!({ "notifications": { "toolsListChanged": true } });
     refused(site.stateless(EntryPoint::Bifrost, "subscriptions/listen", filter).await, &json!(7)).await;
@@ -77,7 +77,7 @@ async fn lists_and_subscriptions_have_the_same_patience() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_have_it_too() {
-    let site = Site::start().await;
+    let site = FrontEnd::start().await;
     refused_in_session(site.initialize("2025-11-25", None).await, &json!(1)).await;
 
     let worker = site.worker();
@@ -100,7 +100,7 @@ async fn sessions_have_it_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_http_sse_the_stream_says_it() {
-    let site = Site::start().await;
+    let site = FrontEnd::start().await;
     let mut stream = Events::new(site.open_sse().await);
     let endpoint = stream.next().await;
     let message = json!({
@@ -114,7 +114,7 @@ async fn in_http_sse_the_stream_says_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_comes_too_late_says_so() {
-    let site = Site::start().await;
+    let site = FrontEnd::start().await;
     let ticket = "0023456789abcdef0123456789abcdef";
     let late = site.hold(ticket, Some(b"key"), Some("")).await;
     assert_eq!(late.status().as_u16(), 503);

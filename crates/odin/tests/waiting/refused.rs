@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kit::Events;
 
-use crate::site::Site;
+use crate::front_end::FrontEnd;
 use identity::EntryPoint;
 use odin::front::FrontLimits;
 use odin::protocol::Limits;
@@ -42,7 +42,7 @@ async fn elsewhere(response: reqwest::Response, status: u16) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn too_many_calls_cost_only_the_last() {
-    let site = Site::with_limits(FrontLimits::default().with_calls_of_principal(1)).await;
+    let site = FrontEnd::with_limits(FrontLimits::default().with_calls_of_principal(1)).await;
     let worker = site.worker();
     let session = site.session(REVISION).await;
     site.end(worker).await;
@@ -68,7 +68,7 @@ async fn too_many_calls_cost_only_the_last() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_large_is_refused_under_its_id() {
-    let site = Site::with_limits(small()).await;
+    let site = FrontEnd::with_limits(small()).await;
     let _worker = site.worker();
     let session = site.session(REVISION).await;
     let data = json!({ "httpStatus": 413 });
@@ -100,7 +100,7 @@ async fn what_is_too_large_is_refused_under_its_id() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_without_room_are_refused_under_their_id() {
-    let site = Site::with_limits(FrontLimits::default().with_bodies(4_000)).await;
+    let site = FrontEnd::with_limits(FrontLimits::default().with_bodies(4_000)).await;
     let _worker = site.worker();
     let session = site.session(REVISION).await;
     let large = note(&json!(1), &"x".repeat(2_000));
@@ -113,7 +113,7 @@ async fn bodies_without_room_are_refused_under_their_id() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_policy_denies_costs_that_request() {
-    let site = Site::start().await;
+    let site = FrontEnd::start().await;
     let _worker = site.worker();
     let denied = |id: u32| {
         let params = json!({ "name": "drop_all", "arguments": {} });
@@ -136,7 +136,7 @@ async fn what_the_policy_denies_costs_that_request() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_ends_a_session_and_what_is_no_request_stay_http_errors() {
-    let site = Site::start().await;
+    let site = FrontEnd::start().await;
     let worker = site.worker();
     let session = site.session(REVISION).await;
     let text = |body: &'static str| async {
@@ -154,7 +154,7 @@ async fn what_ends_a_session_and_what_is_no_request_stay_http_errors() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slash_too_many_is_told_with_the_right_address() {
-    let site = Site::start().await;
+    let site = FrontEnd::start().await;
     for path in ["/api/v1/mcp/org-1/", "//api/v1/mcp/org-1", "/api/v1//mcp/org-1"] {
         let body = elsewhere(site.post_text(path, "{}".into()).await, 404).await;
         let said = body["error"]["message"].as_str().unwrap();
@@ -166,7 +166,7 @@ async fn a_slash_too_many_is_told_with_the_right_address() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backend_that_stops_refuses_the_requests_that_wait() {
-    let site = Site::with_limits(FrontLimits::default()).await;
+    let site = FrontEnd::with_limits(FrontLimits::default()).await;
     let worker = site.worker();
     let session = site.session(REVISION).await;
     site.end(worker).await;
@@ -187,13 +187,13 @@ async fn a_backend_that_stops_refuses_the_requests_that_wait() {
 }
 
 /// A session of HTTP+SSE that is not initialized.
-async fn http_sse(site: &Site) -> (Events, String) {
+async fn http_sse(site: &FrontEnd) -> (Events, String) {
     let mut stream = Events::new(site.open_sse().await);
     let endpoint = stream.next().await;
     (stream, endpoint)
 }
 
-async fn initialize(site: &Site, stream: &mut Events, endpoint: &str) {
+async fn initialize(site: &FrontEnd, stream: &mut Events, endpoint: &str) {
     let params = json!({ "protocolVersion": "2024-11-05", "capabilities": {}, "clientInfo": { "name": "c", "version": "1" } });
     let message = json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params });
     assert_eq!(site.post_to(endpoint, &message).await.status().as_u16(), 202);
@@ -202,7 +202,7 @@ async fn initialize(site: &Site, stream: &mut Events, endpoint: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_stream_of_http_sse_says_what_is_refused() {
-    let site = Site::with_limits(small()).await;
+    let site = FrontEnd::with_limits(small()).await;
     let _worker = site.worker();
     let (mut stream, endpoint) = http_sse(&site).await;
     let meta = json!({ "io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {} });
@@ -244,7 +244,7 @@ async fn the_stream_of_http_sse_says_what_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_its_stream_a_post_of_http_sse_does_nothing() {
-    let site = Site::start().await;
+    let site = FrontEnd::start().await;
     let _worker = site.worker();
     let (mut stream, endpoint) = http_sse(&site).await;
     initialize(&site, &mut stream, &endpoint).await;

@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::site::{ERAS, Site};
+use super::http_server::{ERAS, HttpServer};
 
 struct Server {
     tool_router: ToolRouter<Self>,
@@ -67,7 +67,7 @@ impl ServerHandler for Server {
 #[tokio::test(flavor = "multi_thread")]
 async fn tools_take_what_their_schema_allows_and_say_what_it_does_not() {
     for shy in [false, true] {
-        let site = Site::start(Server { tool_router: Server::tool_router(), shy }, json!({})).await;
+        let site = HttpServer::start(Server { tool_router: Server::tool_router(), shy }, json!({})).await;
         for era in ERAS {
             let call = async |arguments: serde_json::Value| {
                 let answer = site
@@ -76,7 +76,7 @@ async fn tools_take_what_their_schema_allows_and_say_what_it_does_not() {
                 let result = &answer["result"];
                 assert_eq!(
                     result.get("resultType").is_some(),
-                    era == super::site::Era::Stateless,
+                    era == super::http_server::Era::Stateless,
                     "{answer}"
                 );
                 (result["isError"] == true, result["content"][0]["text"].as_str().unwrap().to_owned())

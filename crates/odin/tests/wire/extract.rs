@@ -9,7 +9,7 @@ use odin::{Ask, Asked, Caller, Cancelled, Progress, ToolResult};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use super::site::{ERAS, Era, Site};
+use super::http_server::{ERAS, Era, HttpServer};
 
 /// What the tools tell the tests.
 #[derive(Clone)]
@@ -91,7 +91,7 @@ async fn messages(response: reqwest::Response) -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn progress_goes_to_those_that_asked_for_it() {
-    let site = Site::start(Server::new(), json!({})).await;
+    let site = HttpServer::start(Server::new(), json!({})).await;
     for era in ERAS {
         // `ask` gives the last message: without a token, there is no other.
         let answer = site.ask(era, "o", "tools/call", json!({ "name": "reports", "arguments": {} })).await;
@@ -116,7 +116,7 @@ async fn progress_goes_to_those_that_asked_for_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_caller_is_who_the_request_is_from() {
-    let site = Site::start(Server::new(), json!({})).await;
+    let site = HttpServer::start(Server::new(), json!({})).await;
     for era in ERAS {
         for organisation in ["one", "two"] {
             let params = json!({ "name": "who", "arguments": {} });
@@ -130,7 +130,7 @@ async fn the_caller_is_who_the_request_is_from() {
 #[tokio::test(flavor = "multi_thread")]
 async fn work_in_a_thread_sees_that_the_client_cancels() {
     let server = Server::new();
-    let site = Arc::new(Site::start(server.clone(), json!({})).await);
+    let site = Arc::new(HttpServer::start(server.clone(), json!({})).await);
     let session = site.session("o", "2025-11-25", json!({})).await;
     let (caller, name) = (site.clone(), session.clone());
     let call = tokio::spawn(async move {
@@ -153,7 +153,7 @@ async fn work_in_a_thread_sees_that_the_client_cancels() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_tool_leaves_behind_sees_that_it_has_ended() {
     let server = Server::new();
-    let site = Site::start(server.clone(), json!({})).await;
+    let site = HttpServer::start(server.clone(), json!({})).await;
     let answer = site.ask(Era::Stateless, "o", "tools/call", json!({ "name": "leaves" })).await;
     assert_eq!(answer["result"]["content"][0]["text"], "left", "{answer}");
     seen("cancelled", &server.cancelled).await;
@@ -161,7 +161,7 @@ async fn what_a_tool_leaves_behind_sees_that_it_has_ended() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_question_for_one_text_is_answered_with_it() {
-    let site = Site::start(Server::new(), json!({})).await;
+    let site = HttpServer::start(Server::new(), json!({})).await;
     let answer = site.ask(Era::Stateless, "o", "tools/call", json!({ "name": "asks" })).await;
     assert_eq!(answer["result"]["content"][0]["text"], "unable", "{answer}");
     let call = async |more: Value| {

@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
+use super::http_server::{ERAS, HttpServer};
 use super::server::{PAGE, Server, page_meta, tool_meta};
-use super::site::{ERAS, Site};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_cursors_that_were_given_out_are_taken() {
-    let site = Site::start(Server::new(), json!({})).await;
+    let site = HttpServer::start(Server::new(), json!({})).await;
     for era in ERAS {
         let list = async |organisation: &str, method: &str, cursor: Option<&str>| {
             let params = cursor.map_or_else(|| json!({}), |cursor| json!({ "cursor": cursor }));
@@ -53,7 +53,7 @@ async fn only_cursors_that_were_given_out_are_taken() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_name_what_is_unknown() {
-    let site = Site::start(Server::new(), json!({})).await;
+    let site = HttpServer::start(Server::new(), json!({})).await;
     for era in ERAS {
         for (method, params, code, named) in [
             ("tools/call", json!({ "name": "forge" }), -32602, "Unknown tool: \"forge\""),
@@ -88,7 +88,7 @@ async fn a_list_of_skills_shows_what_the_caller_may_use() {
         { "effect": "deny", "organisations": ["guests"], "methods": ["skills/*"], "names": ["skill://one/*"] },
         { "effect": "deny", "organisations": ["guests"], "methods": ["resources/read"], "names": ["skill://two/*"] },
     ] });
-    let site = Site::start(Server::new(), policy).await;
+    let site = HttpServer::start(Server::new(), policy).await;
     for era in ERAS {
         for (organisation, shown) in [
             ("smiths", &["skill://one/SKILL.md", "skill://two/SKILL.md", "skill://three/SKILL.md"][..]),
@@ -111,7 +111,7 @@ async fn a_list_of_skills_shows_what_the_caller_may_use() {
 async fn mcp_apps_pass_whole() {
     let policies = [json!({}), json!({ "rules": [{ "effect": "deny", "names": ["drop*"] }] })];
     for policy in policies {
-        let site = Site::start(Server::new(), policy).await;
+        let site = HttpServer::start(Server::new(), policy).await;
         for era in ERAS {
             let listed = site.ask(era, "o", "tools/list", json!({})).await;
             let clock = listed["result"]["tools"]
@@ -146,7 +146,8 @@ async fn mcp_apps_pass_whole() {
         let (_, answer) = site.post("o", &[], body.to_string()).await;
         let declared = |of: &Value| of["capabilities"]["extensions"]["io.modelcontextprotocol/ui"].clone();
         assert_eq!(declared(&answer["result"]), extension["io.modelcontextprotocol/ui"]);
-        let discovered = site.ask(super::site::Era::Stateless, "o", "server/discover", json!({})).await;
+        let discovered =
+            site.ask(super::http_server::Era::Stateless, "o", "server/discover", json!({})).await;
         assert_eq!(declared(&discovered["result"]), extension["io.modelcontextprotocol/ui"], "{discovered}");
     }
 }

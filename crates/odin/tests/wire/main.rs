@@ -3,7 +3,7 @@
 
 mod arguments;
 mod extract;
+mod http_server;
 mod lists;
 mod nulls;
 mod server;
-mod site;

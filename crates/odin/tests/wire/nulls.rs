@@ -3,11 +3,11 @@
 use futures::StreamExt;
 use serde_json::{Value, json};
 
+use super::http_server::HttpServer;
 use super::server::Server;
-use super::site::Site;
 
-async fn site() -> Site {
-    Site::start(Server::new(), json!({})).await
+async fn site() -> HttpServer {
+    HttpServer::start(Server::new(), json!({})).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

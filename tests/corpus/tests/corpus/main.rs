@@ -13,10 +13,10 @@
     reason = "a test"
 )]
 
-mod site;
+mod edge;
 
 use corpus::{Answer, Case, Keys, Table, difference, net, now};
-use site::{Gateway, Site};
+use edge::{Edge, Gateway};
 
 /// What became of the rows at an entry point.
 #[derive(Debug, Default)]
@@ -42,7 +42,7 @@ async fn no_hostile_request_is_accepted() {
     let issuer = net::Server::start(200, keys.jwks().to_string()).introspecting();
     let (mut wrong, mut refused, mut taken_away, mut direct) = (Vec::new(), 0, 0, 0);
     for gateway in [Gateway::Envoy, Gateway::Kong] {
-        let site = Site::start(gateway, &table, issuer.port).await;
+        let site = Edge::start(gateway, &table, issuer.port).await;
         let entry_points = [("Bifrost", site.gateway_port), ("Hermod", site.pushpin_port)];
         let run = |port, straight| run(&table, &keys, port, straight);
         let tallies =

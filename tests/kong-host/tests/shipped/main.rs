@@ -6,9 +6,9 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/shipped_gateway.rs"]
+mod shipped_gateway;
 mod short_paths;
-#[path = "../common/site.rs"]
-mod site;
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,9 @@ use identity::assertion::AUDIENCE;
 use identity::{Assertion, AssertionKeys};
 use kong_host::Severity;
 use serde_json::{Value, json};
-use site::{ASSERTION_KEYS, ENDPOINT, Key, ORIGIN, PUBLIC_URL, Site, claims, filter, now};
+use shipped_gateway::{
+    ASSERTION_KEYS, ENDPOINT, Key, ORIGIN, PUBLIC_URL, ShippedGateway, claims, filter, now,
+};
 
 /// Paths at which somebody may hope to reach a backend.
 const PATHS: [&str; 18] = [
@@ -53,12 +55,12 @@ fn assertion(header: &str) -> Assertion {
     AssertionKeys::parse(ASSERTION_KEYS).unwrap().verify(header, AUDIENCE, issued).unwrap()
 }
 
-async fn ask(site: &Site, method: &str, target: &str, headers: &[(&str, &str)]) -> Answer {
+async fn ask(site: &ShippedGateway, method: &str, target: &str, headers: &[(&str, &str)]) -> Answer {
     let body: &[u8] = if method == "POST" { br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"# } else { b"" };
     send(site.gateway.address(), request(method, target, headers, body)).await
 }
 
-async fn call(site: &Site, token: &str, more: &[(&str, &str)]) -> Answer {
+async fn call(site: &ShippedGateway, token: &str, more: &[(&str, &str)]) -> Answer {
     let bearer = format!("Bearer {token}");
     let mut headers = vec![("Authorization", bearer.as_str()), ("Content-Type", "application/json")];
     headers.extend(more);
@@ -66,7 +68,7 @@ async fn call(site: &Site, token: &str, more: &[(&str, &str)]) -> Answer {
 }
 
 /// No request reaches a backend, whatever is asked, with a good token or without.
-async fn assert_closed(site: &Site, expected: &[u16]) {
+async fn assert_closed(site: &ShippedGateway, expected: &[u16]) {
     let bearer = format!("Bearer {}", site.key.token(&claims()));
     for path in PATHS {
         for method in ["GET", "POST", "DELETE", "PUT"] {
@@ -83,7 +85,7 @@ async fn assert_closed(site: &Site, expected: &[u16]) {
 #[ignore = "needs the filter's module: ./asgard test kong"]
 async fn without_the_filter_no_request_reaches_a_backend() {
     // A module without the ABI: Kong starts all the same.
-    let site = Site::start(Some(NO_ABI.to_vec())).await;
+    let site = ShippedGateway::start(Some(NO_ABI.to_vec())).await;
     assert!(!site.gateway.filters_loaded());
     assert_closed(&site, &[404, 500, 502]).await;
     assert!(site.gateway.log().has(Severity::Error, "closed-until-the-filter-ran"));
@@ -97,7 +99,8 @@ const NO_ABI: &[u8] = b"\0asm\x01\0\0\0";
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the filter's module: ./asgard test kong"]
 async fn without_a_whole_module_kong_does_not_start() {
-    let start = async |wasm| Site::try_start(wasm, |k| site::filter_config(k).to_string()).await;
+    let start =
+        async |wasm| ShippedGateway::try_start(wasm, |k| shipped_gateway::filter_config(k).to_string()).await;
     let error = start(None).await.err().unwrap();
     assert!(error.to_string().contains("no such filter: kong_filter"));
     let truncated = filter()[..100_000].to_vec();
@@ -106,7 +109,7 @@ async fn without_a_whole_module_kong_does_not_start() {
         assert!(error.to_string().contains("not a WebAssembly module"), "{error}");
     }
     // The module for Envoy has not all that Kong calls.
-    let lean = site::envoys_filter();
+    let lean = shipped_gateway::envoys_filter();
     let site = start(Some(lean)).await.unwrap();
     assert!(!site.gateway.filters_loaded());
 }
@@ -121,7 +124,7 @@ async fn with_a_wrong_configuration_every_request_is_refused() {
         ("not json", "config: type"),
         (r#"{"public_url":"http://localhost:8000","issuers":{},"assertion":{},"unknown":1}"#, "config"),
     ] {
-        let error = Site::try_start(Some(filter()), |_| config.to_owned()).await.err().unwrap();
+        let error = ShippedGateway::try_start(Some(filter()), |_| config.to_owned()).await.err().unwrap();
         assert!(error.to_string().contains(why), "{error}");
     }
     for (name, wrong) in [
@@ -133,7 +136,7 @@ async fn with_a_wrong_configuration_every_request_is_refused() {
             config[name] = wrong;
             config
         };
-        let site = Site::with(Some(filter()), change).await;
+        let site = ShippedGateway::with(Some(filter()), change).await;
         assert!(site.gateway.filters_loaded(), "the filter stays, and refuses");
         assert_closed(&site, &[200, 404, 503]).await;
         let bearer = format!("Bearer {}", site.key.token(&claims()));
@@ -141,7 +144,7 @@ async fn with_a_wrong_configuration_every_request_is_refused() {
         assert!(site.gateway.log().has(Severity::Crit, "misconfigured"));
     }
     // The lock of another gateway's configuration: the filter passes, and Kong's lock holds.
-    let site = Site::with(Some(filter()), |mut config| {
+    let site = ShippedGateway::with(Some(filter()), |mut config| {
         config.as_object_mut().unwrap().remove("kong_scheme");
         config
     })
@@ -153,7 +156,7 @@ async fn with_a_wrong_configuration_every_request_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the filter's module: ./asgard test kong"]
 async fn an_accepted_request_reaches_both_backends_with_a_signed_identity() {
-    let site = Site::start(Some(filter())).await;
+    let site = ShippedGateway::start(Some(filter())).await;
     let token = site.key.token(&claims());
     for _ in 0..6 {
         let answer = call(&site, &token, &[("MCP-Protocol-Version", "2025-11-25")]).await;
@@ -177,7 +180,7 @@ async fn an_accepted_request_reaches_both_backends_with_a_signed_identity() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the filter's module: ./asgard test kong"]
 async fn forged_identity_headers_never_arrive() {
-    let site = Site::start(Some(filter())).await;
+    let site = ShippedGateway::start(Some(filter())).await;
     let token = site.key.token(&claims());
     let spellings = |parts: &[&str]| -> Vec<String> {
         let ways = 1 << (parts.len() - 1);
@@ -220,7 +223,7 @@ async fn forged_identity_headers_never_arrive() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the filter's module: ./asgard test kong"]
 async fn nothing_hides_behind_many_headers() {
-    let site = Site::start(Some(filter())).await;
+    let site = ShippedGateway::start(Some(filter())).await;
     let token = site.key.token(&claims());
     let names: Vec<String> = (0..120).map(|i| format!("filler-{i}")).collect();
     for count in [100, 120] {
@@ -284,7 +287,7 @@ fn faults(key: &Key) -> Vec<Fault> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the filter's module: ./asgard test kong"]
 async fn each_fault_is_refused_and_its_twin_is_not() {
-    let site = Site::start(Some(filter())).await;
+    let site = ShippedGateway::start(Some(filter())).await;
     let good = site.key.token(&claims());
     let challenge = |answer: &Answer| answer.header("www-authenticate").map(str::to_owned);
     let metadata =
@@ -314,7 +317,7 @@ async fn each_fault_is_refused_and_its_twin_is_not() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the filter's module: ./asgard test kong"]
 async fn origins_preflights_and_what_a_browser_may_read() {
-    let site = Site::start(Some(filter())).await;
+    let site = ShippedGateway::start(Some(filter())).await;
     let token = site.key.token(&claims());
     let asks =
         [("Access-Control-Request-Method", "POST"), ("Access-Control-Request-Headers", "authorization")];
@@ -361,13 +364,13 @@ async fn origins_preflights_and_what_a_browser_may_read() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the filter's module: ./asgard test kong"]
 async fn metadata_is_served_by_the_filter_and_keycloak_by_keycloak() {
-    let site = Site::start(Some(filter())).await;
+    let site = ShippedGateway::start(Some(filter())).await;
     let page = [("Origin", "http://anywhere.example")];
     let answer = ask(&site, "GET", &format!("/.well-known/oauth-protected-resource{ENDPOINT}"), &page).await;
     assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, Some("*")));
     let metadata: Value = serde_json::from_str(&answer.body().await).unwrap();
-    assert_eq!(metadata["resource"], site::RESOURCE);
-    assert_eq!(metadata["authorization_servers"], json!([site::ISSUER]));
+    assert_eq!(metadata["resource"], shipped_gateway::RESOURCE);
+    assert_eq!(metadata["authorization_servers"], json!([shipped_gateway::ISSUER]));
     assert_eq!(site.reached(), (0, 0));
 
     let keycloak = [
@@ -443,7 +446,7 @@ fn the_environment_keeps_kong_closed() {
     }
     // As large as ./asgard, ./setup.sh and the tests tell the filter: it would trap if there were none.
     assert!(has("KONG_NGINX_WASM_SHM_KV=2m"));
-    assert_eq!(site::filter_config("-")["shared_data_bytes"], 2 << 20);
+    assert_eq!(shipped_gateway::filter_config("-")["shared_data_bytes"], 2 << 20);
 }
 
 #[test]

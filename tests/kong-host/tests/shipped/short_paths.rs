@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::common::Answer;
-use super::site::{Site, claims, filter};
+use super::shipped_gateway::{ShippedGateway, claims, filter};
 use super::*;
 
 /// Where an organisation's own host is, and its short path there.
@@ -28,7 +28,7 @@ fn member(organisation: &str, audience: &str) -> Value {
 }
 
 async fn call_at(
-    site: &Site,
+    site: &ShippedGateway,
     host: &str,
     target: &str,
     token: Option<&str>,
@@ -44,7 +44,7 @@ async fn call_at(
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the filter's module: ./asgard test kong"]
 async fn a_short_path_leads_to_the_organisation_of_its_host() {
-    let site = Site::with(Some(filter()), with_hosts).await;
+    let site = ShippedGateway::with(Some(filter()), with_hosts).await;
     let token = site.key.token(&member("acme", "http://acme.localhost:8000/mcp"));
     for (host, target, upstream) in [
         (ACME, SHORT, "/api/v1/mcp/acme"),
@@ -85,7 +85,7 @@ async fn a_short_path_leads_to_the_organisation_of_its_host() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the filter's module: ./asgard test kong"]
 async fn a_short_path_is_for_its_own_organisation_alone() {
-    let site = Site::with(Some(filter()), with_hosts).await;
+    let site = ShippedGateway::with(Some(filter()), with_hosts).await;
     let short = "http://acme.localhost:8000/mcp";
     let own = site.key.token(&member("acme", short));
     let metadata = |host: &str, path: &str| {
@@ -146,7 +146,7 @@ async fn a_short_path_is_for_its_own_organisation_alone() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the filter's module: ./asgard test kong"]
 async fn a_host_has_metadata_in_its_own_name() {
-    let site = Site::with(Some(filter()), with_hosts).await;
+    let site = ShippedGateway::with(Some(filter()), with_hosts).await;
     let get = async |host: &str, path: &str| ask(&site, "GET", path, &[("Host", host)]).await;
     let resource = "/.well-known/oauth-protected-resource";
     for (path, about) in
@@ -156,7 +156,7 @@ async fn a_host_has_metadata_in_its_own_name() {
         assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, Some("*")), "{path}");
         let document: Value = serde_json::from_str(&answer.body().await).unwrap();
         assert_eq!(document["resource"], format!("http://{ACME}{about}"), "{path}");
-        assert_eq!(document["authorization_servers"], json!([site::ISSUER]));
+        assert_eq!(document["authorization_servers"], json!([shipped_gateway::ISSUER]));
     }
     for (host, path) in [
         (ACME, "/.well-known/oauth-protected-resource/api/v1/mcp/org-1"),
@@ -171,7 +171,7 @@ async fn a_host_has_metadata_in_its_own_name() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the filter's module: ./asgard test kong"]
 async fn forged_identity_headers_never_arrive_by_a_short_path() {
-    let site = Site::with(Some(filter()), with_hosts).await;
+    let site = ShippedGateway::with(Some(filter()), with_hosts).await;
     let token = site.key.token(&member("acme", "http://acme.localhost:8000/mcp"));
     let names = [
         "X-Asgard-Identity",
@@ -204,7 +204,7 @@ async fn forged_identity_headers_never_arrive_by_a_short_path() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the filter's module: ./asgard test kong"]
 async fn without_the_filter_nothing_reaches_a_backend_by_a_short_path() {
-    let closed = async |site: &Site, status: u16| {
+    let closed = async |site: &ShippedGateway, status: u16| {
         let token = site.key.token(&member("acme", "http://acme.localhost:8000/mcp"));
         for method in ["GET", "POST", "DELETE", "PUT"] {
             for path in [SHORT, "//mcp", "/%6dcp", "/mcp?x", "/api/v1/mcp/acme"] {
@@ -215,7 +215,7 @@ async fn without_the_filter_nothing_reaches_a_backend_by_a_short_path() {
         }
         assert_eq!(site.reached(), (0, 0), "requests and connections at the backends");
     };
-    let site = Site::with(Some(NO_ABI.to_vec()), with_hosts).await;
+    let site = ShippedGateway::with(Some(NO_ABI.to_vec()), with_hosts).await;
     assert!(!site.gateway.filters_loaded());
     closed(&site, 500).await;
     assert!(site.gateway.log().has(Severity::Error, "closed-until-the-filter-ran"));
@@ -227,5 +227,5 @@ async fn without_the_filter_nothing_reaches_a_backend_by_a_short_path() {
         config["assertion"]["keys"] = json!("none");
         with_hosts(config)
     };
-    closed(&Site::with(Some(filter()), wrong).await, 503).await;
+    closed(&ShippedGateway::with(Some(filter()), wrong).await, 503).await;
 }

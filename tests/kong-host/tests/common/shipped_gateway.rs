@@ -97,14 +97,14 @@ pub fn claims() -> Value {
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 7\r\nContent-Type: text/plain\r\n\r\nbackend";
 
 /// The gateway and all that is around it.
-pub struct Site {
+pub struct ShippedGateway {
     pub gateway: Gateway,
     pub backends: Vec<Server>,
     pub keycloak: Server,
     pub key: Key,
 }
 
-impl Site {
+impl ShippedGateway {
     pub async fn start(filter: Option<Vec<u8>>) -> Self {
         Self::with(filter, |config| config).await
     }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::handler::{Counts, Handler};
 
-pub(crate) struct Site {
+pub(crate) struct Nodes {
     parts: kit::Site,
     /// The same for all its workers.
     pub(crate) states: StateKeys,
@@ -61,7 +61,7 @@ impl Answer {
     }
 }
 
-impl Site {
+impl Nodes {
     /// A site with two fronts and no worker.
     pub(crate) async fn start(store: Arc<dyn Store>) -> Self {
         let site = kit::Site::over(store).fronts(2).config(|config| {

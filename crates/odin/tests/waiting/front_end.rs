@@ -45,12 +45,12 @@ impl ServerHandler for Notes {
     }
 }
 
-pub struct Site {
+pub struct FrontEnd {
     pub parts: kit::Site,
     journal: Journal,
 }
 
-impl Site {
+impl FrontEnd {
     /// A site with no worker, whose Pushpin is not there.
     pub async fn start() -> Self {
         let queue_patience = Duration::from_millis(300);

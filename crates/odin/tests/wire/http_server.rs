@@ -18,12 +18,12 @@ pub(crate) enum Era {
 
 pub(crate) const ERAS: [Era; 2] = [Era::Stateful, Era::Stateless];
 
-pub(crate) struct Site {
+pub(crate) struct HttpServer {
     parts: kit::Site,
     _worker: Worker,
 }
 
-impl Site {
+impl HttpServer {
     pub(crate) async fn start<H: ServerHandler>(handler: H, policy: Value) -> Self {
         let site = kit::Site::over(kit::site::memory()).config(move |config| {
             config.hold_after = Duration::from_secs(5);

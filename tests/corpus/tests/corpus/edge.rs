@@ -15,7 +15,7 @@ pub(crate) enum Gateway {
 }
 
 /// The gateway and all that is around it; it ends with this.
-pub(crate) struct Site {
+pub(crate) struct Edge {
     pub(crate) gateway_port: u16,
     pub(crate) pushpin_port: u16,
     pub(crate) backend_port: u16,
@@ -70,7 +70,7 @@ fn local(port: u16) -> String {
     format!("127.0.0.1:{port}")
 }
 
-impl Site {
+impl Edge {
     pub(crate) async fn start(gateway: Gateway, table: &Table, issuer: u16) -> Self {
         let folder = tempfile::Builder::new().prefix("corpus").tempdir().unwrap();
         let [gateway_port, backend_port] = [(); 2].map(|()| net::free_port());

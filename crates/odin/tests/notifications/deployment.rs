@@ -58,7 +58,7 @@ impl Gate {
 }
 
 /// What runs, and ends when it is dropped.
-pub struct Site {
+pub struct Deployment {
     /// Between the backends' holds and Pushpin.
     pub gate: Arc<Gate>,
     pub pushpin: Option<Pushpin>,
@@ -73,7 +73,7 @@ pub struct Site {
     redis: Option<RedisServer>,
 }
 
-impl Site {
+impl Deployment {
     pub async fn start() -> Self {
         let redis = RedisServer::start();
         let gateway = listener().await;
