@@ -85,6 +85,50 @@ fn clients_cancel_and_repeat_their_requests() {
 }
 
 #[test]
+fn direct_calls_without_faults() {
+    explore("direct", Faults { direct: true, ..Faults::default() }, 0);
+}
+
+#[test]
+fn links_of_direct_calls_break() {
+    explore("broken links", Faults { direct: true, wire: true, reply: true, ..Faults::default() }, 3);
+}
+
+#[test]
+fn links_break_and_workers_crash_and_pause() {
+    let faults =
+        Faults { direct: true, wire: true, worker_crash: true, worker_pause: true, ..Faults::default() };
+    explore("broken links and workers", faults, 3);
+}
+
+#[test]
+fn clients_of_direct_calls_cancel_and_disconnect() {
+    let faults = Faults {
+        direct: true,
+        wire: true,
+        client: true,
+        disconnect: true,
+        reply: true,
+        backend_crash: true,
+        ..Faults::default()
+    };
+    explore("clients of direct calls", faults, 4);
+}
+
+#[test]
+fn the_store_loses_direct_calls() {
+    let faults = Faults {
+        direct: true,
+        wire: true,
+        store: true,
+        reply: true,
+        worker_crash: true,
+        ..Faults::default()
+    };
+    explore("memory and direct calls", faults, 4);
+}
+
+#[test]
 fn everything_at_once() {
     explore("everything", Faults::all(), 4);
 }

@@ -17,7 +17,7 @@ use super::message::{self, Dispatch, MESSAGE, Malformed, ToWorker};
 use super::queue::SendQueue;
 use super::wire::{self, Side};
 use crate::call::Message;
-use crate::call::direct::Told;
+use crate::call::direct::{Told, is_fresh};
 use crate::id::CallId;
 
 /// What a worker does with what comes from backends. Called within the link's own task: it must not block.
@@ -62,7 +62,7 @@ impl Peer {
     pub fn is_fresh(&self, seen: u64) -> bool {
         let beats = self.0.beats.lock().unwrap_or_else(PoisonError::into_inner);
         let sent = beats.iter().find(|(number, _)| *number == seen);
-        sent.is_some_and(|(_, at)| at.elapsed() <= self.0.limits.lease)
+        is_fresh(sent.map(|(_, at)| at.elapsed()), self.0.limits.lease)
     }
 
     /// Waits until this side sees the link broken.

@@ -37,6 +37,8 @@ pub struct Client {
     run: u32,
     pub resuming: bool,
     pub wrong: Option<String>,
+    /// It was told that nobody knows what became of its call.
+    pub lost: bool,
     /// Events may be missing: what a lost worker had not yet sent.
     gaps: bool,
     /// Number of the event that stands for the end of the stream on the tool's own wish.
@@ -46,11 +48,21 @@ pub struct Client {
 impl Client {
     pub fn new(era: Era, stream: bool, hang_up: Option<u32>) -> Self {
         let gaps = era == Era::Stateless || stream;
-        Self { phase: Phase::Direct, last: 0, run: 0, resuming: false, wrong: None, gaps, hang_up }
+        Self {
+            phase: Phase::Direct,
+            last: 0,
+            run: 0,
+            resuming: false,
+            wrong: None,
+            lost: false,
+            gaps,
+            hang_up,
+        }
     }
 
     /// One JSON answer.
-    pub fn answer(&mut self, _out: &str) {
+    pub fn answer(&mut self, out: &str) {
+        self.lost |= out == "lost";
         if self.phase == Phase::Direct {
             self.phase = Phase::Answered;
         } else if self.phase != Phase::Gone {
@@ -99,7 +111,10 @@ impl Client {
                 }
                 (*number, false)
             }
-            Send::Final(number, _) => (*number, true),
+            Send::Final(number, out) => {
+                self.lost |= &**out == "lost";
+                (*number, true)
+            }
             Send::Burn(_) | Send::Close => return,
         };
         let hung_up = self.hang_up == Some(self.last + 1) && number == self.last + 2;

@@ -1,5 +1,6 @@
 //! The backends of the simulation, and how clients come to them, come back and go away.
 
+use odin::call::direct::Left;
 use odin::call::{Enqueue, HANG_UP, Join, Offer, Read, Run, Send, Via, Withdraw};
 use odin::id::CallId;
 use odin::protocol::Era;
@@ -33,7 +34,9 @@ impl World {
             self.abandon(number);
         }
         match self.calls[number].front {
+            Front::New if self.calls[number].direct => self.begin_direct(number),
             Front::New => self.enqueue(number),
+            Front::Direct => self.hand(number),
             Front::Unanswered(coming) => self.settle_unanswered(number, coming),
             Front::Waiting if self.calls[number].via == Via::Backend => self.read(number),
             Front::Waiting => self.offer(number),
@@ -166,12 +169,12 @@ impl World {
         reply
     }
 
-    fn place(&self, number: usize) -> (String, u64) {
+    pub fn place(&self, number: usize) -> (String, u64) {
         let call = &self.calls[number];
         (self.nodes[call.node].clone(), call.request)
     }
 
-    fn refuse(&mut self, number: usize) {
+    pub fn refuse(&mut self, number: usize) {
         let call = &mut self.calls[number];
         call.front = Front::Over;
         call.excused = true;
@@ -204,7 +207,7 @@ impl World {
         }
     }
 
-    fn offer(&mut self, number: usize) {
+    pub fn offer(&mut self, number: usize) {
         let (id, (node, request)) = (self.calls[number].id, self.place(number));
         let ticket = self.calls[number].ticket;
         let may_hold = self.backend_link && self.rng.random();
@@ -233,7 +236,7 @@ impl World {
     }
 
     /// A backend that streams by itself.
-    fn read(&mut self, number: usize) {
+    pub fn read(&mut self, number: usize) {
         let (id, (node, request)) = (self.calls[number].id, self.place(number));
         let from = self.calls[number].passed;
         let Some(read) = self.ask("READ", async |store| store.read(id, &node, request, from).await) else {
@@ -298,10 +301,13 @@ impl World {
         self.say(format!("FAULT backend {node} crashes"));
         let name = format!("{}-{}", self.nodes[node].split('-').next().unwrap(), self.left + 1);
         self.nodes[node] = name;
+        self.links_of_backend_end(node);
         for call in self.calls.iter_mut().filter(|call| call.node == node && call.front != Front::Over) {
             call.excused = true;
+            call.hard = true;
             // A stream that stands already is Pushpin's. Its call is watched by nobody now: if the store loses it
             // as well, its client finds out by its own patience.
+            call.handed = None;
             call.unwatched = call.stream && call.front == Front::Watched;
             if call.stream && !call.unwatched {
                 call.client.phase = Phase::Refused;
@@ -324,11 +330,15 @@ impl World {
         for hold in self.pushpin.holds.iter_mut().filter(|hold| hold.call == number) {
             hold.attached = false;
         }
+        let gone = call.handed.as_mut().map(|handed| handed.client_gone());
         if waits {
             done(self.store.abandon(call.id, &node, request));
             call.front = Front::Over;
         }
         self.say(format!("FAULT call {number}: the client disconnects"));
+        if let Some(left) = gone {
+            self.leave_direct(number, left);
+        }
     }
 
     /// The client loses its connection, and sends its request again under the same key.
@@ -366,14 +376,25 @@ impl World {
         let (id, key) = (call.id, call.key.to_string());
         let started = self.store.peek(id).is_some_and(|record| record.run != Run::Queued);
         // One that has not begun never will; also one that is still on its way.
-        let promised = !started && call.bodies == 0 && !call.forgotten;
+        let straight = call.direct || call.front == Front::Direct;
+        let promised = !started && call.bodies == 0 && !call.forgotten && !straight;
         self.ask("CANCEL", async |store| store.cancel(SESSION, &key).await);
         let call = &mut self.calls[number];
         call.promised |= promised;
         call.cancelled = true;
         call.excused = true;
         call.client.phase = Phase::Gone;
+        call.ahead = Some(self.now.load(std::sync::atomic::Ordering::Relaxed) + 10_000);
         self.say(format!("FAULT call {number}: the client cancels"));
+        // By way of its own backend, or of another.
+        if self.rng.random()
+            && let Some(handed) = &mut self.calls[number].handed
+        {
+            match handed.cancelled() {
+                Left::Nothing => {}
+                left => self.leave_direct(number, left),
+            }
+        }
     }
 
     /// The client of a stateful era comes back with its last event id.

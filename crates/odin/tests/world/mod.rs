@@ -1,6 +1,7 @@
 //! The world of the simulation.
 
 mod client;
+mod direct;
 mod front;
 mod pushpin;
 mod worker;
@@ -18,6 +19,8 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 pub use client::{Client, Phase};
+use direct::Link;
+use odin::call::direct::Handed;
 use worker::Worker;
 
 /// Which faults a run may have.
@@ -36,6 +39,10 @@ pub struct Faults {
     pub reply: bool,
     /// A client cancels, or loses its connection and sends its request again under the same key.
     pub client: bool,
+    /// Calls go straight to workers, where that is possible.
+    pub direct: bool,
+    /// A link between a backend and a worker breaks.
+    pub wire: bool,
 }
 
 impl Faults {
@@ -52,6 +59,8 @@ impl Faults {
             store: true,
             reply: true,
             client: true,
+            direct: true,
+            wire: true,
         }
     }
 }
@@ -104,6 +113,21 @@ pub struct Call {
     pub asked: u64,
     /// How many events a backend that streams by itself has passed on.
     pub passed: u32,
+    /// It is to go straight to a worker.
+    pub direct: bool,
+    /// Its backend's side, as long as it is direct, and after that as long as it is waited for.
+    pub handed: Option<Handed>,
+    /// The link that it was sent on, and the worker at its other end.
+    pub line: Option<(usize, u64)>,
+    pub worker: String,
+    /// Its client was told that nobody knows what became of it.
+    pub told: bool,
+    /// A frame of it was lost with a link.
+    pub lost_frame: bool,
+    /// Something happened to a part that may cost a call that may not run twice.
+    pub hard: bool,
+    /// It was cancelled by a notification, which counts for what comes until then.
+    pub ahead: Option<u64>,
 }
 
 /// What the backend does with the client's request.
@@ -113,6 +137,8 @@ pub enum Front {
     /// ENQ was sent and not answered; it may still come, if it is true.
     Unanswered(bool),
     Waiting,
+    /// It went straight to a worker.
+    Direct,
     /// Another request has the call as well; this one waits for the answer alone.
     Joined,
     /// Nobody waits, as the answer goes to a stream that stands already; the backend looks once whether a worker came.
@@ -158,6 +184,8 @@ pub struct World {
     /// Names of the living backends; a restarted one has a new name.
     pub nodes: Vec<String>,
     pub backend_link: bool,
+    /// Between each backend and each worker.
+    pub links: Vec<Link>,
     faults: Faults,
     left: u32,
     pub trace: Vec<String>,
@@ -185,17 +213,18 @@ impl World {
                 let era = if rng.random() { Era::Stateless } else { Era::Stateful };
                 let stream = faults.client && era == Era::Stateful && rng.random_range(0..5) == 0;
                 let via = if rng.random_range(0..4) == 0 && !stream { Via::Backend } else { Via::Pushpin };
-                let events = rng.random_range(0..=6);
+                let events = if faults.direct && rng.random() { 0 } else { rng.random_range(0..=6) };
                 let hang_up =
                     (faults.client && era == Era::Stateful && !stream && events > 1 && rng.random())
                         .then(|| rng.random_range(1..=events));
+                let retried = faults.client && !stream && rng.random_range(0..3) == 0;
                 Call {
                     id: CallId::from_bits([number; 16]),
                     era,
                     rerun: if rng.random() { Rerun::Safe } else { Rerun::Unsafe },
                     via,
                     stream,
-                    retried: faults.client && !stream && rng.random_range(0..3) == 0,
+                    retried,
                     events,
                     hang_up,
                     bodies: 0,
@@ -217,6 +246,15 @@ impl World {
                     ticket: Ticket::from_bits(rng.random()),
                     asked: 0,
                     passed: 0,
+                    // What has a key, or a stream already, goes through the queue.
+                    direct: faults.direct && !stream && !retried && rng.random_range(0..5) > 0,
+                    handed: None,
+                    line: None,
+                    worker: String::new(),
+                    told: false,
+                    lost_frame: false,
+                    hard: false,
+                    ahead: None,
                 }
             })
             .collect();
@@ -230,6 +268,7 @@ impl World {
             pushpin: Pushpin::default(),
             nodes: vec!["a-0".into(), "b-0".into()],
             backend_link: true,
+            links: (0..4).map(|_| Link::new(0, 1_000)).collect(),
             faults,
             left,
             trace: Vec::new(),
@@ -277,7 +316,7 @@ impl World {
             self.check()?;
         }
         for _ in 0..400 {
-            self.fair_round();
+            self.fair_round(None);
             self.check()?;
             if self.is_quiet() {
                 return Ok(());
@@ -308,7 +347,7 @@ impl World {
         let work = self.workers.iter().all(|worker| worker.jobs.is_empty() && worker.wire.is_empty());
         let records =
             self.calls.iter().all(|call| self.store.peek(call.id).is_none_or(|record| record.closed));
-        clients && work && records && self.pushpin.holds.is_empty()
+        clients && work && records && self.is_direct_quiet() && self.pushpin.holds.is_empty()
     }
 
     fn check(&self) -> Result<(), String> {
@@ -325,6 +364,9 @@ impl World {
             if call.client.phase == Phase::Broken && call.era == Era::Stateless && !call.excused {
                 return Err(format!("call {number}: the stream ended without an answer, without a reason"));
             }
+            if self.is_told_without_reason(number) {
+                return Err(format!("call {number}: its client was told that it is lost, without a reason"));
+            }
             if call.client.phase == Phase::Refused && !call.excused {
                 return Err(format!("call {number}: refused without a reason"));
             }
@@ -335,6 +377,10 @@ impl World {
     fn random_step(&mut self) {
         let call = self.rng.random_range(0..self.calls.len());
         let worker = self.rng.random_range(0..self.workers.len());
+        if self.faults.direct && self.rng.random_range(0..3) == 0 {
+            let link = self.rng.random_range(0..self.links.len());
+            return self.link(link);
+        }
         match self.rng.random_range(0..100) {
             0..20 => self.front(call),
             20..27 => self.worker_next(worker),
@@ -352,6 +398,7 @@ impl World {
             95..98 => {
                 let step = self.rng.random_range(1..250);
                 self.now.fetch_add(step, Ordering::Relaxed);
+                self.beat_links();
                 // Only a fault keeps a part from its regular work.
                 self.ask_all();
                 self.deliver_to_streams();
@@ -361,19 +408,25 @@ impl World {
                         self.say(format!("worker {worker} wakes"));
                     }
                     self.worker_beat(worker);
+                    self.direct_jobs(worker);
                 }
             }
             _ => self.fault(call, worker),
         }
     }
 
-    fn fair_round(&mut self) {
+    /// `asleep`: a worker that goes on being paused.
+    fn fair_round(&mut self, asleep: Option<usize>) {
         self.backend_link = true;
         self.now.fetch_add(100, Ordering::Relaxed);
         self.ask_all();
+        for link in 0..self.links.len() {
+            self.fair_link(link);
+        }
         for worker in 0..self.workers.len() {
-            self.workers[worker].paused = false;
+            self.workers[worker].paused = asleep == Some(worker);
             self.workers[worker].link = true;
+            self.direct_jobs(worker);
             for _ in 0..4 {
                 self.worker_hears(worker);
             }
@@ -388,6 +441,7 @@ impl World {
             }
             self.worker_orphaned(worker);
         }
+        self.beat_links();
         for call in 0..self.calls.len() {
             self.front(call);
             for _ in 0..3 {
@@ -429,11 +483,21 @@ impl World {
         let faults = self.faults;
         let before = self.left;
         self.left -= 1;
-        match self.rng.random_range(0..11) {
-            0 if faults.worker_crash => self.worker_crash(worker),
+        match self.rng.random_range(0..if faults.wire { 13 } else { 11 }) {
+            0 if faults.worker_crash => {
+                self.calls.iter_mut().for_each(|call| call.hard = true);
+                self.worker_crash(worker);
+            }
             1 if faults.worker_pause => {
+                self.calls.iter_mut().for_each(|call| call.hard = true);
                 self.say(format!("FAULT worker {worker} paused"));
                 self.workers[worker].paused = true;
+                // Some for so long that others take over what it has.
+                if faults.direct && self.rng.random() {
+                    (0..60).for_each(|_| self.fair_round(Some(worker)));
+                    self.workers[worker].paused = false;
+                    self.say(format!("worker {worker} wakes"));
+                }
             }
             2 if faults.backend_crash => self.backend_crash(number % 2),
             3 if faults.hold_lost && !self.calls[number].gets.is_empty() => {
@@ -461,9 +525,14 @@ impl World {
                     call.forgotten = true;
                     // A cancellation that came before its call is forgotten as well.
                     call.promised &= !call.cancelled;
+                    call.ahead = None;
                 }
             }
             9 if faults.client => self.cancel(number),
+            11 | 12 => {
+                let link = self.rng.random_range(0..self.links.len());
+                self.cut_link(link);
+            }
             10 if faults.client && self.calls[number].retried => self.repeat_request(number),
             _ => self.left = before,
         }

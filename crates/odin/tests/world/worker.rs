@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rand::RngExt;
 
+use super::direct::DirectJob;
 use super::{SERVER, World, done};
 
 pub struct Worker {
@@ -19,6 +20,8 @@ pub struct Worker {
     pub paused: bool,
     pub link: bool,
     pub jobs: BTreeMap<CallId, Job>,
+    /// Calls that came straight from a backend.
+    pub direct: BTreeMap<CallId, DirectJob>,
     pub wire: VecDeque<(CallChannel, Send)>,
     /// A write that was checked and not yet made.
     armed: Option<(CallId, CallChannel, Vec<Send>)>,
@@ -42,6 +45,31 @@ pub struct Job {
     ended: bool,
 }
 
+impl Job {
+    /// Something that came on a link.
+    pub fn input(&mut self, input: Input) {
+        self.delivery.input(input);
+    }
+
+    /// The tool is told to stop.
+    pub fn stop(&mut self) {
+        if !self.ended {
+            self.ended = true;
+            self.delivery.input(Input::Finished(None));
+        }
+    }
+
+    /// It ran directly so far.
+    pub fn resume(&mut self, emitted: u32, body: u32) {
+        (self.emitted, self.body) = (emitted, body);
+    }
+}
+
+/// The tool's event of that number.
+pub fn event(number: u32, body: u32, hang_up: Option<u32>) -> Message {
+    if hang_up == Some(number) { HANG_UP.into() } else { format!("event {number} of run {body}").into() }
+}
+
 impl Worker {
     pub fn new(name: &str) -> Self {
         Self {
@@ -50,6 +78,7 @@ impl Worker {
             paused: false,
             link: true,
             jobs: BTreeMap::new(),
+            direct: BTreeMap::new(),
             wire: VecDeque::new(),
             armed: None,
             taking: Vec::new(),
@@ -71,6 +100,7 @@ impl World {
         // What reached the socket may still arrive.
         let wire = std::mem::take(&mut self.workers[worker].wire);
         self.workers[worker] = Worker { lives, wire, ..Worker::new(&format!("{prefix}-{lives}")) };
+        self.links_of_worker_end(worker);
     }
 
     pub fn worker_loses_link(&mut self, worker: usize) {
@@ -123,6 +153,7 @@ impl World {
             };
             let Some(taken) = taken else { continue };
             let number = self.calls.iter().position(|call| call.id == entry.call).unwrap();
+            self.supersede(worker, entry.call);
             self.calls[number].bodies += 1;
             self.say(format!("worker {worker} takes call {number}, epoch {}", taken.snapshot.epoch));
             let snapshot = &taken.snapshot;
@@ -132,7 +163,7 @@ impl World {
         }
     }
 
-    fn start(
+    pub fn start(
         &mut self,
         worker: usize,
         call: CallId,
@@ -164,7 +195,10 @@ impl World {
         for claimed in self.ask("CLAIM", claim).unwrap_or_default() {
             let number = self.calls.iter().position(|call| call.id == claimed.call).unwrap();
             self.say(format!("worker {worker} claims call {number}: {:?}", claimed.claim));
-            let ended = claimed.claim != Claim::Run;
+            self.supersede(worker, claimed.call);
+            // A backend registered it, which does not know the tool: the claimer decides.
+            let rerun = claimed.snapshot.rerun.unwrap_or(self.calls[number].rerun);
+            let ended = claimed.claim != Claim::Run || rerun == Rerun::Unsafe;
             if !ended {
                 self.calls[number].bodies += 1;
             }
@@ -174,26 +208,31 @@ impl World {
                 self.workers[worker].wire.push_back((channel, Send::Close));
             }
             let generation = done(self.store.beat(&name, &[])).generation;
-            let delivery = Delivery::claimed(&claimed.snapshot, DeliveryLimits::default());
+            let mut delivery = Delivery::claimed(&claimed.snapshot, DeliveryLimits::default());
+            if claimed.claim == Claim::Run && ended {
+                delivery.input(Input::Finished(Some(claimed.snapshot.order.lost.clone())));
+            }
             self.start(worker, claimed.call, delivery, claimed.snapshot, generation, ended);
         }
     }
 
     pub fn worker_tool(&mut self, worker: usize) {
-        if self.idle(worker) || self.workers[worker].jobs.is_empty() {
+        let (owned, direct) = (self.workers[worker].jobs.len(), self.workers[worker].direct.len());
+        if self.idle(worker) || owned + direct == 0 {
             return;
         }
-        let index = self.rng.random_range(0..self.workers[worker].jobs.len());
+        let index = self.rng.random_range(0..owned + direct);
+        if index >= owned {
+            let call = *self.workers[worker].direct.keys().nth(index - owned).unwrap();
+            return self.direct_tool(worker, call);
+        }
         let job = self.workers[worker].jobs.values_mut().nth(index).unwrap();
         if job.ended {
             return;
         }
         if job.emitted < job.events {
             job.emitted += 1;
-            if job.hang_up == Some(job.emitted) {
-                return job.delivery.input(Input::Emitted(HANG_UP.into()));
-            }
-            let event: Message = format!("event {} of run {}", job.emitted, job.body).into();
+            let event = event(job.emitted, job.body, job.hang_up);
             job.delivery.input(Input::Emitted(event));
         } else {
             job.ended = true;
@@ -287,16 +326,39 @@ impl World {
 
     /// One action of one job.
     pub fn worker_job(&mut self, worker: usize) {
-        if self.idle(worker) || self.workers[worker].jobs.is_empty() {
+        let (owned, direct) = (self.workers[worker].jobs.len(), self.workers[worker].direct.len());
+        if self.idle(worker) || owned + direct == 0 {
             return;
         }
-        let index = self.rng.random_range(0..self.workers[worker].jobs.len());
+        let index = self.rng.random_range(0..owned + direct);
+        if index >= owned {
+            let call = *self.workers[worker].direct.keys().nth(index - owned).unwrap();
+            self.direct_job(worker, call);
+            return;
+        }
         let call = *self.workers[worker].jobs.keys().nth(index).unwrap();
         self.act(worker, call);
     }
 
+    /// What direct calls have to do now, once.
+    pub fn direct_jobs(&mut self, worker: usize) {
+        if self.idle(worker) {
+            return;
+        }
+        for call in self.workers[worker].direct.keys().copied().collect::<Vec<_>>() {
+            self.direct_job(worker, call);
+        }
+    }
+
     /// All that all jobs have to do now.
     pub fn worker_jobs(&mut self, worker: usize) {
+        for call in self.workers[worker].direct.keys().copied().collect::<Vec<_>>() {
+            for _ in 0..3 {
+                if !self.direct_job(worker, call) {
+                    break;
+                }
+            }
+        }
         for call in self.workers[worker].jobs.keys().copied().collect::<Vec<_>>() {
             for _ in 0..10 {
                 if !self.act(worker, call) {

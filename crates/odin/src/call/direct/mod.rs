@@ -13,7 +13,15 @@ mod run;
 pub use handed::{Handed, Left, Next};
 pub use run::{DirectRun, Step, Told};
 
+use std::time::Duration;
+
 use super::Message;
+
+/// Whether a worker may begin a call whose backend saw a heartbeat of that age last; none: one that was never sent.
+/// Otherwise it may be one whose client was told that it is lost.
+pub fn is_fresh(age: Option<Duration>, lease: Duration) -> bool {
+    age.is_some_and(|age| age <= lease)
+}
 
 /// What a backend hears from the worker of a call, on the link that it sent the call on.
 #[derive(Debug, Clone, PartialEq, Eq)]

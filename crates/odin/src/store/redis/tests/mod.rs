@@ -2,6 +2,7 @@
 
 mod bus;
 mod differential;
+mod direct;
 mod leftovers;
 mod live;
 mod once;

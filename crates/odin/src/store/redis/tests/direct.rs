@@ -1,0 +1,96 @@
+//! Calls that are registered by their workers, or by their backends, in both homes of the store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::super::{MemoryStore, Registered, Store, StoreLimits};
+use super::super::RedisStore;
+use super::{by, order, until};
+use crate::call::{Claim, Gone, Offer, Order, Reach, Registrant, Rerun, Timing};
+use crate::id::{CallId, Ticket};
+use crate::protocol::Era;
+use kit::RedisServer;
+
+const WORKER: Registrant = Registrant::Worker(Rerun::Safe);
+
+fn homes(server: &RedisServer) -> [Arc<dyn Store>; 2] {
+    let (timing, limits) = (Timing::default().with_lease(Duration::from_millis(300)), StoreLimits::default());
+    let redis = RedisStore::connect(&server.url(), timing, limits).unwrap();
+    [Arc::new(MemoryStore::new(timing, limits)), Arc::new(redis)]
+}
+
+/// An order of the session, with this request id.
+fn of_session(id: &str) -> Order {
+    Order { request_id: Some(id.into()), ..order(Era::Stateful, "a", 7) }
+}
+
+async fn register(
+    store: &dyn Store,
+    call: CallId,
+    of: &Order,
+    worker: &str,
+    by: Registrant,
+) -> Result<Registered, Gone> {
+    store.register(call, of, worker, by).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_call_that_nobody_knows_is_its_workers() {
+    let server = RedisServer::start();
+    for store in homes(&server) {
+        let (call, of) = (CallId::random(), order(Era::Stateless, "a", 7));
+        for registrant in [Registrant::Backend, WORKER, WORKER] {
+            let owned = register(&*store, call, &of, "w", registrant).await.unwrap();
+            let Reach::Node { node, request: 7, .. } = owned.state.reach else { panic!("{owned:?}") };
+            assert_eq!((node.as_str(), owned.state.event_count), ("a", 0));
+        }
+        assert_eq!(register(&*store, call, &of, "v", WORKER).await, Err(Gone::Fenced));
+        assert!(store.finish(call, by("w", 1), &"out".into()).await.unwrap().is_ok());
+        let offer = || store.offer(call, "a", 7, Ticket::random(), false);
+        for _ in 0..2 {
+            assert_eq!(offer().await.unwrap(), Offer::Done("out".into()));
+            assert_eq!(register(&*store, call, &of, "w", WORKER).await, Err(Gone::Missing), "it is over");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_was_cancelled_before_is_closed() {
+    let server = RedisServer::start();
+    for store in homes(&server) {
+        // An older call of the same id does not hide it.
+        let (old, new, later) = (CallId::random(), CallId::random(), CallId::random());
+        register(&*store, old, &of_session("1"), "w", WORKER).await.unwrap();
+        store.cancel("session", "1").await.unwrap();
+        assert!(register(&*store, old, &of_session("1"), "w", WORKER).await.unwrap().state.cancel);
+        for (call, registrant) in [(new, WORKER), (later, Registrant::Backend)] {
+            let reply = register(&*store, call, &of_session("1"), "w", registrant).await;
+            assert_eq!(reply, Err(Gone::Missing));
+            let offer = store.offer(call, "a", 7, Ticket::random(), true).await.unwrap();
+            assert_eq!(offer, Offer::Cancelled);
+        }
+        let other = register(&*store, CallId::random(), &of_session("2"), "w", WORKER).await.unwrap();
+        assert!(!other.state.cancel);
+    }
+}
+
+#[tokio::test]
+async fn whoever_claims_a_call_that_a_backend_registered_decides_whether_it_runs_again() {
+    let server = RedisServer::start();
+    for store in homes(&server) {
+        let (adopted, known) = (CallId::random(), CallId::random());
+        let of = order(Era::Stateful, "a", 7);
+        register(&*store, adopted, &of, "w", Registrant::Backend).await.unwrap();
+        register(&*store, known, &of, "w", Registrant::Worker(Rerun::Unsafe)).await.unwrap();
+        let mut claimed = Vec::new();
+        until("both are claimed", async || {
+            claimed.extend(store.claim("s", "v", 10, u64::MAX).await.unwrap());
+            (claimed.len() == 2).then_some(())
+        })
+        .await;
+        let of_call = |call| claimed.iter().find(|claimed| claimed.call == call).unwrap();
+        assert_eq!(of_call(known).claim, Claim::Publish { out: "lost".into() });
+        assert_eq!((&of_call(adopted).claim, of_call(adopted).snapshot.rerun), (&Claim::Run, None));
+        assert_eq!(register(&*store, adopted, &of, "w", WORKER).await, Err(Gone::Fenced));
+    }
+}
