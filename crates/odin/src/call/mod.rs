@@ -8,14 +8,17 @@
 //!
 //! The transitions were model-checked; a comment names the hole that a rule closes where it isn't plain.
 
+mod actions;
 mod delivery;
 pub mod direct;
 mod job;
 mod record;
+mod takeover;
 pub mod task;
 mod types;
 
-pub use delivery::{Action, Delivery, DeliveryLimits, Exit, HANG_UP, Input, Link, Send, SendOutcome};
+pub use actions::{Action, DeliveryLimits, Exit, HANG_UP, Input, Link, Send, SendOutcome};
+pub use delivery::Delivery;
 pub use job::{Job, TaskContext};
 pub use record::Record;
 pub use types::{

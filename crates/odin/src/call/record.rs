@@ -6,14 +6,11 @@
 use std::time::Duration;
 
 use super::types::{
-    Claim, Fence, Gone, Join, Message, Offer, Order, OrphanedStream, Reach, Read, Registrant, Rerun, Resume,
-    Run, Snapshot, State, Timing, Via, Withdraw,
+    Fence, Gone, Join, Message, Offer, Order, OrphanedStream, Reach, Read, Rerun, Resume, Run, Snapshot,
+    State, Timing, Via, Withdraw,
 };
 use crate::id::Ticket;
 use crate::protocol::Era;
-
-/// A worker beats that often within a lease.
-const BEATS: u32 = 3;
 
 /// Everything that is known of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,46 +135,6 @@ impl Record {
         attempt.clone_into(&mut self.attempt);
         self.own(worker, now, timing);
         true
-    }
-
-    /// REGISTER and ADOPT of a call that no record is known of. `cancelled`: its cancellation came before; the
-    /// record says so to whoever asks.
-    pub fn registered(
-        order: Order,
-        worker: &str,
-        by: Registrant,
-        cancelled: bool,
-        now: u64,
-        timing: &Timing,
-    ) -> Self {
-        let mut record = Self::new(order, now);
-        record.run = Run::Running;
-        record.epoch = 1;
-        record.rerun = by.rerun();
-        record.own(worker, now, timing);
-        if by == Registrant::Backend {
-            // A worker that lives, and has just seen the break itself, comes in time.
-            record.lease += millis(timing.lease / BEATS);
-        }
-        if cancelled {
-            record.close_cancelled();
-        }
-        record
-    }
-
-    /// REGISTER and ADOPT of a call that is known: only its first owner finds it. Anybody else lost it, and stops
-    /// its run.
-    pub fn register(
-        &mut self,
-        worker: &str,
-        by: Registrant,
-        now: u64,
-        timing: &Timing,
-    ) -> Result<State, Gone> {
-        self.owned(Fence { worker, epoch: 1 })?;
-        self.rerun = self.rerun.or(by.rerun());
-        self.own(worker, now, timing);
-        Ok(self.state())
     }
 
     /// OFFER by the backend that waits. `may_hold`: its link to Pushpin is up, and a stream is wanted.
@@ -397,47 +354,6 @@ impl Record {
         Ok(self.state())
     }
 
-    /// CLAIM of a call whose lease ran out. Always raises the epoch, for a finished call as well: nothing of
-    /// the old worker may come through later. The second value is a channel to be closed.
-    pub fn claim(&mut self, worker: &str, now: u64, timing: &Timing) -> Option<(Claim, Option<u32>)> {
-        if self.closed || self.lease == 0 || now < self.lease {
-            return None;
-        }
-        if self.run == Run::Running && self.cancel {
-            self.close_cancelled();
-            return None;
-        }
-        self.epoch += 1;
-        self.attempt.clear();
-        self.own(worker, now, timing);
-        self.drop_silent_node(now, timing);
-        let mut close = None;
-        match &mut self.reach {
-            Reach::Offered { since, .. } => *since = now,
-            // The stream is not the call's own, and can't be resumed: what was accepted counts as sent.
-            Reach::Held { gate, from, since, .. } if *gate && self.order.stream.is_some() => {
-                (*gate, *from, *since) = (false, self.event_count, now);
-            }
-            // The client's last event is not known here, so it resumes with Last-Event-ID.
-            Reach::Held { gate: true, channel, .. } if self.order.era == Era::Stateful => {
-                close = Some(*channel);
-                self.reach = Reach::None;
-            }
-            Reach::Held { since, .. } => *since = now,
-            _ => {}
-        }
-        let claim = match (&self.out, self.run, self.rerun) {
-            (Some(out), ..) => Claim::Publish { out: out.clone() },
-            (None, Run::Running, Some(Rerun::Safe) | None) => Claim::Run,
-            (None, ..) => {
-                self.run = Run::Done;
-                self.out = Some(self.order.lost.clone());
-                Claim::Publish { out: self.order.lost.clone() }
-            }
-        };
-        Some((claim, close))
-    }
-
     /// READ by a backend that streams by itself: events after `from`, and the answer. Repeated, because the reply
     /// was lost, it says the same again.
     pub fn read(&mut self, node: &str, request: u64, from: u32, now: u64) -> Read {
@@ -511,28 +427,6 @@ impl Record {
         }
     }
 
-    /// A worker registers its call again after the store lost its memory.
-    pub fn restored(snapshot: Snapshot, worker: &str, now: u64, timing: &Timing) -> Self {
-        let mut record = Self::new(snapshot.order, now);
-        record.run = snapshot.run;
-        record.epoch = snapshot.epoch;
-        record.rerun = snapshot.rerun;
-        record.reach = snapshot.state.reach;
-        record.event_count = snapshot.state.event_count;
-        record.cancel = snapshot.state.cancel;
-        record.out = snapshot.out;
-        record.log = snapshot.log;
-        record.channels = snapshot.channels;
-        match &mut record.reach {
-            Reach::Offered { since, .. } | Reach::Held { since, .. } => *since = now,
-            // A backend that lives asks again soon; until then it has the benefit of the doubt.
-            Reach::Node { asked, .. } => *asked = now,
-            Reach::None => {}
-        }
-        record.own(worker, now, timing);
-        record
-    }
-
     /// What to say on a subscribed channel that is not the one that this call is held on.
     pub fn orphaned(&self, subscribed: u32) -> Option<OrphanedStream> {
         let held = matches!(self.reach, Reach::Held { channel, .. } if channel == subscribed);
@@ -548,12 +442,12 @@ impl Record {
         self.closed && self.run != Run::Cancelled && self.out.is_none()
     }
 
-    fn own(&mut self, worker: &str, now: u64, timing: &Timing) {
+    pub(super) fn own(&mut self, worker: &str, now: u64, timing: &Timing) {
         worker.clone_into(&mut self.owner);
         self.lease = now + millis(timing.lease);
     }
 
-    fn owned(&self, fence: Fence<'_>) -> Result<(), Gone> {
+    pub(super) fn owned(&self, fence: Fence<'_>) -> Result<(), Gone> {
         if self.closed {
             Err(Gone::Missing)
         } else if self.epoch != fence.epoch || self.owner != fence.worker {
@@ -591,7 +485,7 @@ impl Record {
         true
     }
 
-    fn drop_silent_node(&mut self, now: u64, timing: &Timing) {
+    pub(super) fn drop_silent_node(&mut self, now: u64, timing: &Timing) {
         if matches!(self.reach, Reach::Node { asked, .. } if now >= asked + millis(timing.silence)) {
             self.reach = Reach::None;
         }
@@ -606,7 +500,7 @@ impl Record {
         self.order.job = Message::from("");
     }
 
-    fn close_cancelled(&mut self) {
+    pub(super) fn close_cancelled(&mut self) {
         self.finish();
         self.run = Run::Cancelled;
         self.log.clear();
@@ -614,6 +508,6 @@ impl Record {
     }
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -29,8 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Longest name of a side or a server.
 const NAME: usize = 200;
 
-/// The keys by which the sides of a link know each other. The first signs, each is accepted: to change it, give all
-/// nodes the new one as second, then as first, then alone.
+/// The keys by which the sides of a link know each other: two sides need one in common. To change it, give each node
+/// both, then each the new one alone.
 #[derive(Clone)]
 pub struct LinkKeys(Vec<Vec<u8>>);
 
@@ -75,15 +75,18 @@ impl LinkKeys {
         Self(vec![rand::random::<[u8; KEY]>().to_vec()])
     }
 
-    fn sign(&self, of: &Transcript<'_>) -> String {
-        let tags = self.0.first().and_then(|key| of.tag(key)).map(|mac| mac.finalize().into_bytes());
-        tags.map(|tag| BASE64_URL_SAFE_NO_PAD.encode(tag)).unwrap_or_default()
+    /// A proof under each of the keys.
+    fn prove(&self, of: &Transcript<'_>) -> Vec<String> {
+        self.0.iter().filter_map(|key| of.proof(key)).collect()
     }
 
-    fn accept(&self, of: &Transcript<'_>, shown: &str) -> bool {
-        let Ok(shown) = BASE64_URL_SAFE_NO_PAD.decode(shown) else { return false };
-        let fits = |key: &Vec<u8>| of.tag(key).is_some_and(|mac| mac.verify_slice(&shown).is_ok());
-        self.0.iter().any(fits)
+    /// The key of one of the proofs, if this side has it too.
+    fn common(&self, of: &Transcript<'_>, shown: &[String]) -> Option<&[u8]> {
+        let shown: Vec<Vec<u8>> =
+            shown.iter().take(KEYS).filter_map(|proof| BASE64_URL_SAFE_NO_PAD.decode(proof).ok()).collect();
+        let fits =
+            |key: &Vec<u8>, proof: &Vec<u8>| of.tag(key).is_some_and(|mac| mac.verify_slice(proof).is_ok());
+        self.0.iter().find(|key| shown.iter().any(|proof| fits(key, proof))).map(Vec::as_slice)
     }
 }
 
@@ -137,7 +140,8 @@ struct Welcome {
     version: u16,
     name: String,
     nonce: String,
-    proof: String,
+    /// One for each key.
+    proofs: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -160,6 +164,10 @@ struct Transcript<'a> {
 }
 
 impl Transcript<'_> {
+    fn proof(&self, key: &[u8]) -> Option<String> {
+        Some(BASE64_URL_SAFE_NO_PAD.encode(self.tag(key)?.finalize().into_bytes()))
+    }
+
     fn tag(&self, key: &[u8]) -> Option<Hmac<Sha256>> {
         let mut mac = Hmac::<Sha256>::new_from_slice(key).ok()?;
         let version = self.version.to_string();
@@ -222,15 +230,14 @@ pub(super) async fn call<S: AsyncRead + AsyncWrite + Unpin>(
         let hello = Hello { versions: VERSIONS.to_vec(), name, server, nonce: nonce() };
         say(on, Kind::HELLO, &hello).await?;
         let welcome: Welcome = hear(on, Kind::WELCOME).await?;
-        let Welcome { version, name, nonce, proof } = &welcome;
+        let Welcome { version, name, nonce, proofs } = &welcome;
         if !VERSIONS.contains(version) || name.len() > NAME {
             return Err(NoLink::Malformed("a version that was not asked for, or a long name".into()));
         }
         let of = |role| Transcript { role, version: *version, hello: &hello, name, nonce };
-        if !own.keys.accept(&of("worker"), proof) {
-            return Err(NoLink::Key);
-        }
-        say(on, Kind::PROOF, &Proof { proof: own.keys.sign(&of("backend")) }).await?;
+        let key = own.keys.common(&of("worker"), proofs).ok_or(NoLink::Key)?;
+        let proof = of("backend").proof(key).unwrap_or_default();
+        say(on, Kind::PROOF, &Proof { proof }).await?;
         Ok(welcome.name)
     };
     tokio::time::timeout(PATIENCE, talk).await.unwrap_or(Err(NoLink::Silent))
@@ -252,13 +259,11 @@ pub(super) async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
         };
         let nonce = nonce();
         let of = |role| Transcript { role, version, hello: &hello, name: &own.name, nonce: &nonce };
-        let proof = own.keys.sign(&of("worker"));
-        say(on, Kind::WELCOME, &Welcome { version, name: own.name.clone(), nonce: nonce.clone(), proof })
+        let proofs = own.keys.prove(&of("worker"));
+        say(on, Kind::WELCOME, &Welcome { version, name: own.name.clone(), nonce: nonce.clone(), proofs })
             .await?;
         let shown: Proof = hear(on, Kind::PROOF).await?;
-        if !own.keys.accept(&of("backend"), &shown.proof) {
-            return Err(NoLink::Key);
-        }
+        own.keys.common(&of("backend"), &[shown.proof]).ok_or(NoLink::Key)?;
         Ok(hello.name)
     };
     tokio::time::timeout(PATIENCE, talk).await.unwrap_or(Err(NoLink::Silent))

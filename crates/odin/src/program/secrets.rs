@@ -11,6 +11,7 @@ use identity::AssertionKeys;
 use sha2::Sha256;
 
 use crate::broadcast::BroadcastKey;
+use crate::link::LinkKeys;
 use crate::protocol::session::SessionKeys;
 use crate::runner::StateKeys;
 
@@ -28,6 +29,7 @@ pub(super) const SESSION_KEY: &str = "ASGARD_SESSION_KEY";
 pub(super) const GRIP_KEY: &str = "ASGARD_GRIP_KEY";
 pub(super) const BROADCAST_KEY: &str = "ASGARD_BROADCAST_KEY";
 pub(super) const STATE_KEY: &str = "ASGARD_STATE_KEY";
+pub(super) const LINK_KEY: &str = "ASGARD_LINK_KEY";
 pub(super) const ADMIN_TOKEN: &str = "ASGARD_ADMIN_TOKEN";
 pub(super) const REDIS_URL: &str = "ASGARD_REDIS_URL";
 
@@ -115,6 +117,13 @@ pub(super) fn broadcast_key(alone: bool) -> Result<Shared<BroadcastKey>, String>
 pub(super) fn state_keys(alone: bool) -> Result<Shared<StateKeys>, String> {
     let what = "32 random bytes in base64url, the same on all workers";
     read_or_random(STATE_KEY, what, alone, StateKeys::parse, StateKeys::random)
+}
+
+/// The keys of links between backends and workers; `None` where there are none.
+pub(super) fn link_keys() -> Result<Option<Shared<LinkKeys>>, String> {
+    let Some(text) = secret(LINK_KEY)? else { return Ok(None) };
+    let key = LinkKeys::parse(&text).map_err(|error| format!("{LINK_KEY}: {error}"))?;
+    Ok(Some(Shared { key, text }))
 }
 
 fn read_or_random<K, E: std::fmt::Display>(

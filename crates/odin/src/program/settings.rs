@@ -7,6 +7,7 @@ use redis::IntoConnectionInfo;
 
 use super::secrets::{REDIS_URL, secret};
 use crate::front::{FrontLimits, Handover};
+use crate::link::Address;
 use crate::store::StoreLimits;
 
 /// What all programs of a site share.
@@ -87,6 +88,13 @@ pub struct WorkerSettings {
     /// 900,000 all the same.
     #[arg(long, env = "ASGARD_ANSWER_BYTES", default_value_t = 4_194_304, value_parser = number(10_000, 67_108_864))]
     pub answer_bytes: u32,
+    /// Where it takes calls straight from backends, beside the queue: HOST:PORT, or unix:/PATH on one machine. Needs
+    /// ASGARD_LINK_KEY. Unset: all calls come through the queue. No tenant's program may reach it.
+    #[arg(long, env = "ASGARD_LINKS")]
+    pub links: Option<Address>,
+    /// Where backends find that, if it is another address there.
+    #[arg(long, env = "ASGARD_LINKS_AT")]
+    pub links_at: Option<Address>,
 }
 
 /// A number of things at once.

@@ -1,5 +1,6 @@
 //! A worker as a program.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +13,11 @@ use super::process;
 use super::{CommonSettings, WorkerSettings, bind, redis, secrets, site};
 use crate::broadcast::Broadcaster;
 use crate::health;
+use crate::link::{LinkKeys, Listener};
 use crate::runner::{RmcpRunner, StateKeys};
 use crate::serve;
-use crate::store::Store;
-use crate::worker::{Runner, Shares, Worker, WorkerConfig};
+use crate::store::{RedisStore, Store};
+use crate::worker::{DirectCalls, MakeStore, Runner, Shares, Worker, WorkerConfig};
 
 /// How long running calls may take to end when the worker is asked to stop.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -56,6 +58,9 @@ async fn run(
         (redis(common)?, secrets::broadcast_key(false)?, secrets::state_keys(false)?);
     let mut facts = site::common(common, broadcast.fingerprints());
     facts.push((secrets::STATE_KEY, state.fingerprints()));
+    let links = secrets::link_keys()?;
+    facts.extend(links.as_ref().map(|links| (secrets::LINK_KEY, links.fingerprints())));
+    let direct = direct_calls(settings, links.map(|links| links.key))?;
     let differs = site::join(store.clone(), facts).await?;
     let pushpins =
         process::pushpins(&common.pushpins).map_err(|error| format!("ASGARD_PUSHPINS: {error}"))?;
@@ -63,11 +68,12 @@ async fn run(
     let publisher = pushpins.as_ref().map(|(publisher, _)| publisher.clone());
     let broadcaster = Broadcaster::new(&common.server, broadcast.key, store.clone(), publisher);
     let runner = make(broadcaster, state.key).await?;
-    // The leases' own connection; the address was checked above.
-    let (of, fallback) = (common.clone(), store.clone());
-    let beats = move || -> Arc<dyn Store> { redis(&of).unwrap_or(fallback) };
-    let worker = Worker::start(config(common, settings), store, Box::new(beats), runner, pushpins)
+    let (beats, registers) = (own_store(common, &store), own_store(common, &store));
+    let worker = Worker::start(config(common, settings), store, beats, runner, pushpins)
         .map_err(|error| format!("the worker can't start: {error}"))?;
+    if let Some(direct) = direct {
+        worker.take_direct(direct, registers).map_err(|error| format!("the links can't start: {error}"))?;
+    }
     let (ready, stop) = (worker.clone(), CancellationToken::new());
     let health = health::health_routes(move || ready.ready());
     let serving = serve::serve(bind(listen).await?, health, stop.clone(), CONNECTIONS);
@@ -79,6 +85,31 @@ async fn run(
         ended
     };
     join(serving, stopping).await.1
+}
+
+/// A connection of a thread's own; the address was checked when the first one was made.
+fn own_store(common: &CommonSettings, fallback: &Arc<RedisStore>) -> MakeStore {
+    let (of, fallback) = (common.clone(), fallback.clone());
+    Box::new(move || -> Arc<dyn Store> { redis(&of).unwrap_or(fallback) })
+}
+
+/// Where calls come straight from backends; `None` where they don't.
+fn direct_calls(settings: &WorkerSettings, keys: Option<LinkKeys>) -> Result<Option<DirectCalls>, String> {
+    let Some(address) = &settings.links else { return Ok(None) };
+    let keys = keys.ok_or(
+        "ASGARD_LINK_KEY is missing: 32 random bytes in base64url, the same on all backends and workers. Without it,          leave out ASGARD_LINKS: then all calls come through the queue",
+    )?;
+    let anywhere =
+        address.to_string().parse::<SocketAddr>().is_ok_and(|address| address.ip().is_unspecified());
+    if anywhere && settings.links_at.is_none() {
+        return Err(format!(
+            "ASGARD_LINKS={address} tells backends no address: say by ASGARD_LINKS_AT where they find this worker"
+        ));
+    }
+    let listener = Listener::bind(address).map_err(|error| format!("ASGARD_LINKS={address}: {error}"))?;
+    let announced = settings.links_at.clone().unwrap_or_else(|| listener.address().clone());
+    tracing::info!(%announced, "backends may send calls straight here");
+    Ok(Some(DirectCalls::new(keys).with_listener(listener, announced)))
 }
 
 /// Starts a worker in the process of a backend.
@@ -129,4 +160,38 @@ async fn runner<H: ServerHandler>(
     let runner = RmcpRunner::new(Arc::new(handler)).with_state_keys(keys).with_broadcaster(broadcaster);
     runner.learn().await.map_err(|error| format!("the server can't list its tools: {error:?}"))?;
     Ok(Arc::new(runner))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        settings: WorkerSettings,
+    }
+
+    fn direct(line: &[&str], key: bool) -> Result<Option<DirectCalls>, String> {
+        let line = [&["worker"], line].concat();
+        let line = <Line as clap::Parser>::try_parse_from(line).map_err(|error| error.to_string())?;
+        direct_calls(&line.settings, key.then(LinkKeys::random))
+    }
+
+    #[test]
+    fn direct_calls_come_where_an_address_and_a_key_are_given() {
+        assert!(direct(&[], true).unwrap().is_none(), "off without an address");
+        assert!(direct(&["--links", "127.0.0.1:0"], true).unwrap().is_some());
+        for (line, key, why) in [
+            (&["--links", "127.0.0.1:0"][..], false, "ASGARD_LINK_KEY is missing"),
+            (&["--links", "nowhere"], true, "HOST:PORT"),
+            (&["--links", "0.0.0.0:0"], true, "ASGARD_LINKS_AT"),
+            (&["--links", "192.0.2.1:1"], true, "ASGARD_LINKS=192.0.2.1:1"),
+        ] {
+            let error = direct(line, key).err().unwrap_or_default();
+            assert!(error.contains(why), "{line:?}: {error}");
+        }
+        let anywhere = ["--links", "0.0.0.0:0", "--links-at", "worker-1:7000"];
+        assert!(direct(&anywhere, true).unwrap().is_some());
+    }
 }

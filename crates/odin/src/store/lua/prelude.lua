@@ -1,4 +1,4 @@
--- What all scripts share. The transitions are those of call/record.rs, under the same names; a test drives
+-- What all scripts share. The transitions are those of call/ (record.rs, takeover.rs), under the same names; a test drives
 -- both with the same commands and compares every reply.
 --
 -- Rust puts the site's constants in front: LEASE, SILENCE, OFFER, GATE, START, KEEP, TOMBSTONE, UNDELIVERED,
