@@ -1,9 +1,9 @@
 //! Calls that are registered by their workers, or by their backends, in both homes of the store.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::super::super::{MemoryStore, Registered, Store, StoreLimits};
+use super::super::super::{Beat, MemoryStore, Registered, Store, StoreLimits};
 use super::super::RedisStore;
 use super::{by, order, until};
 use crate::call::{Claim, Gone, Offer, Order, Reach, Registrant, Rerun, Timing};
@@ -14,7 +14,11 @@ use kit::RedisServer;
 const WORKER: Registrant = Registrant::Worker(Rerun::Safe);
 
 fn homes(server: &RedisServer) -> [Arc<dyn Store>; 2] {
-    let (timing, limits) = (Timing::default().with_lease(Duration::from_millis(300)), StoreLimits::default());
+    homes_with(server, Timing::default().with_lease(Duration::from_millis(300)))
+}
+
+fn homes_with(server: &RedisServer, timing: Timing) -> [Arc<dyn Store>; 2] {
+    let limits = StoreLimits::default();
     let redis = RedisStore::connect(&server.url(), timing, limits).unwrap();
     [Arc::new(MemoryStore::new(timing, limits)), Arc::new(redis)]
 }
@@ -92,5 +96,31 @@ async fn whoever_claims_a_call_that_a_backend_registered_decides_whether_it_runs
         assert_eq!(of_call(known).claim, Claim::Publish { out: "lost".into() });
         assert_eq!((&of_call(adopted).claim, of_call(adopted).snapshot.rerun), (&Claim::Run, None));
         assert_eq!(register(&*store, adopted, &of, "w", WORKER).await, Err(Gone::Fenced));
+    }
+}
+
+#[tokio::test]
+async fn a_client_is_there_as_long_as_its_request_asks() {
+    let server = RedisServer::start();
+    let silence = Duration::from_millis(400);
+    for store in homes_with(&server, Timing::default().with_silence(silence)) {
+        let (call, of) = (CallId::random(), order(Era::Stateful, "a", 7));
+        register(&*store, call, &of, "w", Registrant::Backend).await.unwrap();
+        let beat = [Beat { call, epoch: 1, subscribed: false }];
+        let reach = async || {
+            let state = store.beat("w", &beat).await.unwrap().views.remove(0).unwrap();
+            state.reach
+        };
+        let begun = Instant::now();
+        while begun.elapsed() < silence * 2 {
+            // A wait that was too long, on a busy machine, shows nothing.
+            let asked = Instant::now();
+            let offer = store.offer(call, "a", 7, Ticket::random(), false).await.unwrap();
+            assert_eq!(offer, Offer::Wait);
+            tokio::time::sleep(silence / 20).await;
+            let reach = reach().await;
+            assert!(matches!(reach, Reach::Node { .. }) || asked.elapsed() > silence, "{reach:?}");
+        }
+        until("nobody asks", async || (reach().await == Reach::None).then_some(())).await;
     }
 }
