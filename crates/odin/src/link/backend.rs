@@ -76,6 +76,29 @@ impl Links {
         self.shared.carry(stream, None).await
     }
 
+    /// Carries these links in a thread of their own, until they end: whatever else the process does then breaks none of
+    /// them. `carry` is called there, and makes the future of [`Links::follow`] or [`Links::attach`].
+    ///
+    /// # Errors
+    /// When that thread can't be started.
+    pub fn carry_in_thread<F, C>(&self, carry: F) -> std::io::Result<()>
+    where
+        F: FnOnce() -> C + Send + 'static,
+        C: Future<Output = ()>,
+    {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let ended = self.shared.ended.clone();
+        std::thread::Builder::new().name("links".into()).spawn(move || {
+            runtime.block_on(async move {
+                tokio::select! {
+                    () = carry() => {}
+                    () = ended.cancelled() => {}
+                }
+            });
+        })?;
+        Ok(())
+    }
+
     /// Ends all links: after the last answer that comes over one.
     pub fn close(&self) {
         self.shared.ended.cancel();

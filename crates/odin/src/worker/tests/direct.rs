@@ -274,9 +274,8 @@ async fn a_worker_that_stops_ends_what_it_has_and_is_busy() {
 
 #[test]
 fn a_tool_that_blocks_the_runtime_breaks_no_link() {
-    let runtime =
-        || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let (tools, backend) = (runtime(), runtime());
+    // One for the worker and its backend, as they are in one process.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let store = Arc::new(MemoryStore::new(timing(), StoreLimits::default()));
     let does = Arc::new(Does {
         go: watch::channel(true).0,
@@ -286,7 +285,7 @@ fn a_tool_that_blocks_the_runtime_breaks_no_link() {
     let folder = tempfile::tempdir().unwrap();
     let address = format!("unix:{}", folder.path().join("w").display()).parse().unwrap();
     let keys = LinkKeys::random();
-    let worker = tools.block_on(async {
+    let worker = runtime.block_on(async {
         let config = WorkerConfig { concurrency: 4, timing: timing(), ..WorkerConfig::new("s") };
         let (beats, links) = (store.clone(), store.clone());
         let worker =
@@ -297,14 +296,16 @@ fn a_tool_that_blocks_the_runtime_breaks_no_link() {
         worker.take_direct(calls, Box::new(move || links)).unwrap();
         worker
     });
-    backend.block_on(async {
+    runtime.block_on(async {
         let links = Links::new(Identity { name: "a".into(), server: "s".into(), keys }, limits());
-        tokio::spawn(links.clone().follow(store.clone()));
+        let (follows, known) = (links.clone(), store.clone());
+        links.carry_in_thread(move || follows.follow(known)).unwrap();
         let site = Site { store: store.clone(), does, worker, links };
         site.until("a link", |site| site.links.free() > 0).await;
         let (call, mut direct) = site.call("block", Era::Stateless);
         // Twice as long as a lease: its record comes in time, and its owner keeps it.
         assert_eq!(heard(&mut direct).await, Heard::Registered);
+        assert_eq!(site.store.peek(call).unwrap().run, Run::Running, "while the tool blocks");
         site.until("the answer is there", |site| site.store.peek(call).unwrap().out.is_some()).await;
         let record = site.store.peek(call).unwrap();
         assert_eq!((record.run, record.epoch), (Run::Done, 1));
