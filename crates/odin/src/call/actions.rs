@@ -93,33 +93,33 @@ pub enum SendOutcome {
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// EMIT; answer with [`Delivery::replied`].
+    /// EMIT; answer with [`Delivery::replied`](super::Delivery::replied).
     Emit {
         /// Number of the first event.
         first: u32,
         /// The events.
         events: Vec<Message>,
     },
-    /// FINISH; answer with [`Delivery::replied`].
+    /// FINISH; answer with [`Delivery::replied`](super::Delivery::replied).
     Finish {
         /// The answer.
         out: Message,
     },
-    /// GATE; answer with [`Delivery::replied`].
+    /// GATE; answer with [`Delivery::replied`](super::Delivery::replied).
     Gate {
         /// Number of the channel.
         channel: u32,
     },
-    /// LOST; answer with [`Delivery::replied`].
+    /// LOST; answer with [`Delivery::replied`](super::Delivery::replied).
     Lost {
         /// Number of the channel.
         channel: u32,
     },
-    /// DROP; answer with [`Delivery::dropped`].
+    /// DROP; answer with [`Delivery::dropped`](super::Delivery::dropped).
     DropWork,
-    /// PUBLISHED; answer with [`Delivery::published`].
+    /// PUBLISHED; answer with [`Delivery::published`](super::Delivery::published).
     Published,
-    /// Write to a channel; answer with [`Delivery::sent`].
+    /// Write to a channel; answer with [`Delivery::sent`](super::Delivery::sent).
     Send {
         /// Which Pushpin.
         pushpin: usize,

@@ -1,6 +1,6 @@
 //! Links between backends and workers: a call goes straight to a worker, and a quick answer straight back.
 //!
-//! A [`Link`] is one TCP connection, one Unix socket, or a pipe within the process, between two sides that know each
+//! A link is one TCP connection, one Unix socket, or a pipe within the process, between two sides that know each
 //! other by a key ([`LinkKeys`]). Each sends numbered heartbeats; each sees by itself that it is broken: after an error,
 //! or a lease of silence. What the messages mean, [`crate::call::direct`] says.
 //!
