@@ -1,10 +1,11 @@
 # shellcheck shell=sh
 # What is needed to compile for WebAssembly, for the scripts that do (build-filter, test-wasm). They set $root, the
-# repository, and $target, the target's name, define `say` and `die`, and then read this file.
+# repository, $target, the target's name, and $library, what is built of the standard library (`std`; for tests `sysroot`, which
+# has the crate `test` as well), define `say` and `die`, and then read this file.
 #
 # After `toolchain`, cargo compiles for the target: with its standard library where the installed toolchain has it; else
 # with Debian's rustc-web and a standard library that is built from its source, once, into the cache.
-# shellcheck disable=SC2154 # $root and $target
+# shellcheck disable=SC2154 # $root, $target and $library
 
 cache=${ASGARD_CACHE:-$root/.asgard/cache}
 
@@ -50,7 +51,7 @@ apt_install() {
 
 # Debian's compiler; a rustc in /usr/local or in the home folder does not fit its library source.
 web=/usr/bin/rustc
-web_source() { printf '%s/lib/rustlib/src/rust/library/sysroot/Cargo.toml' "$("$web" --print sysroot)"; }
+web_source() { printf '%s/lib/rustlib/src/rust/library/%s/Cargo.toml' "$("$web" --print sysroot)" "$library"; }
 web_ready() {
     [ -x "$web" ] && [ -f "$(web_source)" ] && [ -f /usr/lib/wasm32-wasi/libc.a ]
 }
@@ -79,14 +80,14 @@ linker() {
 build_sysroot() {
     sysroot=$cache/wasm-sysroot/$("$web" --version | tr -c 'A-Za-z0-9.\n' '_')/$target
     [ -f "$sysroot/.done" ] && return 0
-    say "building the standard library for $target, once (about 40 s)"
+    say "building the standard library for $target, once (about 30 s)"
     lib=$sysroot/lib/rustlib/$target/lib
     tmp=$sysroot/build
     rm -rf "$sysroot"
     mkdir -p "$lib/self-contained" "$tmp"
     RUSTC=$web RUSTC_BOOTSTRAP=1 RUSTFLAGS='-Cembed-bitcode=yes -Zforce-unstable-if-unmarked' \
         CARGO_PROFILE_RELEASE_PANIC=abort CARGO_PROFILE_RELEASE_DEBUG=0 \
-        cargo build --quiet --release --features panic-unwind --target "$target" --target-dir "$tmp" \
+        cargo build --quiet --release --no-default-features --features panic-unwind --target "$target" --target-dir "$tmp" \
         --manifest-path "$(web_source)" >&2 ||
         die "the standard library did not compile; see above, or run: rustup target add $target"
     cp "$tmp/$target/release/deps/"*.rlib "$lib/"
