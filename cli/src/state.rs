@@ -141,6 +141,9 @@ pub struct Secrets {
     /// Key of the names of notifications' channels, base64url, 32 bytes; the same for all backends and workers.
     #[serde(default)]
     pub broadcast_key: String,
+    /// Key of the links between backends and workers, base64url, 32 bytes.
+    #[serde(default)]
+    pub link_key: String,
     /// Token of the backends' admin API.
     #[serde(default)]
     pub admin_token: String,
@@ -170,6 +173,7 @@ impl Secrets {
             dialogue_key: random_key(),
             grip_key: random_key(),
             broadcast_key: random_key(),
+            link_key: random_key(),
             admin_token: random_key(),
             inspector_token: random_key(),
             tests_client: random_key(),
@@ -186,6 +190,9 @@ impl Secrets {
             URL_SAFE_NO_PAD.encode(hash.finalize())
         };
         let (broadcast, admin) = (derived("asgard broadcast key"), derived("asgard admin token"));
+        if self.link_key.is_empty() {
+            self.link_key = derived("asgard link key");
+        }
         if self.broadcast_key.is_empty() {
             self.broadcast_key = broadcast;
         }
@@ -318,6 +325,7 @@ impl State {
             ("dialogue_key", &secrets.dialogue_key),
             ("grip_key", &secrets.grip_key),
             ("broadcast_key", &secrets.broadcast_key),
+            ("link_key", &secrets.link_key),
             ("admin_token", &secrets.admin_token),
         ];
         for (name, key) in keys {
@@ -448,7 +456,9 @@ mod tests {
         let older: Vec<&str> = text
             .lines()
             .filter(|line| {
-                !["broadcast_key", "admin_token", "admin ="].iter().any(|new| line.starts_with(new))
+                !["broadcast_key", "link_key", "admin_token", "admin ="]
+                    .iter()
+                    .any(|new| line.starts_with(new))
             })
             // Ports that are sockets now.
             .flat_map(|line| {
@@ -458,7 +468,9 @@ mod tests {
         std::fs::write(paths.state_file(), older.join("\n")).unwrap();
         let (one, two) = (State::existing(&paths).unwrap(), State::existing(&paths).unwrap());
         assert_eq!(one.secrets.broadcast_key, two.secrets.broadcast_key);
+        assert_eq!(one.secrets.link_key, two.secrets.link_key);
         assert_ne!(one.secrets.broadcast_key, one.secrets.admin_token);
+        assert_ne!(one.secrets.broadcast_key, one.secrets.link_key);
         let mut ports = Ports::default();
         ports.admin = 0;
         assert_eq!(one.ports, ports);

@@ -33,7 +33,7 @@ pub struct Env {
 }
 
 /// The settings in the order of the file, and their values at the first time.
-fn defaults(state: &State) -> [(&'static str, String); 17] {
+fn defaults(state: &State) -> [(&'static str, String); 18] {
     let secrets = &state.secrets;
     [
         ("PUBLIC_URL", state.public_url.clone()),
@@ -51,6 +51,7 @@ fn defaults(state: &State) -> [(&'static str, String); 17] {
         ("ASGARD_SESSION_KEY", secrets.session_key.clone()),
         ("ASGARD_STATE_KEY", secrets.dialogue_key.clone()),
         ("ASGARD_BROADCAST_KEY", secrets.broadcast_key.clone()),
+        ("ASGARD_LINK_KEY", secrets.link_key.clone()),
         ("ASGARD_ADMIN_TOKEN", secrets.admin_token.clone()),
         ("ASGARD_GRIP_KEY", secrets.grip_key.clone()),
         ("GATEWAY_CLIENT_SECRET", secrets.gateway_client.clone()),
@@ -160,6 +161,7 @@ fn fill(state: &mut State, values: &BTreeMap<&'static str, String>) -> Result<()
     secrets.session_key = of("ASGARD_SESSION_KEY");
     secrets.dialogue_key = of("ASGARD_STATE_KEY");
     secrets.broadcast_key = of("ASGARD_BROADCAST_KEY");
+    secrets.link_key = of("ASGARD_LINK_KEY");
     secrets.admin_token = of("ASGARD_ADMIN_TOKEN");
     secrets.grip_key = of("ASGARD_GRIP_KEY");
     secrets.gateway_client = of("GATEWAY_CLIENT_SECRET");

@@ -123,6 +123,7 @@ impl Plan {
             ("ASGARD_REDIS_URL", format!("redis+unix://{}", self.paths.redis().display())),
             ("ASGARD_PUSHPINS", self.publish_address()),
             ("ASGARD_BROADCAST_KEY", self.state.secrets.broadcast_key.clone()),
+            ("ASGARD_LINK_KEY", self.state.secrets.link_key.clone()),
             // Loopback only: no proxy of the surroundings may get in between.
             ("NO_PROXY", "localhost,127.0.0.1".to_owned()),
         ]

@@ -115,6 +115,7 @@ fn rendered_files_are_private_and_secrets_are_in_no_argument() {
                 &secrets.grip_key,
                 &secrets.dialogue_key,
                 &secrets.broadcast_key,
+                &secrets.link_key,
                 &secrets.admin_token,
                 &secrets.inspector_token,
                 &secrets.admin_password,

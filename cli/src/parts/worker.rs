@@ -15,6 +15,7 @@ pub(super) fn part(plan: &Plan, number: u16) -> PartSpec {
         Kind::Worker,
         [
             ("ASGARD_LISTEN", address.clone()),
+            ("ASGARD_LINKS", Plan::local(0)),
             ("ASGARD_WORKER", name.clone()),
             ("ASGARD_STATE_KEY", plan.state.secrets.dialogue_key.clone()),
             // The toolbox's notebooks, which all workers share.

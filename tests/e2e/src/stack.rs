@@ -210,7 +210,9 @@ impl Stack {
     pub async fn served(&self) -> BTreeMap<String, u64> {
         let mut all = self.counters().await;
         for counts in all.values_mut() {
-            counts.remove("notified");
+            for other in ["notified", "direct"] {
+                counts.remove(other);
+            }
         }
         all.into_iter().map(|(name, counts)| (name, counts.values().sum())).collect()
     }

@@ -1,8 +1,8 @@
 //! Front ends and workers of this process over one store.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -10,12 +10,13 @@ use grip::Publisher;
 use odin::broadcast::BroadcastKey;
 use odin::call::Timing;
 use odin::front::{Access, Front, FrontConfig};
+use odin::link::{Identity, LinkKeys, LinkLimits, Links};
 use odin::program::process;
 use odin::protocol::origin::HostRules;
 use odin::runner::RmcpRunner;
 use odin::serve;
 use odin::store::{MemoryStore, RedisStore, Store, StoreLimits};
-use odin::worker::{Pushpins, Worker, WorkerConfig};
+use odin::worker::{DirectCalls, Pushpins, Worker, WorkerConfig};
 use rmcp::ServerHandler;
 use serde_json::Value;
 use tokio::task::JoinHandle;
@@ -96,6 +97,10 @@ pub struct Site {
     pub fronts: Vec<Arc<Front>>,
     /// The client.
     pub http: reqwest::Client,
+    keys: Option<LinkKeys>,
+    links: Vec<Links>,
+    /// Each carries one link.
+    carrying: Mutex<Vec<JoinHandle<()>>>,
     addresses: Vec<SocketAddr>,
     next: AtomicUsize,
     serving: Vec<JoinHandle<()>>,
@@ -112,6 +117,7 @@ pub struct Builder {
     store: Arc<dyn Store>,
     fronts: usize,
     publisher: Option<Publisher>,
+    direct: bool,
     config: Box<dyn Fn(&mut FrontConfig) + Send>,
 }
 
@@ -125,7 +131,7 @@ impl Site {
     /// A site over a store, with one front end.
     #[must_use]
     pub fn over(store: Arc<dyn Store>) -> Builder {
-        Builder { store, fronts: 1, publisher: None, config: Box::new(|_| {}) }
+        Builder { store, fronts: 1, publisher: None, direct: false, config: Box::new(|_| {}) }
     }
 
     /// The address of a front end, each time of the next one.
@@ -138,9 +144,38 @@ impl Site {
         format!("http://{}{path}", self.front())
     }
 
-    /// Starts a worker of the site.
+    /// Starts a worker of the site, with a link to each front end where calls may be direct.
     pub fn worker<H: ServerHandler>(&self, runner: RmcpRunner<H>) -> Worker {
-        worker(self.store.clone(), self.store.clone(), Arc::new(runner), None)
+        let worker = worker(self.store.clone(), self.store.clone(), Arc::new(runner), None);
+        if let Some(keys) = &self.keys {
+            let store = self.store.clone();
+            let pipes = worker.take_direct(DirectCalls::new(keys.clone()), Box::new(move || store)).unwrap();
+            let mut carrying = self.carrying.lock().unwrap();
+            for links in &self.links {
+                let (links, pipe) = (links.clone(), pipes.open());
+                carrying.push(tokio::spawn(async move { links.attach(pipe).await.unwrap() }));
+            }
+        }
+        worker
+    }
+
+    /// Waits until each front end knows of a free slot.
+    pub async fn linked(&self) {
+        let deadline = tokio::time::Instant::now() + crate::PATIENCE;
+        while self.links.iter().any(|links| links.free() == 0) {
+            assert!(tokio::time::Instant::now() < deadline, "no link with a free slot");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Whether a front end has a link to a worker.
+    pub fn is_linked(&self) -> bool {
+        self.links.iter().any(|links| !links.workers().is_empty())
+    }
+
+    /// Breaks all links; both sides live on.
+    pub fn break_links(&self) {
+        self.carrying.lock().unwrap().drain(..).for_each(|link| link.abort());
     }
 }
 
@@ -165,6 +200,13 @@ impl Builder {
         self
     }
 
+    /// Lets calls go straight to workers.
+    #[must_use]
+    pub fn direct(mut self) -> Self {
+        self.direct = true;
+        self
+    }
+
     /// By which the front ends publish.
     #[must_use]
     pub fn publisher(mut self, publisher: Publisher) -> Self {
@@ -176,8 +218,14 @@ impl Builder {
     pub async fn start(self) -> Site {
         let broadcast = BroadcastKey::random();
         let (mut fronts, mut addresses, mut serving) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..self.fronts {
+        let (keys, mut links) = (self.direct.then(LinkKeys::random), Vec::new());
+        for number in 0..self.fronts {
             let mut config = front_config(broadcast.clone());
+            config.links = keys.clone().map(|keys| {
+                let own = Identity { name: format!("front-{number}"), server: SERVER.into(), keys };
+                Links::new(own, LinkLimits::default())
+            });
+            links.extend(config.links.clone());
             (self.config)(&mut config);
             let front = Front::start(config, self.store.clone(), self.publisher.clone());
             let (address, task) = serve_at(listener().await, front.router());
@@ -190,6 +238,9 @@ impl Builder {
             broadcast,
             fronts,
             http: http(),
+            keys,
+            links,
+            carrying: Mutex::default(),
             addresses,
             next: AtomicUsize::new(0),
             serving,

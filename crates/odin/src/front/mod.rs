@@ -115,12 +115,20 @@ impl Front {
             return Err("it is stopping".into());
         }
         let announced = *self.announced.lock().unwrap_or_else(PoisonError::into_inner);
-        if announced.is_none_or(|at| at.elapsed() > self.config.lease) {
+        let is_silent = announced.is_none_or(|at| at.elapsed() > self.config.lease);
+        // Direct calls need no store.
+        let has_workers = self.config.links.as_ref().is_some_and(|links| !links.workers().is_empty());
+        if is_silent && !has_workers {
             return Err("the store does not answer: is Redis running?".into());
         }
         let meaning = "slow calls and streams go through this backend and end with it, HTTP+SSE is refused; \
                        quick calls work";
-        Ok(health::lost_pushpins(self.publisher.as_ref(), meaning))
+        let mut degraded = health::lost_pushpins(self.publisher.as_ref(), meaning);
+        degraded.extend(is_silent.then(|| Degraded {
+            part: "redis".into(),
+            reason: "it does not answer: sessions, slow calls and streams fail; quick calls without a session work".into(),
+        }));
+        Ok(degraded)
     }
 }
 
@@ -134,6 +142,7 @@ async fn statz(State(front): State<Arc<Front>>) -> Response {
         "held": of(&counters.held),
         "streamed": of(&counters.streamed),
         "cached": of(&counters.cached),
+        "direct": of(&counters.direct),
         "errors": of(&counters.errors),
         "refused": *counters.refused.lock().unwrap_or_else(PoisonError::into_inner),
         "waiting": front.waiters.len(),

@@ -115,7 +115,7 @@ impl Links {
         self.shared.lines().iter().map(free).sum()
     }
 
-    /// Sends a call to a worker: of two links chosen at random that which has more free slots. `left` is what is left of
+    /// Sends a call to a worker: of two links with free slots, chosen at random, that on which fewer calls wait. `left` is what is left of
     /// the time after which the call is to be written down. `except`: a worker that said it is busy.
     ///
     /// None: no link has a free slot, or the call is too long for one. It is one for the queue, which alone is fair.
@@ -169,11 +169,14 @@ impl Shared {
 
     fn choose(&self, except: Option<&str>) -> Option<Arc<Line>> {
         let lines = self.lines();
+        let free = |line: &Line| line.free.load(Ordering::Acquire) > 0 && !line.queue.is_closed();
         let usable: Vec<&Arc<Line>> =
-            lines.iter().filter(|line| except != Some(&line.worker) && !line.queue.is_closed()).collect();
+            lines.iter().filter(|line| except != Some(&line.worker) && free(line)).collect();
         let two = usable.sample(&mut rand::rng(), 2);
-        let freest = two.max_by_key(|line| line.free.load(Ordering::Acquire))?;
-        (freest.free.load(Ordering::Acquire) > 0).then(|| Arc::clone(freest))
+        // By what this backend waits for: how many slots are free it last heard half a second ago, and would send all
+        // calls of that time to one worker. Equals by chance.
+        let least = two.min_by_key(|line| (line.calls().len(), rand::random::<bool>()))?;
+        Some(Arc::clone(least))
     }
 
     /// Links on which no call waits.

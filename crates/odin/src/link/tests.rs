@@ -232,6 +232,33 @@ async fn without_a_free_slot_there_is_no_direct_call() {
 }
 
 #[tokio::test]
+async fn calls_one_after_the_other_are_shared_whatever_was_last_heard_of_free_slots() {
+    let links = Links::new(identity("a", &key(1)), limits());
+    let listening = [("one", 8), ("two", 7)].map(|(name, free)| {
+        listen(&"127.0.0.1:0".parse().unwrap(), identity(name, &key(1)), worker(free, true))
+    });
+    for Listening { address, .. } in &listening {
+        let Address::Tcp(at) = address else { panic!("not TCP") };
+        let (stream, attached) = (tokio::net::TcpStream::connect(at).await.unwrap(), links.clone());
+        tokio::spawn(async move { attached.attach(stream).await });
+    }
+    until("two links with free slots", || links.free() == 15).await;
+    let mut taken = std::collections::HashSet::new();
+    // By chance both of them but once in 2^40.
+    for number in 0..40 {
+        let mut direct = links.dispatch(CallId::random(), &order("1"), HOLD, None).unwrap();
+        assert_eq!(direct.heard().await, Heard::Answer("1".into()), "call {number}");
+        taken.insert(direct.worker().to_owned());
+    }
+    assert_eq!(taken.len(), 2, "one worker took all: {taken:?}");
+    // Of calls that are under way each has its half.
+    let under_way: Vec<_> =
+        (0..8).map(|_| links.dispatch(CallId::random(), &order("1"), HOLD, None).unwrap()).collect();
+    let of_one = under_way.iter().filter(|direct| direct.worker() == "one").count();
+    assert_eq!(of_one, 4);
+}
+
+#[tokio::test]
 async fn a_unix_socket_is_a_link_as_well() {
     let folder = tempfile::tempdir().unwrap();
     let at: Address = format!("unix:{}", folder.path().join("w.sock").display()).parse().unwrap();

@@ -10,12 +10,14 @@ use identity::policy::Policy;
 use rmcp::ServerHandler;
 use tokio_util::sync::CancellationToken;
 
+use super::links;
 use super::process;
 use super::worker::MakeRunner;
 use super::{BackendSettings, CommonSettings, WorkerSettings, bind, redis, secrets, site, worker};
 use crate::admin::{self, AdminToken};
 use crate::call::Timing;
 use crate::front::{Access, Front, FrontConfig, FrontLimits, Handover};
+use crate::link::LinkKeys;
 use crate::protocol::origin::HostRules;
 use crate::serve;
 use crate::store::{Fact, MemoryStore, Store};
@@ -56,7 +58,11 @@ async fn run(
     handler: Option<(MakeRunner, &WorkerSettings)>,
 ) -> Result<(), String> {
     let admin_token = admin_token(settings)?;
-    let (config, facts) = front_config(listen, common, settings, handler.is_some())?;
+    let (mut config, mut facts) = front_config(listen, common, settings, handler.is_some())?;
+    let keys = match handler {
+        Some(_) => common.direct.then(LinkKeys::random),
+        None => links::keys(common, &mut facts)?,
+    };
     let (store, differs): (Arc<dyn Store>, _) = match &handler {
         Some(_) => {
             (Arc::new(MemoryStore::new(Timing::default(), common.limits())), std::future::pending().boxed())
@@ -71,13 +77,23 @@ async fn run(
         process::pushpins(&common.pushpins).map_err(|error| format!("ASGARD_PUSHPINS: {error}"))?;
     let pushpins = process::publisher(pushpins);
     let publisher = pushpins.as_ref().map(|(publisher, _)| publisher.clone());
+    let keys = keys.map(|keys| (links::of(&config, keys.clone()), keys));
+    config.links = keys.as_ref().map(|(links, _)| links.clone());
     let front = Front::start(config, store.clone(), publisher);
     let worker = match handler {
         Some((make, settings)) => {
             let broadcaster = front.broadcaster().clone();
-            Some(worker::embedded(common, settings, store, broadcaster, make, pushpins).await?)
+            let of_links = store.clone();
+            let worker = worker::embedded(common, settings, store, broadcaster, make, pushpins).await?;
+            if let Some((links, keys)) = keys {
+                links::to_own_worker(&links, keys, &worker, of_links)?;
+            }
+            Some(worker)
         }
         None => {
+            if let Some((links, _)) = &keys {
+                links::to_workers(links, worker::own_store(common, &store))?;
+            }
             // Events that nobody reads would fill their queue, and then hold the links up.
             drop(pushpins);
             None
@@ -162,6 +178,7 @@ fn front_config(
         ("ASGARD_GRIP_ISS", settings.grip_iss.escape_default().to_string()),
     ]);
     let config = FrontConfig {
+        links: None,
         node: process::unique_name(settings.node.as_deref().unwrap_or("backend")),
         server: common.server.clone(),
         access,

@@ -18,6 +18,7 @@
 //! variables alone, or files that they name: `ASGARD_SESSION_KEY` or `ASGARD_SESSION_KEY_FILE`, and so on.
 
 mod backend;
+mod links;
 pub mod process;
 mod secrets;
 mod settings;

@@ -31,6 +31,9 @@ pub struct CommonSettings {
     /// The same for one organisation.
     #[arg(long, env = "ASGARD_CALLS_OF_ORGANISATION", default_value_t = 4096)]
     pub calls_of_organisation: usize,
+    /// Whether calls may go straight to workers, on links; false: all go through the queue.
+    #[arg(long, env = "ASGARD_DIRECT", default_value_t = true, action = clap::ArgAction::Set)]
+    pub direct: bool,
     /// What to log, as in RUST_LOG.
     #[arg(long, env = "ASGARD_LOG", default_value = "info,rmcp=warn")]
     pub log: String,

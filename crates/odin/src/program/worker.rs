@@ -9,14 +9,14 @@ use futures::future::{BoxFuture, join};
 use rmcp::ServerHandler;
 use tokio_util::sync::CancellationToken;
 
-use super::process;
 use super::{CommonSettings, WorkerSettings, bind, redis, secrets, site};
+use super::{links, process};
 use crate::broadcast::Broadcaster;
 use crate::health;
 use crate::link::{LinkKeys, Listener};
 use crate::runner::{RmcpRunner, StateKeys};
 use crate::serve;
-use crate::store::{RedisStore, Store};
+use crate::store::Store;
 use crate::worker::{DirectCalls, MakeStore, Runner, Shares, Worker, WorkerConfig};
 
 /// How long running calls may take to end when the worker is asked to stop.
@@ -58,9 +58,7 @@ async fn run(
         (redis(common)?, secrets::broadcast_key(false)?, secrets::state_keys(false)?);
     let mut facts = site::common(common, broadcast.fingerprints());
     facts.push((secrets::STATE_KEY, state.fingerprints()));
-    let links = secrets::link_keys()?;
-    facts.extend(links.as_ref().map(|links| (secrets::LINK_KEY, links.fingerprints())));
-    let direct = direct_calls(settings, links.map(|links| links.key))?;
+    let direct = direct_calls(common, settings, links::keys(common, &mut facts)?)?;
     let differs = site::join(store.clone(), facts).await?;
     let pushpins =
         process::pushpins(&common.pushpins).map_err(|error| format!("ASGARD_PUSHPINS: {error}"))?;
@@ -68,6 +66,7 @@ async fn run(
     let publisher = pushpins.as_ref().map(|(publisher, _)| publisher.clone());
     let broadcaster = Broadcaster::new(&common.server, broadcast.key, store.clone(), publisher);
     let runner = make(broadcaster, state.key).await?;
+    let store: Arc<dyn Store> = store;
     let (beats, registers) = (own_store(common, &store), own_store(common, &store));
     let worker = Worker::start(config(common, settings), store, beats, runner, pushpins)
         .map_err(|error| format!("the worker can't start: {error}"))?;
@@ -88,14 +87,18 @@ async fn run(
 }
 
 /// A connection of a thread's own; the address was checked when the first one was made.
-fn own_store(common: &CommonSettings, fallback: &Arc<RedisStore>) -> MakeStore {
+pub(super) fn own_store(common: &CommonSettings, fallback: &Arc<dyn Store>) -> MakeStore {
     let (of, fallback) = (common.clone(), fallback.clone());
-    Box::new(move || -> Arc<dyn Store> { redis(&of).unwrap_or(fallback) })
+    Box::new(move || -> Arc<dyn Store> { redis(&of).map_or(fallback, |store| store) })
 }
 
 /// Where calls come straight from backends; `None` where they don't.
-fn direct_calls(settings: &WorkerSettings, keys: Option<LinkKeys>) -> Result<Option<DirectCalls>, String> {
-    let Some(address) = &settings.links else { return Ok(None) };
+fn direct_calls(
+    common: &CommonSettings,
+    settings: &WorkerSettings,
+    keys: Option<LinkKeys>,
+) -> Result<Option<DirectCalls>, String> {
+    let Some(address) = settings.links.as_ref().filter(|_| common.direct) else { return Ok(None) };
     let keys = keys.ok_or(
         "ASGARD_LINK_KEY is missing: 32 random bytes in base64url, the same on all backends and workers. Without it,          leave out ASGARD_LINKS: then all calls come through the queue",
     )?;
@@ -169,19 +172,22 @@ mod tests {
     #[derive(clap::Parser)]
     struct Line {
         #[command(flatten)]
+        common: CommonSettings,
+        #[command(flatten)]
         settings: WorkerSettings,
     }
 
     fn direct(line: &[&str], key: bool) -> Result<Option<DirectCalls>, String> {
         let line = [&["worker"], line].concat();
         let line = <Line as clap::Parser>::try_parse_from(line).map_err(|error| error.to_string())?;
-        direct_calls(&line.settings, key.then(LinkKeys::random))
+        direct_calls(&line.common, &line.settings, key.then(LinkKeys::random))
     }
 
     #[test]
     fn direct_calls_come_where_an_address_and_a_key_are_given() {
         assert!(direct(&[], true).unwrap().is_none(), "off without an address");
         assert!(direct(&["--links", "127.0.0.1:0"], true).unwrap().is_some());
+        assert!(direct(&["--links", "127.0.0.1:0", "--direct", "false"], true).unwrap().is_none());
         for (line, key, why) in [
             (&["--links", "127.0.0.1:0"][..], false, "ASGARD_LINK_KEY is missing"),
             (&["--links", "nowhere"], true, "HOST:PORT"),

@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use crate::call::{Message, Offer, Read, Withdraw};
+use super::direct::Direct;
+use crate::call::{Enqueue, Message, Offer, Order, Read, Withdraw};
 use crate::front::{
     error::{Error, Result},
     state::Front,
@@ -69,7 +70,7 @@ pub(crate) enum Next {
 
 /// The handle of a call. Dropped before it is settled, it gives the call up: the client is gone.
 pub(crate) struct Handle {
-    front: Arc<Front>,
+    pub(super) front: Arc<Front>,
     /// Its place among the waiters.
     place: u64,
     /// The call.
@@ -78,9 +79,13 @@ pub(crate) struct Handle {
     pub(super) request: u64,
     /// One for the whole wait: an offer whose reply was lost is asked for again under it.
     ticket: Ticket,
-    notify: Arc<Notify>,
+    pub(super) notify: Arc<Notify>,
     settled: bool,
-    started: Instant,
+    pub(super) started: Instant,
+    /// The link to its worker, as long as something may come over it.
+    pub(super) direct: Option<Direct>,
+    /// Session and request id of a call that a notification may cancel here.
+    pub(super) name: Option<(String, String)>,
     /// Nobody has looked at the call yet.
     first: bool,
     /// When the store last answered.
@@ -109,6 +114,8 @@ impl Handle {
             notify,
             settled: false,
             started: now,
+            direct: None,
+            name: None,
             first: true,
             heard: now,
             missing: None,
@@ -131,6 +138,10 @@ impl Handle {
         &self.front
     }
 
+    pub(super) fn waiter_is_cancelled(&self) -> bool {
+        self.front.waiters.lock().is_cancelled(self.place)
+    }
+
     /// One that waits for no call: it only counts, as long as it lives.
     pub(crate) fn uncalled(mut self) -> Self {
         self.settled = true;
@@ -144,10 +155,16 @@ impl Handle {
 
     /// Waits for what comes next. It may be dropped at any time, and asked for again.
     pub(crate) async fn next(&mut self, want: Want) -> Next {
-        let mut look = want.look(&self.front, self.first);
+        if let Some(next) = self.next_direct().await {
+            return next;
+        }
+        // What became of a direct call is in the record: a worker has it.
+        let mut look =
+            if self.direct.is_some() { Instant::now() } else { want.look(&self.front, self.first) };
         loop {
             tokio::select! {
                 () = self.notify.notified() => {}
+                () = Direct::hint(&mut self.direct) => {}
                 () = sleep_until(look) => {}
             }
             self.first = false;
@@ -247,6 +264,21 @@ impl Handle {
         }
     }
 
+    /// Hands the call to the queue. None: it is there; else what the client gets in place of it.
+    pub(super) async fn enqueue(&mut self, order: Order) -> Result<Option<Instead>> {
+        let refused = match self.front.store.enqueue(self.call, order).await {
+            Ok(Enqueue::Accepted) => return Ok(None),
+            Ok(Enqueue::Unanswered) => return self.settle_unanswered().await.map(|()| None),
+            Ok(Enqueue::Known { call, same }) => return Ok(Some(Instead::Known { call, same })),
+            Ok(Enqueue::Cancelled) => Ok(Some(Instead::Cancelled)),
+            Ok(Enqueue::Full) => Err(Error::QueueFull),
+            Ok(Enqueue::TooMany(whose)) => Err(Error::TooManyOpen(whose)),
+            Err(error) => Err(Error::NotBegun(Some(error))),
+        };
+        self.settle();
+        refused
+    }
+
     /// Settles what became of an ENQ that was not answered: nothing when a worker has begun, else why there is
     /// nothing to wait for.
     pub(super) async fn settle_unanswered(&mut self) -> Result<()> {
@@ -275,7 +307,7 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.front.waiters.lock().remove(&self.place);
+        self.front.waiters.lock().remove(self.place, self.name.as_ref());
         let mut in_flight = self.front.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
         for key in &self.counted {
             if let Some(count) = in_flight.get_mut(key) {
@@ -286,7 +318,7 @@ impl Drop for Handle {
             }
         }
         drop(in_flight);
-        if self.settled {
+        if self.settled || self.direct.as_mut().is_some_and(|direct| !direct.client_gone()) {
             return;
         }
         let (front, call, request) = (self.front.clone(), self.call, self.request);
@@ -297,6 +329,14 @@ impl Drop for Handle {
             }
         });
     }
+}
+
+/// What there is in place of a call that was handed in.
+pub(super) enum Instead {
+    /// Its client cancelled it before.
+    Cancelled,
+    /// It repeats a call, with the same parameters or not.
+    Known { call: CallId, same: bool },
 }
 
 /// What a look at a call's record brought, when it is neither an answer nor an event.

@@ -1,6 +1,7 @@
 //! Calls as the front end knows them: handed in, waited for, given up.
 
 mod context;
+mod direct;
 mod handle;
 mod outcome;
 pub(crate) mod policy;

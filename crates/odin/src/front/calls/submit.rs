@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 use identity::Principal;
 use serde_json::value::RawValue;
 
-use super::handle::AGAIN;
+use super::handle::{AGAIN, Instead};
 use super::order;
 use crate::call::{Enqueue, Join, Message, Retry, Via, Whose, Withdraw};
 use crate::front::{
@@ -34,7 +34,7 @@ pub(crate) enum Submitted {
 }
 
 impl Handle {
-    /// Counts the call, registers the request, and enqueues.
+    /// Counts the call, registers the request, and hands the call to a worker, or to the queue.
     ///
     /// # Errors
     /// Why there is no call: nothing waits, and nothing will run, but after [`Error::OutcomeUnknown`].
@@ -50,25 +50,24 @@ impl Handle {
         let call = CallId::random();
         let mut handle = Self::register(front, call, counted);
         let order = order(front, context, call, request.raw, Some(request), via, handle.request)?;
-        let refused = match front.store.enqueue(call, order).await {
-            Ok(Enqueue::Accepted) => return Ok(Submitted::Call(handle)),
-            Ok(Enqueue::Unanswered) => {
-                return handle.settle_unanswered().await.map(|()| Submitted::Call(handle));
-            }
-            Ok(Enqueue::Known { call, same }) => match retry.filter(|_| same) {
+        // Only the queue knows a repetition.
+        let order = Box::new(order);
+        let handed = if retry.is_none() { handle.dispatch(order) } else { Err(order) };
+        let Err(order) = handed else { return Ok(Submitted::Call(handle)) };
+        match handle.enqueue(*order).await? {
+            None => Ok(Submitted::Call(handle)),
+            Some(Instead::Cancelled) => Ok(Submitted::Cancelled),
+            Some(Instead::Known { call, same }) => match retry.filter(|_| same) {
                 Some(retry) => {
                     handle.call = call;
-                    return handle.join(&retry, request).await;
+                    handle.join(&retry, request).await
                 }
-                None => Err(Error::KeyReused),
+                None => {
+                    handle.settle();
+                    Err(Error::KeyReused)
+                }
             },
-            Ok(Enqueue::Cancelled) => Ok(Submitted::Cancelled),
-            Ok(Enqueue::Full) => Err(Error::QueueFull),
-            Ok(Enqueue::TooMany(whose)) => Err(Error::TooManyOpen(whose)),
-            Err(error) => Err(Error::NotBegun(Some(error))),
-        };
-        handle.settle();
-        refused
+        }
     }
 
     /// Joins the call that a request repeats.

@@ -200,7 +200,13 @@ pub(crate) async fn take_notification(
     match NotificationRoute::of(session.info.revision, &notification.method) {
         NotificationRoute::Nothing => Ok(()),
         NotificationRoute::Cancel => match notification.params.request_id {
-            Some(id) => Ok(front.store.cancel(&session.info.key(), &id.key()).await.map_err(Error::Store)?),
+            Some(id) => {
+                let (key, id) = (session.info.key(), id.key());
+                let cancelled = front.store.cancel(&key, &id).await;
+                // After the store, whose mark stops a call that is written down just now.
+                front.waiters.lock().cancel(&key, &id);
+                Ok(cancelled.map_err(Error::Store)?)
+            }
             None => Ok(()),
         },
         NotificationRoute::Progress => {

@@ -8,6 +8,7 @@ use crate::broadcast::BroadcastKey;
 use crate::call::Timing;
 use crate::front::config::{FrontLimits, Handover};
 use crate::front::http::Access;
+use crate::link::Links;
 use crate::protocol::session::SessionKeys;
 
 /// Configuration of a front end.
@@ -35,6 +36,8 @@ pub struct FrontConfig {
     pub limits: FrontLimits,
     /// The lease of [`crate::call::Timing`].
     pub lease: Duration,
+    /// Links to workers, for calls that are handed straight to them. None: all calls go through the queue.
+    pub links: Option<Links>,
 }
 
 impl FrontConfig {
@@ -58,6 +61,7 @@ impl FrontConfig {
             policy: Policy::default(),
             limits: FrontLimits::default(),
             lease: Timing::default().lease,
+            links: None,
         }
     }
 }
@@ -74,4 +78,5 @@ setters!(FrontConfig {
     with_policy => policy: Policy,
     with_limits => limits: FrontLimits,
     with_lease => lease: Duration,
+    with_links => links: Option<Links>,
 });

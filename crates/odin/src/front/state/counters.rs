@@ -12,6 +12,8 @@ pub(crate) struct Counters {
     pub(crate) held: AtomicU64,
     pub(crate) streamed: AtomicU64,
     pub(crate) cached: AtomicU64,
+    /// Calls that were handed straight to a worker.
+    pub(crate) direct: AtomicU64,
     pub(crate) errors: AtomicU64,
     /// How often each HTTP status was refused with, also where the answer went out with another one: in a session, or
     /// as an event of a stream. The statuses are those of this code: a few.

@@ -13,16 +13,70 @@ use crate::store::{NodeNudge, Store};
 #[derive(Default)]
 pub(crate) struct Waiters {
     pub(crate) next: AtomicU64,
-    waiting: Mutex<HashMap<u64, Arc<Notify>>>,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Default)]
+pub(crate) struct Waiting {
+    by_place: HashMap<u64, Waiter>,
+    /// Those that a notification of their client may cancel here, by session and request id.
+    by_name: HashMap<(String, String), u64>,
+}
+
+struct Waiter {
+    notify: Arc<Notify>,
+    cancelled: bool,
 }
 
 impl Waiters {
-    pub(crate) fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Notify>>> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.lock().len()
+        self.lock().by_place.len()
+    }
+}
+
+impl Waiting {
+    pub(crate) fn insert(&mut self, place: u64, notify: Arc<Notify>) {
+        self.by_place.insert(place, Waiter { notify, cancelled: false });
+    }
+
+    pub(crate) fn name(&mut self, name: (String, String), place: u64) {
+        self.by_name.insert(name, place);
+    }
+
+    pub(crate) fn remove(&mut self, place: u64, name: Option<&(String, String)>) {
+        self.by_place.remove(&place);
+        if let Some(name) = name
+            && self.by_name.get(name) == Some(&place)
+        {
+            self.by_name.remove(name);
+        }
+    }
+
+    /// The client has cancelled its request.
+    pub(crate) fn cancel(&mut self, session: &str, request_id: &str) {
+        let name = (session.to_owned(), request_id.to_owned());
+        let waiter = self.by_name.get(&name).and_then(|place| self.by_place.get_mut(place));
+        if let Some(waiter) = waiter {
+            waiter.cancelled = true;
+            waiter.notify.notify_one();
+        }
+    }
+
+    pub(crate) fn is_cancelled(&self, place: u64) -> bool {
+        self.by_place.get(&place).is_some_and(|waiter| waiter.cancelled)
+    }
+
+    fn wake(&self, nudge: NodeNudge) {
+        match nudge {
+            NodeNudge::Request(request) => {
+                self.by_place.get(&request).iter().for_each(|w| w.notify.notify_one())
+            }
+            NodeNudge::All => self.by_place.values().for_each(|w| w.notify.notify_one()),
+        }
     }
 }
 
@@ -51,11 +105,7 @@ pub(crate) async fn wake_waiters(store: Arc<dyn Store>, node: String, waiters: A
             }
         };
         while let Some(nudge) = nudges.recv().await {
-            let waiting = waiters.lock();
-            match nudge {
-                NodeNudge::Request(request) => waiting.get(&request).iter().for_each(|w| w.notify_one()),
-                NodeNudge::All => waiting.values().for_each(|w| w.notify_one()),
-            }
+            waiters.lock().wake(nudge);
         }
     }
 }
