@@ -109,7 +109,7 @@ pub const SUITES: &[Suite] = &[
         shows: "each crate's own tests, the simulation of the call protocol, and whatever may come in malformed",
         command: cargo_test!(
             "--lib", "--bins", "--test", "layers", "--test", "runner", "--test", "simulation", "--test", "waiting", "--test", "task_rounds", "--test", "wire", "--test", "toolbox",
-            "--test", "edges", "--test", "shutdown", "--test", "program", "--test", "render", "--test", "repetition"
+            "--test", "direct", "--test", "edges", "--test", "shutdown", "--test", "program", "--test", "render", "--test", "repetition"
         ),
         needs: &[Need::Programs, REDIS],
         limit_s: minutes(60),

@@ -42,7 +42,7 @@ pub enum Input {
     Finished(Option<Message>),
     /// The backend has the answer: it came straight from this worker.
     Got,
-    /// A newer view of the record, from a beat or a nudge.
+    /// A newer view of the record, from a beat or a hint.
     Seen(Result<State, Gone>),
     /// A Pushpin reported the subscription of this call's channel.
     Subscribed {

@@ -112,8 +112,8 @@ fn read_dispatch(call: CallId, mut body: Bytes) -> Result<Dispatch, Malformed> {
 pub(super) fn to_backend(kind: Kind, mut body: Bytes) -> Result<Option<(Heard, Option<u32>)>, Malformed> {
     let mut free = None;
     let mut answer = || {
-        let told = body.try_get_u32().map_err(|_| Malformed("an answer that is cut off".into()))?;
-        free = Some(told);
+        let count = body.try_get_u32().map_err(|_| Malformed("an answer that is cut off".into()))?;
+        free = Some(count);
         text(&body)
     };
     let heard = match kind {

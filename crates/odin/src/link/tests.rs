@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{Address, Calls, Dispatch, Identity, LinkKeys, LinkLimits, Links, Listener, Peer};
-use crate::call::direct::{Heard, Told};
+use crate::call::direct::{DirectInput, Heard};
 use crate::call::{Order, Via};
 use crate::id::CallId;
 use crate::protocol::Era;
@@ -20,7 +20,7 @@ use crate::protocol::Era;
 struct Worker {
     free: u32,
     dispatched: Mutex<Vec<(Peer, Dispatch)>>,
-    told: Mutex<Vec<(CallId, Told)>>,
+    inputs: Mutex<Vec<(CallId, DirectInput)>>,
     answers: bool,
 }
 
@@ -36,8 +36,8 @@ impl Calls for Worker {
         self.dispatched.lock().unwrap().push((from.clone(), dispatch));
     }
 
-    fn told(&self, _from: &Peer, call: CallId, told: Told) {
-        self.told.lock().unwrap().push((call, told));
+    fn input(&self, _from: &Peer, call: CallId, input: DirectInput) {
+        self.inputs.lock().unwrap().push((call, input));
     }
 }
 
@@ -175,9 +175,12 @@ async fn what_a_worker_says_reaches_its_call_and_no_other() {
     // An answer in doubt is confirmed, also when nobody waits for it any more.
     drop(first);
     peer.answer_in_doubt(one, &"out".into());
-    until("cancelled and confirmed", || calls.told.lock().unwrap().len() == 2).await;
-    let told = calls.told.lock().unwrap();
-    assert!(told.contains(&(two, Told::Cancel)) && told.contains(&(one, Told::Got)), "{told:?}");
+    until("cancelled and confirmed", || calls.inputs.lock().unwrap().len() == 2).await;
+    let inputs = calls.inputs.lock().unwrap();
+    assert!(
+        inputs.contains(&(two, DirectInput::Cancel)) && inputs.contains(&(one, DirectInput::Got)),
+        "{inputs:?}"
+    );
 }
 
 #[tokio::test]

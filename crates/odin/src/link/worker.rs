@@ -17,7 +17,7 @@ use super::message::{self, Dispatch, MESSAGE, Malformed, ToWorker};
 use super::queue::SendQueue;
 use super::wire::{self, Side};
 use crate::call::Message;
-use crate::call::direct::{Told, is_fresh};
+use crate::call::direct::{DirectInput, is_fresh};
 use crate::id::CallId;
 
 /// What a worker does with what comes from backends. Called within the link's own task: it must not block.
@@ -27,7 +27,7 @@ pub trait Calls: Send + Sync + 'static {
     /// A call. Whoever does not begin it says so at once ([`Peer::busy`]).
     fn dispatch(&self, from: &Peer, dispatch: Dispatch);
     /// Something about a call that came on this link.
-    fn told(&self, from: &Peer, call: CallId, told: Told);
+    fn input(&self, from: &Peer, call: CallId, input: DirectInput);
 }
 
 /// The way back to the backend that a call came from. A clone is the same link.
@@ -132,8 +132,8 @@ impl Side for Peer {
                 return Err(Malformed("a call of another server".into()));
             }
             Some(ToWorker::Dispatch(dispatch)) => calls.dispatch(self, *dispatch),
-            Some(ToWorker::Cancel) => calls.told(self, call, Told::Cancel),
-            Some(ToWorker::Got) => calls.told(self, call, Told::Got),
+            Some(ToWorker::Cancel) => calls.input(self, call, DirectInput::Cancel),
+            Some(ToWorker::Got) => calls.input(self, call, DirectInput::Got),
             None => {}
         }
         Ok(())

@@ -15,7 +15,7 @@ pub type Cast = (Arc<str>, Message);
 
 /// A hint for a backend that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NodeNudge {
+pub enum NodeHint {
     /// Look at this request's call again.
     Request(u64),
     /// Hints may have been lost: look at everything again.
@@ -24,7 +24,7 @@ pub enum NodeNudge {
 
 /// A hint for a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WorkerNudge {
+pub enum WorkerHint {
     /// Look at this call again: its client moved, cancelled, or sent something.
     Call(CallId),
     /// Hints may have been lost: look at everything again.
@@ -34,11 +34,11 @@ pub enum WorkerNudge {
 /// How processes reach each other: hints, casts, and groups.
 #[async_trait]
 pub trait Bus: Send + Sync + 'static {
-    /// Nudges for a backend. One receiver for each backend. Bounded: hints that don't fit become
-    /// [`NodeNudge::All`].
-    async fn node_nudges(&self, node: &str) -> Result<mpsc::Receiver<NodeNudge>>;
-    /// Nudges for a worker.
-    async fn worker_nudges(&self, worker: &str) -> Result<mpsc::Receiver<WorkerNudge>>;
+    /// Hints for a backend. One receiver for each backend. Bounded: hints that don't fit become
+    /// [`NodeHint::All`].
+    async fn node_hints(&self, node: &str) -> Result<mpsc::Receiver<NodeHint>>;
+    /// Hints for a worker.
+    async fn worker_hints(&self, worker: &str) -> Result<mpsc::Receiver<WorkerHint>>;
     /// Passes a message to all followers of a topic, in every process that shares this store; sent once. Nothing is kept:
     /// who does not follow at this moment never gets it.
     async fn cast(&self, topic: &str, message: Message) -> Result<()>;

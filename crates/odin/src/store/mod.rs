@@ -2,7 +2,7 @@
 //!
 //! [`Store`] has two homes: [`RedisStore`] for a site of many nodes, and [`MemoryStore`] for one
 //! process. Both make the transitions of [`crate::call`] atomic. What they send to nodes and workers on the
-//! side are nudges only: whoever is nudged reads the record.
+//! side are hints only: whoever is woken reads the record.
 
 mod bus;
 mod calls;
@@ -19,7 +19,7 @@ use async_trait::async_trait;
 
 #[cfg(feature = "redis")]
 pub use self::redis::{Difference, Fact, InvalidUrl, RedisStore, SITE_LIFE};
-pub use bus::{Bus, Cast, NodeNudge, WorkerNudge};
+pub use bus::{Bus, Cast, NodeHint, WorkerHint};
 pub use calls::{Calls, Held};
 pub use memory::{Clock, MemoryStore};
 pub use queue::{Arrived, Beat, Beaten, Claimed, Entry, Queue, Registered, Room, Taken};

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::drive::{Driver, Start, Tool};
 use super::slots::Slot;
 use super::{MakeStore, Shared, Worker};
-use crate::call::direct::{DirectRun, Step, Told};
+use crate::call::direct::{DirectInput, DirectRun, Step};
 use crate::call::{Delivery, DeliveryLimits, Fence, Input, Message, Reach, Registrant, Run, Snapshot, State};
 use crate::id::CallId;
 use crate::link::{self, Address, Calls, Dispatch, Identity, LinkKeys, LinkLimits, Listener, Peer};
@@ -129,13 +129,13 @@ async fn take_links(
 /// What the rest of the worker knows of a direct call.
 pub(super) struct Handle {
     peer: Peer,
-    told: mpsc::UnboundedSender<Told>,
+    inputs: mpsc::UnboundedSender<DirectInput>,
 }
 
 /// This worker takes a call from the queue, or claims it: a run of its own that began before is stopped.
 pub(super) fn supersede(shared: &Shared, call: CallId) {
     if let Some(handle) = shared.state().direct.get(&call) {
-        let _ = handle.told.send(Told::Superseded);
+        let _ = handle.inputs.send(DirectInput::Superseded);
     }
 }
 
@@ -165,7 +165,7 @@ impl Calls for Taker {
         } else {
             None
         };
-        let (told, tells) = mpsc::unbounded_channel();
+        let (sender, inputs) = mpsc::unbounded_channel();
         let call = dispatch.call;
         let Some(slot) = slot else { return from.busy(call) };
         {
@@ -173,17 +173,17 @@ impl Calls for Taker {
             if state.direct.contains_key(&call) || state.jobs.contains_key(&call) {
                 return from.busy(call);
             }
-            state.direct.insert(call, Handle { peer: from.clone(), told });
+            state.direct.insert(call, Handle { peer: from.clone(), inputs: sender });
         }
-        let run = DirectCall::start(self.0.clone(), from.clone(), dispatch, tells, slot);
+        let run = DirectCall::start(self.0.clone(), from.clone(), dispatch, inputs, slot);
         tokio::spawn(run.run_out());
     }
 
-    fn told(&self, from: &Peer, call: CallId, told: Told) {
+    fn input(&self, from: &Peer, call: CallId, input: DirectInput) {
         if let Some(handle) = self.0.shared.state().direct.get(&call)
             && handle.peer.is(from)
         {
-            let _ = handle.told.send(told);
+            let _ = handle.inputs.send(input);
         }
     }
 }
@@ -199,7 +199,7 @@ struct DirectCall {
     snapshot: Snapshot,
     run: DirectRun,
     tool: Tool,
-    tells: mpsc::UnboundedReceiver<Told>,
+    inputs: mpsc::UnboundedReceiver<DirectInput>,
     linked: bool,
     /// What the tool said before this worker owned the call.
     said: Vec<Input>,
@@ -214,7 +214,7 @@ impl DirectCall {
         direct: Arc<Direct>,
         peer: Peer,
         dispatch: Dispatch,
-        tells: mpsc::UnboundedReceiver<Told>,
+        inputs: mpsc::UnboundedReceiver<DirectInput>,
         slot: Slot,
     ) -> Self {
         let shared = &direct.shared;
@@ -244,7 +244,7 @@ impl DirectCall {
             snapshot,
             run: DirectRun::new(hold),
             tool,
-            tells,
+            inputs,
             linked: true,
             said: Vec::new(),
             registered: None,
@@ -275,7 +275,7 @@ impl DirectCall {
                         return;
                     }
                     // The link is broken, or full.
-                    self.run.told(Told::Finished { out: None, needs_record: true });
+                    self.run.input(DirectInput::Finished { out: None, needs_record: true });
                 }
                 Step::AnswerInDoubt(out) => self.peer.answer_in_doubt(self.call, &out),
                 Step::Own { tell, cancelled } => return self.own(tell, cancelled).await,
@@ -292,19 +292,19 @@ impl DirectCall {
     }
 
     fn take_in(&mut self) {
-        while let Ok(told) = self.tells.try_recv() {
-            self.hear(told);
+        while let Ok(input) = self.inputs.try_recv() {
+            self.hear(input);
         }
         while let Ok(input) = self.tool.inputs.try_recv() {
             self.hear_tool(input);
         }
     }
 
-    fn hear(&mut self, told: Told) {
-        if told == Told::Cancel {
+    fn hear(&mut self, input: DirectInput) {
+        if input == DirectInput::Cancel {
             self.tool.abort.cancel();
         }
-        self.run.told(told);
+        self.run.input(input);
     }
 
     fn hear_tool(&mut self, input: Input) {
@@ -312,9 +312,9 @@ impl DirectCall {
             Input::Finished(out) => {
                 let long = out.as_ref().is_some_and(|out| !Peer::carries(out));
                 let needs_record = long || self.tool.role.becomes_task();
-                self.run.told(Told::Finished { out: out.clone(), needs_record });
+                self.run.input(DirectInput::Finished { out: out.clone(), needs_record });
             }
-            _ => self.run.told(Told::Emitted),
+            _ => self.run.input(DirectInput::Emitted),
         }
         self.said.push(input);
     }
@@ -329,11 +329,11 @@ impl DirectCall {
             }
         };
         tokio::select! {
-            Some(told) = self.tells.recv() => self.hear(told),
+            Some(input) = self.inputs.recv() => self.hear(input),
             Some(input) = self.tool.inputs.recv() => self.hear_tool(input),
             () = self.peer.broken(), if self.linked => {
                 self.linked = false;
-                self.run.told(Told::Broken);
+                self.run.input(DirectInput::Broken);
             }
             () = due => {}
         }
@@ -358,7 +358,7 @@ impl DirectCall {
                 None
             }
         };
-        self.run.told(Told::Replied(reply));
+        self.run.input(DirectInput::Replied(reply));
     }
 
     /// From here on the call is one like those of the queue. What still comes on the link is seen to until it ends.
@@ -383,9 +383,9 @@ impl DirectCall {
         }
         loop {
             tokio::select! {
-                Some(told) = self.tells.recv() => match told {
-                    Told::Got => drop(inputs.send(Input::Got)),
-                    Told::Cancel => {
+                Some(input) = self.inputs.recv() => match input {
+                    DirectInput::Got => drop(inputs.send(Input::Got)),
+                    DirectInput::Cancel => {
                         self.tool.abort.cancel();
                         self.abandon().await;
                     }

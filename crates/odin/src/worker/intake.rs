@@ -11,7 +11,7 @@ use super::slots::{FreeSlot, Slots};
 use super::{Shared, direct, task};
 use crate::call::{Claim, Delivery, DeliveryLimits, Input, Rerun, Send, task::queue as task_queue};
 use crate::events::Stream;
-use crate::store::{self, Arrived, Claimed, Entry, Taken, WorkerNudge};
+use crate::store::{self, Arrived, Claimed, Entry, Taken, WorkerHint};
 
 /// How long to wait after the store did not answer.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -267,17 +267,17 @@ pub(super) async fn follow_hints(shared: Arc<Shared>) {
 
 async fn follow_hints_for_ever(shared: Arc<Shared>) {
     loop {
-        let mut nudges = match shared.store.worker_nudges(&shared.config.name).await {
-            Ok(nudges) => nudges,
+        let mut hints = match shared.store.worker_hints(&shared.config.name).await {
+            Ok(hints) => hints,
             Err(_) => {
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
         };
-        while let Some(nudge) = nudges.recv().await {
-            match nudge {
-                WorkerNudge::Call(call) => drive::look(&shared, call),
-                WorkerNudge::All => {
+        while let Some(hint) = hints.recv().await {
+            match hint {
+                WorkerHint::Call(call) => drive::look(&shared, call),
+                WorkerHint::All => {
                     let calls: Vec<_> = shared.state().jobs.keys().copied().collect();
                     calls.into_iter().for_each(|call| drive::look(&shared, call));
                 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use odin::call::direct::{DirectRun, Handed, Heard, Left, Next, Step, Told, is_fresh};
+use odin::call::direct::{DirectInput, DirectRun, Handed, Heard, Left, Next, Step, is_fresh};
 use odin::call::{
     Delivery, DeliveryLimits, Fence, Input, Message, Reach, Registrant, Rerun, Run, Snapshot, State, Timing,
     Via,
@@ -167,7 +167,7 @@ impl World {
         self.say(format!("worker {} sees its link to backend {} broken", at % 2, at / 2));
         let line = (at, self.links[at].serial);
         for job in self.workers[at % 2].direct.values_mut().filter(|job| job.line == line) {
-            job.run.told(Told::Broken);
+            job.run.input(DirectInput::Broken);
         }
     }
 
@@ -222,8 +222,8 @@ impl World {
         let line = (at, link.serial);
         match down {
             Down::Dispatch(seen) => self.start_direct(number, line, seen),
-            Down::Cancel => self.tell(worker, number, Told::Cancel),
-            Down::Got => self.tell(worker, number, Told::Got),
+            Down::Cancel => self.tell(worker, number, DirectInput::Cancel),
+            Down::Got => self.tell(worker, number, DirectInput::Got),
         }
     }
 
@@ -374,21 +374,21 @@ impl World {
     }
 
     /// GOT or CANCEL, of a call that may be registered already.
-    fn tell(&mut self, worker: usize, number: usize, told: Told) {
+    fn tell(&mut self, worker: usize, number: usize, input: DirectInput) {
         let id = self.calls[number].id;
-        self.say(format!("worker {worker}: call {number}: {told:?}"));
+        self.say(format!("worker {worker}: call {number}: {input:?}"));
         if let Some(job) = self.workers[worker].direct.get_mut(&id) {
-            if told == Told::Cancel {
+            if input == DirectInput::Cancel {
                 job.stop();
             }
-            return job.run.told(told);
+            return job.run.input(input);
         }
         if !self.workers[worker].jobs.contains_key(&id) {
             return;
         }
-        match told {
-            Told::Got => self.workers[worker].jobs.get_mut(&id).unwrap().input(Input::Got),
-            Told::Cancel => self.cancel_owned(worker, number),
+        match input {
+            DirectInput::Got => self.workers[worker].jobs.get_mut(&id).unwrap().input(Input::Got),
+            DirectInput::Cancel => self.cancel_owned(worker, number),
             _ => {}
         }
     }
@@ -405,7 +405,7 @@ impl World {
     /// This worker has the call from the queue, or claimed it.
     pub fn supersede(&mut self, worker: usize, call: CallId) {
         if let Some(job) = self.workers[worker].direct.get_mut(&call) {
-            job.run.told(Told::Superseded);
+            job.run.input(DirectInput::Superseded);
             self.direct_job(worker, call);
         }
     }
@@ -421,12 +421,12 @@ impl World {
             job.emitted += 1;
             let event = super::worker::event(job.emitted, job.body, hang_up);
             job.said.push(Input::Emitted(event));
-            job.run.told(Told::Emitted);
+            job.run.input(DirectInput::Emitted);
         } else {
             job.ended = true;
             let out: Option<Message> = Some("answer".into());
             job.said.push(Input::Finished(out.clone()));
-            job.run.told(Told::Finished { out, needs_record: false });
+            job.run.input(DirectInput::Finished { out, needs_record: false });
         }
     }
 
@@ -474,7 +474,7 @@ impl World {
         }
         let job = self.workers[worker].direct.get_mut(&call).unwrap();
         let reply = reply.map(|reply| reply.map(|registered| job.registered = Some(registered)));
-        job.run.told(Told::Replied(reply));
+        job.run.input(DirectInput::Replied(reply));
     }
 
     fn own(&mut self, worker: usize, number: usize, tell: bool, cancelled: bool) {
@@ -530,7 +530,7 @@ impl DirectJob {
         if !self.ended {
             self.ended = true;
             self.said.push(Input::Finished(None));
-            self.run.told(Told::Finished { out: None, needs_record: false });
+            self.run.input(DirectInput::Finished { out: None, needs_record: false });
         }
     }
 }

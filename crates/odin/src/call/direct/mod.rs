@@ -11,7 +11,7 @@ mod handed;
 mod run;
 
 pub use handed::{Handed, Left, Next};
-pub use run::{DirectRun, Step, Told};
+pub use run::{DirectInput, DirectRun, Step};
 
 use std::time::Duration;
 

@@ -4,7 +4,7 @@ use super::super::{Gone, Message};
 
 /// What the worker learns.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Told {
+pub enum DirectInput {
     /// The tool sent an event, or asks the client.
     Emitted,
     /// The tool ended.
@@ -34,7 +34,7 @@ pub enum Step {
         /// The time, if there is one.
         until: Option<u64>,
     },
-    /// REGISTER; answer with [`Told::Replied`].
+    /// REGISTER; answer with [`DirectInput::Replied`].
     Register,
     /// ANSWER, and forget the call: the store never hears of it.
     Answer(Message),
@@ -111,28 +111,28 @@ impl DirectRun {
     }
 
     /// Takes in what the worker learned.
-    pub fn told(&mut self, told: Told) {
-        match told {
-            Told::Emitted => self.emitted = true,
-            Told::Finished { out, needs_record } => {
+    pub fn input(&mut self, input: DirectInput) {
+        match input {
+            DirectInput::Emitted => self.emitted = true,
+            DirectInput::Finished { out, needs_record } => {
                 self.ended.get_or_insert(out);
                 self.needs_record |= needs_record;
             }
-            Told::Broken => self.linked = false,
-            Told::Cancel => self.cancelled = true,
-            Told::Got if self.in_doubt && matches!(self.phase, Phase::Asking | Phase::Unanswered) => {
+            DirectInput::Broken => self.linked = false,
+            DirectInput::Cancel => self.cancelled = true,
+            DirectInput::Got if self.in_doubt && matches!(self.phase, Phase::Asking | Phase::Unanswered) => {
                 self.phase = Phase::Got;
             }
-            Told::Got => {}
-            Told::Replied(reply) if self.phase == Phase::Asking => {
+            DirectInput::Got => {}
+            DirectInput::Replied(reply) if self.phase == Phase::Asking => {
                 self.phase = match reply {
                     None => Phase::Unanswered,
                     Some(Ok(())) => Phase::Owner,
                     Some(Err(_)) => Phase::Refused,
                 };
             }
-            Told::Replied(_) => {}
-            Told::Superseded => self.phase = Phase::Superseded,
+            DirectInput::Replied(_) => {}
+            DirectInput::Superseded => self.phase = Phase::Superseded,
         }
     }
 
@@ -193,21 +193,21 @@ mod tests {
 
     const HOLD: u64 = 100;
 
-    fn run(told: &[Told]) -> DirectRun {
+    fn run(inputs: &[DirectInput]) -> DirectRun {
         let mut run = DirectRun::new(HOLD);
-        told.iter().for_each(|told| run.told(told.clone()));
+        inputs.iter().for_each(|input| run.input(input.clone()));
         run
     }
 
-    fn finished() -> Told {
-        Told::Finished { out: Some("out".into()), needs_record: false }
+    fn finished() -> DirectInput {
+        DirectInput::Finished { out: Some("out".into()), needs_record: false }
     }
 
     /// A run whose REGISTER was not answered.
-    fn unanswered(told: &[Told]) -> DirectRun {
-        let mut run = run(told);
+    fn unanswered(inputs: &[DirectInput]) -> DirectRun {
+        let mut run = run(inputs);
         assert_eq!(run.next(HOLD), Step::Register);
-        run.told(Told::Replied(None));
+        run.input(DirectInput::Replied(None));
         run
     }
 
@@ -215,7 +215,7 @@ mod tests {
     fn a_quick_call_is_answered_and_forgotten() {
         let mut direct = run(&[]);
         assert_eq!(direct.next(0), Step::Wait { until: Some(HOLD) });
-        direct.told(finished());
+        direct.input(finished());
         assert_eq!(direct.next(50), Step::Answer("out".into()));
         // Late, but before REGISTER was sent.
         assert_eq!(run(&[finished()]).next(HOLD), Step::Answer("out".into()));
@@ -223,24 +223,24 @@ mod tests {
 
     #[test]
     fn what_outlives_its_request_is_written_down() {
-        let task = Told::Finished { out: Some("out".into()), needs_record: true };
-        let cases: [(&[Told], u64); 6] = [
+        let task = DirectInput::Finished { out: Some("out".into()), needs_record: true };
+        let cases: [(&[DirectInput], u64); 6] = [
             (&[], HOLD),
-            (&[Told::Emitted], 0),
-            (&[Told::Emitted, finished()], 0),
-            (&[Told::Broken], 0),
-            (&[finished(), Told::Broken], 0),
+            (&[DirectInput::Emitted], 0),
+            (&[DirectInput::Emitted, finished()], 0),
+            (&[DirectInput::Broken], 0),
+            (&[finished(), DirectInput::Broken], 0),
             (&[task], 0),
         ];
-        for (told, now) in cases {
-            let mut direct = run(told);
-            assert_eq!(direct.next(now), Step::Register, "{told:?}");
-            assert_eq!(direct.next(now), Step::Wait { until: None }, "{told:?}: once at a time");
-            direct.told(Told::Replied(None));
-            direct.told(Told::Broken);
-            assert_eq!(direct.next(now), Step::Register, "{told:?}: until it is answered");
-            direct.told(Told::Replied(Some(Ok(()))));
-            assert_eq!(direct.next(now), Step::Own { tell: false, cancelled: false }, "{told:?}");
+        for (inputs, now) in cases {
+            let mut direct = run(inputs);
+            assert_eq!(direct.next(now), Step::Register, "{inputs:?}");
+            assert_eq!(direct.next(now), Step::Wait { until: None }, "{inputs:?}: once at a time");
+            direct.input(DirectInput::Replied(None));
+            direct.input(DirectInput::Broken);
+            assert_eq!(direct.next(now), Step::Register, "{inputs:?}: until it is answered");
+            direct.input(DirectInput::Replied(Some(Ok(()))));
+            assert_eq!(direct.next(now), Step::Own { tell: false, cancelled: false }, "{inputs:?}");
         }
     }
 
@@ -253,42 +253,42 @@ mod tests {
         ] {
             let mut direct = run(&[]);
             assert_eq!(direct.next(HOLD), Step::Register);
-            direct.told(Told::Replied(Some(reply)));
+            direct.input(DirectInput::Replied(Some(reply)));
             assert_eq!(direct.next(HOLD), step);
         }
-        assert_eq!(run(&[Told::Superseded]).next(0), Step::Stop { tell: true });
-        let stopped = Told::Finished { out: None, needs_record: false };
+        assert_eq!(run(&[DirectInput::Superseded]).next(0), Step::Stop { tell: true });
+        let stopped = DirectInput::Finished { out: None, needs_record: false };
         assert_eq!(run(&[stopped]).next(0), Step::Stop { tell: true });
     }
 
     #[test]
     fn an_answer_in_doubt_is_sent_once_and_cleared_when_confirmed() {
         let mut direct = unanswered(&[]);
-        direct.told(finished());
+        direct.input(finished());
         assert_eq!(direct.next(200), Step::AnswerInDoubt("out".into()));
         assert_eq!(direct.next(200), Step::Register);
         let mut owner = direct.clone();
-        owner.told(Told::Replied(Some(Ok(()))));
+        owner.input(DirectInput::Replied(Some(Ok(()))));
         assert_eq!(owner.next(200), Step::Own { tell: false, cancelled: false });
-        direct.told(Told::Got);
+        direct.input(DirectInput::Got);
         assert_eq!(direct.next(200), Step::Clear("out".into()));
     }
 
     #[test]
     fn an_answer_that_needs_the_record_is_not_sent_in_doubt() {
         let mut direct = unanswered(&[]);
-        direct.told(Told::Finished { out: Some("out".into()), needs_record: true });
+        direct.input(DirectInput::Finished { out: Some("out".into()), needs_record: true });
         assert_eq!(direct.next(200), Step::Register);
     }
 
     #[test]
     fn a_cancelled_call_is_forgotten_or_given_up_in_the_record() {
-        assert_eq!(run(&[Told::Cancel]).next(0), Step::Stop { tell: false });
+        assert_eq!(run(&[DirectInput::Cancel]).next(0), Step::Stop { tell: false });
         let mut direct = unanswered(&[]);
-        direct.told(Told::Cancel);
-        direct.told(finished());
+        direct.input(DirectInput::Cancel);
+        direct.input(finished());
         assert_eq!(direct.next(200), Step::Register, "no answer to nobody");
-        direct.told(Told::Replied(Some(Ok(()))));
+        direct.input(DirectInput::Replied(Some(Ok(()))));
         assert_eq!(direct.next(200), Step::Own { tell: true, cancelled: true });
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use crate::store::{NodeNudge, Store};
+use crate::store::{NodeHint, Store};
 
 /// Requests of this node that wait.
 #[derive(Default)]
@@ -70,12 +70,12 @@ impl Waiting {
         self.by_place.get(&place).is_some_and(|waiter| waiter.cancelled)
     }
 
-    fn wake(&self, nudge: NodeNudge) {
-        match nudge {
-            NodeNudge::Request(request) => {
+    fn wake(&self, hint: NodeHint) {
+        match hint {
+            NodeHint::Request(request) => {
                 self.by_place.get(&request).iter().for_each(|w| w.notify.notify_one())
             }
-            NodeNudge::All => self.by_place.values().for_each(|w| w.notify.notify_one()),
+            NodeHint::All => self.by_place.values().for_each(|w| w.notify.notify_one()),
         }
     }
 }
@@ -97,15 +97,15 @@ pub(crate) async fn ping(store: Arc<dyn Store>, every: Duration, answered: Arc<M
 /// Wakes the requests that the store points to.
 pub(crate) async fn wake_waiters(store: Arc<dyn Store>, node: String, waiters: Arc<Waiters>) {
     loop {
-        let mut nudges = match store.node_nudges(&node).await {
-            Ok(nudges) => nudges,
+        let mut hints = match store.node_hints(&node).await {
+            Ok(hints) => hints,
             Err(_) => {
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 continue;
             }
         };
-        while let Some(nudge) = nudges.recv().await {
-            waiters.lock().wake(nudge);
+        while let Some(hint) = hints.recv().await {
+            waiters.lock().wake(hint);
         }
     }
 }

@@ -2,5 +2,5 @@
 local r = record(ARGV[1])
 if r and r.closed == '0' and is_at(r, ARGV[2], ARGV[3]) then
   put(r, 'reach', 'none')
-  nudge_owner(r)
+  hint_owner(r)
 end

@@ -7,8 +7,8 @@ for _, call in ipairs(redis.call('SMEMBERS', key('ids', ids))) do
   elseif r.closed == '0' and r.cancel == '0' and r.run ~= 'done' then
     put(r, 'cancel', '1')
     -- The backend that waits must learn of it too, and a closed record no longer says which.
-    nudge_owner(r)
-    nudge_waiting(r)
+    hint_owner(r)
+    hint_waiting(r)
     if r.run == 'queued' then close_cancelled(r) end
   end
 end

@@ -34,7 +34,7 @@ local function claim(r)
       put(r, 'run', 'done', 'out', redis.call('HGET', r.key, 'lost') or '')
     end
   end
-  nudge_waiting(r)
+  hint_waiting(r)
   return { r.call, kind, snapshot(r), shut }
 end
 

@@ -16,5 +16,5 @@ if count > r.events then
   put(r, 'events', count)
   redis.call('PEXPIRE', log, LIFE)
 end
-nudge_waiting(r)
+hint_waiting(r)
 return state(r)

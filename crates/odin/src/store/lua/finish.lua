@@ -7,5 +7,5 @@ elseif r.run ~= 'done' or out(r) ~= ARGV[4] then
   return 'fenced'
 end
 drop_silent_node(r)
-nudge_waiting(r)
+hint_waiting(r)
 return state(r)

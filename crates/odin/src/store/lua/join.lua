@@ -7,5 +7,5 @@ if r.run == 'cancelled' then return 'cancelled' end
 if r.closed == '1' then return 'unknown' end
 put(r, 'via', 'backend')
 wait_at(r, ARGV[3], ARGV[4])
-nudge_owner(r)
+hint_owner(r)
 return 'waits'

@@ -5,5 +5,5 @@ local inbox = key('inbox', r.call)
 if redis.call('LLEN', inbox) >= INBOX then return 0 end
 redis.call('RPUSH', inbox, ARGV[3])
 redis.call('PEXPIRE', inbox, LIFE)
-nudge_owner(r)
+hint_owner(r)
 return 1

@@ -183,16 +183,16 @@ local function close_cancelled(r)
   expire(r, TOMBSTONE)
 end
 
--- Nudges: hints, never the truth.
-local function nudge_node(node, request)
+-- Hints: hints, never the truth.
+local function hint_node(node, request)
   redis.call('PUBLISH', 'asgard:node:' .. node, request)
 end
 
-local function nudge_waiting(r)
-  if r.reach == 'node' then nudge_node(r.at_node, r.at_request) end
+local function hint_waiting(r)
+  if r.reach == 'node' then hint_node(r.at_node, r.at_request) end
 end
 
-local function nudge_owner(r)
+local function hint_owner(r)
   if r.owner and r.owner ~= '' then redis.call('PUBLISH', 'asgard:worker:' .. r.owner, r.call) end
 end
 

@@ -20,5 +20,5 @@ if r.ids then redis.call('SADD', key('ids', r.ids), call) end
 if r.retry then redis.call('SET', key('retry', r.retry), call) end
 live(r)
 if not r.task then count_open(r.server, call, r.by, r.of) end
-nudge_waiting(r)
+hint_waiting(r)
 return state(r)

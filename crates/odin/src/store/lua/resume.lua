@@ -12,11 +12,11 @@ end
 if r.closed == '1' then return false end
 if ARGV[4] then
   wait_at(r, ARGV[4], ARGV[5])
-  nudge_owner(r)
+  hint_owner(r)
   return 'joined'
 end
 local channel = r.channels + 1
 put(r, 'channels', channel, 'reach', 'held', 'channel', channel, 'from', count, 'gate', '0', 'since', now,
   'ticket', '')
-nudge_owner(r)
+hint_owner(r)
 return { events, channel }

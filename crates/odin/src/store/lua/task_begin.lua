@@ -32,5 +32,5 @@ for _, at in ipairs({ all, open }) do
 end
 start_run(t)
 put(r, 'run', 'done', 'out', handle)
-nudge_waiting(r)
+hint_waiting(r)
 return { 'created', state(r) }

@@ -7,7 +7,7 @@ touch(t, ARGV[3])
 close_task(t, 'cancelled', nil, nil)
 if r and r.closed == '0' and r.cancel == '0' and r.run ~= 'done' then
   put(r, 'cancel', '1')
-  nudge_owner(r)
+  hint_owner(r)
   if r.run == 'queued' then close_cancelled(r) end
 end
 return { 1, view(t) }

@@ -8,21 +8,21 @@ use tokio::sync::mpsc;
 use super::MemoryStore;
 use super::NUDGES;
 use super::millis;
-use super::state::Nudges;
+use super::state::Hints;
 use crate::call::Message;
-use crate::store::{Bus, Cast, NodeNudge, Result, WorkerNudge};
+use crate::store::{Bus, Cast, NodeHint, Result, WorkerHint};
 
 #[async_trait]
 impl Bus for MemoryStore {
-    async fn node_nudges(&self, node: &str) -> Result<mpsc::Receiver<NodeNudge>> {
+    async fn node_hints(&self, node: &str) -> Result<mpsc::Receiver<NodeHint>> {
         let (sender, receiver) = mpsc::channel(NUDGES);
-        self.memory().node_nudges.insert(node.to_owned(), Nudges { sender, missed: false });
+        self.memory().node_hints.insert(node.to_owned(), Hints { sender, missed: false });
         Ok(receiver)
     }
 
-    async fn worker_nudges(&self, worker: &str) -> Result<mpsc::Receiver<WorkerNudge>> {
+    async fn worker_hints(&self, worker: &str) -> Result<mpsc::Receiver<WorkerHint>> {
         let (sender, receiver) = mpsc::channel(NUDGES);
-        self.memory().worker_nudges.insert(worker.to_owned(), Nudges { sender, missed: false });
+        self.memory().worker_hints.insert(worker.to_owned(), Hints { sender, missed: false });
         Ok(receiver)
     }
 

@@ -7,7 +7,7 @@ use super::MemoryStore;
 use super::millis;
 use crate::call::{Join, Message, Offer, Reach, Read, Resume, Withdraw};
 use crate::id::{CallChannel, CallId, Ticket};
-use crate::store::{Calls, Held, NodeNudge, Result};
+use crate::store::{Calls, Held, NodeHint, Result};
 
 #[async_trait]
 impl Calls for MemoryStore {
@@ -54,7 +54,7 @@ impl Calls for MemoryStore {
         let Some(kept) = memory.records.get_mut(&call) else { return Ok(None) };
         let Some(number) = kept.record.hold(ticket, assertion, now) else { return Ok(None) };
         let session = kept.record.order.session.clone();
-        memory.nudge_owner(call);
+        memory.hint_owner(call);
         Ok(Some(Held { channel: CallChannel { call, number }, session }))
     }
 
@@ -64,7 +64,7 @@ impl Calls for MemoryStore {
 
     async fn abandon(&self, call: CallId, node: &str, request: u64) -> Result<()> {
         if self.owner(call, false, |record, _| record.abandon(node, request)) {
-            self.memory().nudge_owner(call);
+            self.memory().hint_owner(call);
         }
         Ok(())
     }
@@ -77,13 +77,13 @@ impl Calls for MemoryStore {
         at: Option<(&str, u64)>,
     ) -> Result<Resume> {
         let reply = self.owner(call, Resume::Unknown, |record, now| record.resume(session, last, at, now));
-        self.memory().nudge_owner(call);
+        self.memory().hint_owner(call);
         Ok(reply)
     }
 
     async fn join(&self, call: CallId, name: &str, node: &str, request: u64) -> Result<Join> {
         let reply = self.owner(call, Join::Unknown, |record, now| record.join(name, node, request, now));
-        self.memory().nudge_owner(call);
+        self.memory().hint_owner(call);
         Ok(reply)
     }
 
@@ -99,11 +99,11 @@ impl Calls for MemoryStore {
             // The backend that waits must learn of it too, and a closed record no longer says which.
             let reach = kept.record.reach.clone();
             if kept.record.cancel() {
-                memory.nudge_owner(call);
+                memory.hint_owner(call);
                 if let Reach::Node { node, request, .. } = reach
-                    && let Some(nudges) = memory.node_nudges.get_mut(&node)
+                    && let Some(hints) = memory.node_hints.get_mut(&node)
                 {
-                    nudges.nudge(NodeNudge::Request(request), NodeNudge::All);
+                    hints.hint(NodeHint::Request(request), NodeHint::All);
                 }
                 memory.settle(call, now, &self.timing);
             }
@@ -119,7 +119,7 @@ impl Calls for MemoryStore {
             && kept.inbox.len() < self.limits.inbox;
         if fits {
             kept.inbox.push_back(message);
-            memory.nudge_owner(call);
+            memory.hint_owner(call);
         }
         Ok(fits)
     }

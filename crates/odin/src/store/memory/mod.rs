@@ -20,7 +20,7 @@ use super::{Result, Store, StoreLimits};
 use crate::call::{Record, Timing};
 use crate::id::CallId;
 
-/// Nudges that wait for one node or worker. What does not fit is folded into "look at everything".
+/// Hints that wait for one node or worker. What does not fit is folded into "look at everything".
 pub(super) const NUDGES: usize = 1024;
 /// How long a cancellation is remembered for a request that it overtook.
 const CANCEL_AHEAD: Duration = Duration::from_secs(10);
@@ -58,9 +58,9 @@ impl MemoryStore {
     pub fn forget(&self) {
         let mut memory = self.memory();
         let generation = memory.generation + 1;
-        let node_nudges = std::mem::take(&mut memory.node_nudges);
-        let worker_nudges = std::mem::take(&mut memory.worker_nudges);
-        *memory = Memory { generation, node_nudges, worker_nudges, ..Memory::default() };
+        let node_hints = std::mem::take(&mut memory.node_hints);
+        let worker_hints = std::mem::take(&mut memory.worker_hints);
+        *memory = Memory { generation, node_hints, worker_hints, ..Memory::default() };
     }
 
     /// A copy of a record; for tests and simulations.

@@ -178,7 +178,7 @@ impl Queue for MemoryStore {
             if let Some((claim, close)) = kept.record.claim(worker, now, &self.timing) {
                 let close = close.map(|number| CallChannel { call, number });
                 claimed.push(Claimed { call, claim, snapshot: kept.record.snapshot(), close });
-                memory.nudge_waiting(call);
+                memory.hint_waiting(call);
             }
             memory.settle(call, now, &self.timing);
         }
@@ -220,7 +220,7 @@ impl Queue for MemoryStore {
         if let Some(key) = key {
             memory.by_request.entry(key).or_default().push(call);
         }
-        memory.nudge_waiting(call);
+        memory.hint_waiting(call);
         Ok(Ok(state))
     }
 }

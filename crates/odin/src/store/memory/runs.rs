@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::MemoryStore;
 use crate::call::{Fence, Gone, Message, OrphanedStream, Reach, State};
 use crate::id::{CallChannel, CallId};
-use crate::store::{Inbox, NodeNudge, Result, Runs};
+use crate::store::{Inbox, NodeHint, Result, Runs};
 
 #[async_trait]
 impl Runs for MemoryStore {
@@ -31,7 +31,7 @@ impl Runs for MemoryStore {
         let reply = self.owner(call, Err(Gone::Missing), |record, now| {
             record.emit(fence, first, events, now, &self.timing)
         });
-        self.memory().nudge_waiting(call);
+        self.memory().hint_waiting(call);
         Ok(reply)
     }
 
@@ -43,7 +43,7 @@ impl Runs for MemoryStore {
     ) -> Result<std::result::Result<State, Gone>> {
         let reply = self
             .owner(call, Err(Gone::Missing), |record, now| record.finish_run(fence, out, now, &self.timing));
-        self.memory().nudge_waiting(call);
+        self.memory().hint_waiting(call);
         Ok(reply)
     }
 
@@ -77,9 +77,9 @@ impl Runs for MemoryStore {
         let waiting = self.peek(call).map(|record| record.reach);
         let reply = self.owner(call, Err(Gone::Missing), |record, _| record.drop_work(fence));
         if let (Ok(None), Some(Reach::Node { node, request, .. })) = (&reply, waiting)
-            && let Some(nudges) = self.memory().node_nudges.get_mut(&node)
+            && let Some(hints) = self.memory().node_hints.get_mut(&node)
         {
-            nudges.nudge(NodeNudge::Request(request), NodeNudge::All);
+            hints.hint(NodeHint::Request(request), NodeHint::All);
         }
         Ok(reply)
     }

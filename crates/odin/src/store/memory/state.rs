@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use tokio::sync::mpsc;
 
 use super::super::followers::Followers;
-use super::super::{NodeNudge, WorkerNudge};
+use super::super::{NodeHint, WorkerHint};
 use super::lines::{Open, Queue};
 use super::millis;
 use crate::call::{Message, Reach, Record, Run, Timing, task::TaskRecord};
@@ -27,8 +27,8 @@ pub(super) struct Memory {
     pub(super) by_request: HashMap<(String, String), Vec<CallId>>,
     pub(super) cancelled_ahead: HashMap<(String, String), u64>,
     pub(super) tasks: HashMap<CallId, TaskRecord>,
-    pub(super) node_nudges: HashMap<String, Nudges<NodeNudge>>,
-    pub(super) worker_nudges: HashMap<String, Nudges<WorkerNudge>>,
+    pub(super) node_hints: HashMap<String, Hints<NodeHint>>,
+    pub(super) worker_hints: HashMap<String, Hints<WorkerHint>>,
     pub(super) followers: Followers,
     /// Members of groups, and when they expire.
     pub(super) groups: HashMap<String, HashMap<String, u64>>,
@@ -52,34 +52,34 @@ impl Kept {
     }
 }
 
-pub(super) struct Nudges<T> {
+pub(super) struct Hints<T> {
     pub(super) sender: mpsc::Sender<T>,
-    /// A nudge did not fit.
+    /// A hint did not fit.
     pub(super) missed: bool,
 }
 
-impl<T: Copy> Nudges<T> {
-    pub(super) fn nudge(&mut self, nudge: T, all: T) {
-        let nudge = if self.missed { all } else { nudge };
-        self.missed = self.sender.try_send(nudge).is_err();
+impl<T: Copy> Hints<T> {
+    pub(super) fn hint(&mut self, hint: T, all: T) {
+        let hint = if self.missed { all } else { hint };
+        self.missed = self.sender.try_send(hint).is_err();
     }
 }
 
 impl Memory {
-    pub(super) fn nudge_waiting(&mut self, call: CallId) {
+    pub(super) fn hint_waiting(&mut self, call: CallId) {
         if let Some(Reach::Node { node, request, .. }) =
             self.records.get(&call).map(|kept| &kept.record.reach)
-            && let Some(nudges) = self.node_nudges.get_mut(node)
+            && let Some(hints) = self.node_hints.get_mut(node)
         {
-            nudges.nudge(NodeNudge::Request(*request), NodeNudge::All);
+            hints.hint(NodeHint::Request(*request), NodeHint::All);
         }
     }
 
-    pub(super) fn nudge_owner(&mut self, call: CallId) {
+    pub(super) fn hint_owner(&mut self, call: CallId) {
         if let Some(owner) = self.records.get(&call).map(|kept| &kept.record.owner)
-            && let Some(nudges) = self.worker_nudges.get_mut(owner)
+            && let Some(hints) = self.worker_hints.get_mut(owner)
         {
-            nudges.nudge(WorkerNudge::Call(call), WorkerNudge::All);
+            hints.hint(WorkerHint::Call(call), WorkerHint::All);
         }
     }
 
@@ -162,8 +162,8 @@ impl Memory {
         self.sessions.retain(|_, (_, until)| now < *until);
         self.withdrawn.retain(|_, until| now < *until);
         self.tasks.retain(|_, task| now < task.expires);
-        self.node_nudges.retain(|_, nudges| !nudges.sender.is_closed());
-        self.worker_nudges.retain(|_, nudges| !nudges.sender.is_closed());
+        self.node_hints.retain(|_, hints| !hints.sender.is_closed());
+        self.worker_hints.retain(|_, hints| !hints.sender.is_closed());
         self.followers.sweep();
         self.used.retain(|_, (_, until)| now < *until);
         self.groups.retain(|_, members| {

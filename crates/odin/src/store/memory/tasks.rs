@@ -9,7 +9,7 @@ use crate::call::{
     task::{Answered, NewTask, TaskEnd, TaskRecord, TaskView, TaskWork},
 };
 use crate::id::CallId;
-use crate::store::WorkerNudge;
+use crate::store::WorkerHint;
 
 #[cfg(test)]
 use super::lines::{OpenCalls, Queue};
@@ -78,7 +78,7 @@ impl Tasks for MemoryStore {
         memory.start_run(call, now);
         let Some(kept) = memory.records.get_mut(&call) else { return Ok(Err(Gone::Missing)) };
         let state = kept.record.finish_run(fence, out, now, &self.timing);
-        memory.nudge_waiting(call);
+        memory.hint_waiting(call);
         drop(memory);
         self.arrived.notify_waiters();
         Ok(state.map(TaskBegin::Created))
@@ -188,8 +188,8 @@ impl Tasks for MemoryStore {
             // A closed record no longer says whose it is.
             let owner = kept.record.owner.clone();
             if kept.record.cancel() {
-                if let Some(nudges) = memory.worker_nudges.get_mut(&owner) {
-                    nudges.nudge(WorkerNudge::Call(run), WorkerNudge::All);
+                if let Some(hints) = memory.worker_hints.get_mut(&owner) {
+                    hints.hint(WorkerHint::Call(run), WorkerHint::All);
                 }
                 memory.settle(run, now, &self.timing);
             }

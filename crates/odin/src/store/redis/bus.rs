@@ -10,24 +10,24 @@ use super::ROOT;
 use super::RedisStore;
 use super::codec;
 use super::followers::channel;
+use super::hints;
 use super::link::unavailable;
-use super::nudges;
 use super::unanswered;
 use crate::call::Message;
-use crate::store::{Bus, Cast, NodeNudge, Result, WorkerNudge};
+use crate::store::{Bus, Cast, NodeHint, Result, WorkerHint};
 
 #[async_trait]
 impl Bus for RedisStore {
-    async fn node_nudges(&self, node: &str) -> Result<mpsc::Receiver<NodeNudge>> {
-        let parse = |text: &[u8]| Some(NodeNudge::Request(std::str::from_utf8(text).ok()?.parse().ok()?));
+    async fn node_hints(&self, node: &str) -> Result<mpsc::Receiver<NodeHint>> {
+        let parse = |text: &[u8]| Some(NodeHint::Request(std::str::from_utf8(text).ok()?.parse().ok()?));
         let channel = format!("asgard:node:{node}");
-        Ok(nudges::follow(self.client.clone(), channel, NodeNudge::All, parse))
+        Ok(hints::follow(self.client.clone(), channel, NodeHint::All, parse))
     }
 
-    async fn worker_nudges(&self, worker: &str) -> Result<mpsc::Receiver<WorkerNudge>> {
-        let parse = |text: &[u8]| Some(WorkerNudge::Call(std::str::from_utf8(text).ok()?.parse().ok()?));
+    async fn worker_hints(&self, worker: &str) -> Result<mpsc::Receiver<WorkerHint>> {
+        let parse = |text: &[u8]| Some(WorkerHint::Call(std::str::from_utf8(text).ok()?.parse().ok()?));
         let channel = format!("asgard:worker:{worker}");
-        Ok(nudges::follow(self.client.clone(), channel, WorkerNudge::All, parse))
+        Ok(hints::follow(self.client.clone(), channel, WorkerHint::All, parse))
     }
 
     async fn cast(&self, topic: &str, message: Message) -> Result<()> {

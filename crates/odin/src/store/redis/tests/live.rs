@@ -1,4 +1,4 @@
-//! Queues, nudges, restarts and oddities, in real time.
+//! Queues, hints, restarts and oddities, in real time.
 
 use crate::call::{Enqueue, Gone, Offer, Reach, Rerun, Timing};
 use crate::id::{CallId, Ticket};
@@ -12,7 +12,7 @@ use redis::{Value, cmd};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::super::super::{Beat, Entry, NodeNudge, Room, Store, StoreLimits, WorkerNudge};
+use super::super::super::{Beat, Entry, NodeHint, Room, Store, StoreLimits, WorkerHint};
 use super::super::{RedisStore, codec};
 use super::{by, order, until};
 use kit::RedisServer;
@@ -42,10 +42,10 @@ async fn enqueued(store: &RedisStore, era: Era) -> CallId {
     call
 }
 
-/// Waits for a nudge, skipping others.
-async fn nudged<T: PartialEq + std::fmt::Debug>(nudges: &mut mpsc::Receiver<T>, expected: T) {
-    let wait = async { while nudges.recv().await.unwrap() != expected {} };
-    assert!(timeout(Duration::from_secs(10), wait).await.is_ok(), "no nudge {expected:?}");
+/// Waits for a hint, skipping others.
+async fn woken<T: PartialEq + std::fmt::Debug>(hints: &mut mpsc::Receiver<T>, expected: T) {
+    let wait = async { while hints.recv().await.unwrap() != expected {} };
+    assert!(timeout(Duration::from_secs(10), wait).await.is_ok(), "no hint {expected:?}");
 }
 
 /// How often Redis ran each command since `CONFIG RESETSTAT`.
@@ -198,32 +198,32 @@ async fn who_waits_is_woken_with_the_line_and_may_pass_it_on() {
 }
 
 #[tokio::test]
-async fn nudges_reach_node_and_worker() {
+async fn hints_reach_node_and_worker() {
     let server = RedisServer::start();
     let store = store(&server);
-    let mut node = store.node_nudges("a").await.unwrap();
-    let mut worker = store.worker_nudges("w").await.unwrap();
-    nudged(&mut node, NodeNudge::All).await;
-    nudged(&mut worker, WorkerNudge::All).await;
+    let mut node = store.node_hints("a").await.unwrap();
+    let mut worker = store.worker_hints("w").await.unwrap();
+    woken(&mut node, NodeHint::All).await;
+    woken(&mut worker, WorkerHint::All).await;
 
     let call = enqueued(&store, Era::Stateful).await;
     let entry = line(&store, "w").await;
     store.take("s", "w", &entry, "t", Rerun::Safe).await.unwrap().unwrap();
     store.emit(call, by("w", 1), 1, &["e".into()]).await.unwrap().unwrap();
-    nudged(&mut node, NodeNudge::Request(1)).await;
+    woken(&mut node, NodeHint::Request(1)).await;
     assert!(store.post(call, "session", "hello".into()).await.unwrap());
-    nudged(&mut worker, WorkerNudge::Call(call)).await;
+    woken(&mut worker, WorkerHint::Call(call)).await;
     store.cancel("session", "1").await.unwrap();
-    nudged(&mut worker, WorkerNudge::Call(call)).await;
-    nudged(&mut node, NodeNudge::Request(1)).await;
+    woken(&mut worker, WorkerHint::Call(call)).await;
+    woken(&mut node, NodeHint::Request(1)).await;
 
     // More than fit while nobody looks: what is lost becomes one hint to look at everything.
     for _ in 0..2000 {
         store.link.command(cmd("PUBLISH").arg("asgard:node:a").arg("7")).await.unwrap();
     }
-    nudged(&mut node, NodeNudge::All).await;
+    woken(&mut node, NodeHint::All).await;
     store.link.command(cmd("PUBLISH").arg("asgard:node:a").arg("8")).await.unwrap();
-    nudged(&mut node, NodeNudge::Request(8)).await;
+    woken(&mut node, NodeHint::Request(8)).await;
     // A dropped receiver ends its subscription.
     drop(node);
     until("the end of the subscription", async || {
@@ -237,8 +237,8 @@ async fn nudges_reach_node_and_worker() {
 async fn everything_comes_back_after_a_restart() {
     let mut server = RedisServer::start();
     let store = Arc::new(store(&server));
-    let mut nudges = store.worker_nudges("w").await.unwrap();
-    nudged(&mut nudges, WorkerNudge::All).await;
+    let mut hints = store.worker_hints("w").await.unwrap();
+    woken(&mut hints, WorkerHint::All).await;
     let call = enqueued(&store, Era::Stateless).await;
     let entry = line(&store, "w").await;
     let taken = store.take("s", "w", &entry, "t", Rerun::Safe).await.unwrap().unwrap();
@@ -261,7 +261,7 @@ async fn everything_comes_back_after_a_restart() {
     assert!(started.elapsed() < Duration::from_secs(1));
     assert_ne!(beaten.generation, taken.generation);
     assert_eq!(beaten.views, [Err(Gone::Missing)]);
-    nudged(&mut nudges, WorkerNudge::All).await;
+    woken(&mut hints, WorkerHint::All).await;
 
     let state = store.restore(call, "w", taken.snapshot.clone()).await.unwrap().unwrap();
     assert!(matches!(&state.reach, Reach::Node { node, request: 1, .. } if node == "a"), "{state:?}");

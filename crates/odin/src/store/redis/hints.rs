@@ -81,8 +81,8 @@ async fn forward<T: Copy>(
             message = stream.next() => {
                 let Some(message) = message else { return };
                 // What can't be read is a hint all the same.
-                let nudge = parse(message.get_payload_bytes()).unwrap_or(all);
-                missed = missed || sender.try_send(nudge).is_err();
+                let hint = parse(message.get_payload_bytes()).unwrap_or(all);
+                missed = missed || sender.try_send(hint).is_err();
             }
             _ = ping.tick() => {
                 if !matches!(timeout(PONG, sink.ping::<redis::Value>()).await, Ok(Ok(_))) {
