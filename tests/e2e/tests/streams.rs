@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use e2e::breaks::Breaks;
 use e2e::random::{self, RngExt};
 use e2e::{Client, EntryPoint, Era, Exchange, Form, SseClient, Stack};
 use futures::future::join_all;
@@ -220,6 +221,7 @@ async fn a_session_has_up_to_four_streams_of_its_own() {
 #[ignore = "needs a running stack: ./asgard test streams"]
 async fn sixty_four_calls_with_one_id_each_get_their_own_answer() {
     let stack = Stack::claim().await;
+    let mut breaks = Breaks::from_now(&stack);
     for entry_point in EntryPoint::BOTH {
         for era in [Era::Stateless, Era::Stateful] {
             let one = Client::of(era, &stack, entry_point, "thor", "org-1").await;
@@ -232,15 +234,21 @@ async fn sixty_four_calls_with_one_id_each_get_their_own_answer() {
                         "arguments": {"text": number.to_string(), "total_ms": 50 + number * 5, "events": number % 4},
                         "_meta": {"progressToken": "p-7"},
                     });
-                    let exchange = Exchange::of(client.build(7, "tools/call", params), 7).await.to_end().await;
-                    exchange.check_whole(number % 4).unwrap();
-                    let text = &exchange.result().unwrap()["structuredContent"]["text"];
-                    assert_eq!(*text, number.to_string());
+                    (number, Exchange::of(client.build(7, "tools/call", params), 7).await.to_end().await)
                 }
             });
-            join_all(calls).await;
+            for (number, exchange) in join_all(calls).await {
+                match exchange.check_whole(number % 4) {
+                    Err(_) if breaks.excuses(&exchange) => continue,
+                    whole => whole.unwrap(),
+                }
+                let text = &exchange.result().unwrap()["structuredContent"]["text"];
+                assert_eq!(*text, number.to_string());
+            }
         }
     }
+    // Of 128 holds.
+    assert!(breaks.excused() <= 3);
 }
 
 #[tokio::test]
