@@ -21,7 +21,12 @@ struct Linked {
 
 impl Linked {
     async fn over(store: std::sync::Arc<dyn odin::store::Store>) -> Self {
-        let site = Site::over(store).direct().config(|config| config.hold_after = Duration::from_millis(100));
+        Self::held_after(store, Duration::from_millis(100)).await
+    }
+
+    /// One whose calls are written down after that time, if nothing happens before.
+    async fn held_after(store: std::sync::Arc<dyn odin::store::Store>, hold_after: Duration) -> Self {
+        let site = Site::over(store).direct().config(move |config| config.hold_after = hold_after);
         let (site, server) = (site.start().await, Server::default());
         let _worker = site.worker(server.runner());
         site.linked().await;
@@ -173,7 +178,10 @@ async fn a_store_that_is_silent_when_the_link_breaks_is_an_error_in_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stateless_client_that_goes_away_stops_the_tool() {
-    let linked = Linked::over(memory()).await;
+    let redis = tokio::task::spawn_blocking(RedisServer::start).await.unwrap();
+    let linked = Linked::over(over(&redis)).await;
+    // So that the link alone can say it.
+    redis.freeze();
     let answering = linked.spawn("hush", "gone");
     until("the tool runs", async || linked.server.runs() == 1).await;
     answering.abort();
@@ -183,7 +191,7 @@ async fn a_stateless_client_that_goes_away_stops_the_tool() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_cancels_a_call_that_only_the_link_knows_of() {
-    let linked = Linked::over(memory()).await;
+    let linked = Linked::held_after(memory(), Duration::from_secs(60)).await;
     let session = linked.session().await;
     let before = linked.statz("direct").await;
     let in_session = |message: &Value| {
@@ -198,7 +206,12 @@ async fn a_session_cancels_a_call_that_only_the_link_knows_of() {
     let cancel =
         json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 9 } });
     assert_eq!(in_session(&cancel).send().await.unwrap().status().as_u16(), 202);
-    until("the tool is stopped", async || linked.server.stopped() == 1).await;
+    // A worker writes a call down after ten seconds at the latest, and would find the cancellation then.
+    let by_link = tokio::time::timeout(
+        Duration::from_secs(8),
+        until("the tool is stopped", async || linked.server.stopped() == 1),
+    );
+    by_link.await.expect("the link says it");
     assert_eq!(answering.await.unwrap().text().await.unwrap(), "", "a cancelled call has no answer");
 }
 
