@@ -34,22 +34,11 @@ impl Linked {
     }
 
     fn request(&self, tool: &str, text: &str) -> reqwest::RequestBuilder {
-        let params =
-            json!({ "name": tool, "arguments": { "text": text }, "_meta": { "progressToken": "p" } });
-        let message = values::request(7, "tools/call", values::with_meta(params, json!({})));
-        self.posted(&message)
-            .header("mcp-protocol-version", "2026-07-28")
-            .header("mcp-method", "tools/call")
-            .header("mcp-name", tool)
+        request(&self.site, tool, text)
     }
 
     fn posted(&self, message: &Value) -> reqwest::RequestBuilder {
-        self.site
-            .http
-            .post(self.site.url("/api/v1/mcp/org-1"))
-            .header("content-type", "application/json")
-            .header("accept", "application/json, text/event-stream")
-            .body(message.to_string())
+        posted(&self.site, message)
     }
 
     async fn call(&self, tool: &str, text: &str) -> reqwest::Response {
@@ -73,6 +62,23 @@ impl Linked {
         let response = self.posted(&initialize).send().await.unwrap();
         response.headers()["mcp-session-id"].to_str().unwrap().to_owned()
     }
+}
+
+fn request(site: &Site, tool: &str, text: &str) -> reqwest::RequestBuilder {
+    let params = json!({ "name": tool, "arguments": { "text": text }, "_meta": { "progressToken": "p" } });
+    let message = values::request(7, "tools/call", values::with_meta(params, json!({})));
+    posted(site, &message)
+        .header("mcp-protocol-version", "2026-07-28")
+        .header("mcp-method", "tools/call")
+        .header("mcp-name", tool)
+}
+
+fn posted(site: &Site, message: &Value) -> reqwest::RequestBuilder {
+    site.http
+        .post(site.url("/api/v1/mcp/org-1"))
+        .header("content-type", "application/json")
+        .header("accept", "application/json, text/event-stream")
+        .body(message.to_string())
 }
 
 async fn until(what: &str, mut is: impl AsyncFnMut() -> bool) {
@@ -157,6 +163,37 @@ async fn a_link_that_breaks_costs_a_living_worker_nothing() {
             let answer = last(answering.await.unwrap()).await;
             assert_eq!(answer["result"]["content"][0]["text"], "worked on", "{tool}: {answer}");
             assert_eq!(linked.server.runs(), 1, "{tool} ran again");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_dies_leaves_its_direct_calls_to_another_one() {
+    let redis = tokio::task::spawn_blocking(RedisServer::start).await.unwrap();
+    for store in [memory(), over(&redis)] {
+        for (tool, runs) in [("look", 2), ("hush", 1)] {
+            let hold_after = Duration::from_secs(60);
+            let Linked { site, server, _worker } = Linked::held_after(store.clone(), hold_after).await;
+            let request = request(&site, tool, "on");
+            let answering = tokio::spawn(async move { request.send().await.unwrap() });
+            until("the tool runs", async || server.runs() == 1).await;
+            // The store has never heard of the call: its backend writes it down.
+            drop(_worker);
+            let _other = site.worker(server.runner());
+            if runs == 2 {
+                until("the other worker runs it again", async || server.runs() == 2).await;
+                // The run of the dead one may still wait in this process.
+                server.finish(2);
+            }
+            let answer = last(answering.await.unwrap()).await;
+            match runs {
+                2 => assert_eq!(answer["result"]["content"][0]["text"], "worked on", "{answer}"),
+                _ => {
+                    let why = answer["error"]["message"].as_str().unwrap_or_else(|| panic!("{answer}"));
+                    assert!(why.contains("The worker that ran this call was lost"), "{why}");
+                }
+            }
+            assert_eq!(server.runs(), runs, "{tool}");
         }
     }
 }

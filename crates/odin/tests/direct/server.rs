@@ -78,6 +78,11 @@ impl Server {
         self.run(text).await
     }
 
+    #[tool(description = "Works, and may run again.", annotations(read_only_hint = true))]
+    async fn look(&self, Parameters(Text { text }): Parameters<Text>) -> String {
+        self.run(text).await
+    }
+
     #[tool(description = "Works and says nothing meanwhile.")]
     async fn hush(&self, Parameters(Text { text }): Parameters<Text>) -> String {
         self.run(text).await
