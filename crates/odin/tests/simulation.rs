@@ -12,7 +12,7 @@ mod world;
 use world::{Faults, World};
 
 /// Runs of each test, if `SIMULATION_RUNS` says nothing else.
-const RUNS: u64 = 15_000;
+const RUNS: u64 = 40_000;
 
 fn explore(name: &str, faults: Faults, most: u32) {
     if let Ok(seed) = std::env::var("SIMULATION_SEED") {

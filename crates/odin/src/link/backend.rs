@@ -115,8 +115,8 @@ impl Links {
         self.shared.lines().iter().map(free).sum()
     }
 
-    /// Sends a call to a worker: of two links with free slots, chosen at random, that on which fewer calls wait. `left` is what is left of
-    /// the time after which the call is to be written down. `except`: a worker that said it is busy.
+    /// Sends a call to a worker: of two links with free slots, chosen at random, that on which fewer calls wait. `left`
+    /// is what is left of the time after which the call is to be written down. `except`: a worker that said it is busy.
     ///
     /// None: no link has a free slot, or the call is too long for one. It is one for the queue, which alone is fair.
     pub fn dispatch(

@@ -3,7 +3,7 @@
 use super::{Heard, Message};
 use crate::protocol::Era;
 
-/// How long the store may be silent before the client is told that the outcome is unknown, in milliseconds.
+/// How long the store may be silent before the client gets the error that the outcome is unknown, in milliseconds.
 const SILENT: u64 = 4_000;
 /// How often the record is read at least, in milliseconds: a hint may be lost.
 const LOOK_EVERY: u64 = 1_000;

@@ -18,7 +18,7 @@ use std::time::Duration;
 use super::Message;
 
 /// Whether a worker may begin a call whose backend saw a heartbeat of that age last; none: one that was never sent.
-/// Otherwise it may be one whose client was told that it is lost.
+/// Otherwise its client may have got the error that it is lost.
 pub fn is_fresh(age: Option<Duration>, lease: Duration) -> bool {
     age.is_some_and(|age| age <= lease)
 }

@@ -36,7 +36,7 @@ impl Direct {
         }
     }
 
-    /// The client has cancelled the call by a notification to this backend. True: there is no more to wait for.
+    /// The client has cancelled the call by a notification to this backend. True: nothing is left to wait for.
     fn cancelled(&mut self) -> bool {
         let left = self.handed.cancelled();
         if left == Left::Cancel {
@@ -70,16 +70,16 @@ impl Handle {
     /// The order, when there are no links, no worker has a free slot, or the call is too long for a link: it is one for
     /// the queue, which alone is fair.
     pub(super) fn dispatch(&mut self, order: Box<Order>) -> Result<(), Box<Order>> {
-        let left = left(self.front(), self.started);
-        let links = self.front().config.links.as_ref();
+        let left = left(&self.front, self.started);
+        let links = self.front.config.links.as_ref();
         let Some(link) = links.and_then(|links| links.dispatch(self.call, &order, left, None)) else {
             return Err(order);
         };
-        Counters::count(&self.front().counters.direct);
+        Counters::count(&self.front.counters.direct);
         let names = order.session.as_deref().zip(order.request_id.as_deref());
         self.name = names.map(|(session, id)| (session.to_owned(), id.to_owned()));
         if let Some(name) = &self.name {
-            self.front().waiters.lock().name(name.clone(), self.request);
+            self.front.waiters.lock().name(name.clone(), self.request);
         }
         self.direct = Some(Direct { handed: Handed::new(order.era), link, order: *order });
         Ok(())

@@ -42,7 +42,7 @@ pub(crate) enum Want {
 }
 
 impl Want {
-    /// When to look at the call that runs, if there is no hint.
+    /// When to look at the call that runs, without a hint.
     fn look(self, front: &Front, first: bool) -> Instant {
         let now = Instant::now();
         match self {
@@ -134,10 +134,6 @@ impl Handle {
         (&self.front.config.node, self.request)
     }
 
-    pub(super) fn front(&self) -> &Arc<Front> {
-        &self.front
-    }
-
     pub(super) fn waiter_is_cancelled(&self) -> bool {
         self.front.waiters.lock().is_cancelled(self.place)
     }
@@ -158,9 +154,9 @@ impl Handle {
         if let Some(next) = self.next_direct().await {
             return next;
         }
-        // What became of a direct call is in the record: a worker has it.
-        let mut look =
-            if self.direct.is_some() { Instant::now() } else { want.look(&self.front, self.first) };
+        // A direct call that was just written down: what became of it is in the record.
+        let is_new = self.first && self.direct.is_some();
+        let mut look = if is_new { Instant::now() } else { want.look(&self.front, self.first) };
         loop {
             tokio::select! {
                 () = self.notify.notified() => {}
@@ -191,7 +187,7 @@ impl Handle {
         }
     }
 
-    /// One look at the record. An error is no news.
+    /// One look at the record. An error: nothing new has come.
     async fn look(&self, want: Want) -> std::result::Result<Next, Seen> {
         match want {
             Want::Answer => self.offer(false).await,

@@ -73,7 +73,7 @@ impl Handle {
     /// Joins the call that a request repeats.
     async fn join(mut self, retry: &Retry, request: &Request<'_>) -> Result<Submitted> {
         let (node, number) = self.place();
-        let reply = match self.front().store.join(self.call, &retry.name, node, number).await {
+        let reply = match self.front.store.join(self.call, &retry.name, node, number).await {
             Ok(Join::Waits) => return Ok(Submitted::Joined(self)),
             Ok(Join::Done(out)) => Ok(Submitted::Answer(jsonrpc::with_id(&out, request.id.as_json()).into())),
             Ok(Join::Cancelled) => Err(Error::KeyCancelled),
