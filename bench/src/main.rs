@@ -1,162 +1,132 @@
-//! What calls and the gateway's filter cost, beside their peers in the same run.
-//!
-//! `filter` and `tokens`: see [`filter`]. `quick` calls the tool `echo` through each entry point of a running stack (`./asgard up -d`) and at a plain rmcp
-//! server that this program starts, in turns, and prints the median latency at concurrency 1, the rate at a
-//! higher concurrency, and the CPU time that each part spent on a call (from /proc). The figures of one run
-//! compare with each other, not with another run's.
+//! What Asgard costs, beside its peers in the same run. `./asgard bench` builds and runs this; docs/performance.md
+//! describes the method, and has the figures.
 
+mod args;
+mod cells;
 mod cpu;
 mod filter;
 mod load;
-mod plain;
-mod stack;
+mod mcp;
+mod report;
+mod site;
+mod stats;
+mod wire;
 
-use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-#[derive(Parser)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-}
+use clap::Parser;
 
-#[derive(Subcommand)]
-enum Command {
-    /// A plain rmcp server with the same tool; the peer.
-    Plain {
-        #[arg(long, default_value = "127.0.0.1:24900")]
-        listen: String,
-    },
-    /// Measure a request with a known token: our filter beside Envoy's own, in Envoy.
-    Filter(filter::Cost),
-    /// Measure the filter's memory with many tokens, and its cache's hit rate.
-    Tokens(filter::Tokens),
-    /// Measure a quick call at both entry points beside the plain server.
-    Quick {
-        /// Calls in each round at concurrency 1.
-        #[arg(long, default_value_t = 500)]
-        calls: usize,
-        /// Calls in each round at the higher concurrency.
-        #[arg(long, default_value_t = 2000)]
-        many: usize,
-        /// The higher concurrency.
-        #[arg(long, default_value_t = 16)]
-        concurrency: usize,
-        /// Rounds; medians of them are printed.
-        #[arg(long, default_value_t = 3)]
-        rounds: usize,
-        /// The `asgard` program.
-        #[arg(long, default_value = "./asgard")]
-        asgard: String,
-        /// Port of the plain server.
-        #[arg(long, default_value_t = 24900)]
-        plain_port: u16,
-    },
-}
+use args::{Arguments, Command, Options};
+use cells::{CELLS, Context, Spec, TARGET};
+use report::{Machine, Report};
 
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+/// Any error; its text says what to do.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
+/// What may fail.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// The version of the JSON document's format.
+const FORMAT: u32 = 1;
 
 #[tokio::main]
-async fn main() -> Result<()> {
-    match Arguments::parse().command {
-        Command::Plain { listen } => plain::serve(&listen).await,
-        Command::Filter(options) => filter::cost(&options).await,
-        Command::Tokens(options) => filter::tokens(&options).await,
-        Command::Quick { calls, many, concurrency, rounds, asgard, plain_port } => {
-            quick(calls, many, concurrency, rounds, &asgard, plain_port).await
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = match arguments.command {
+        Some(Command::Plain { listen }) => site::plain::serve(&listen).await.map(|()| true),
+        None if arguments.options.list => {
+            CELLS.iter().for_each(|cell| println!("{:<12} {}", cell.name, cell.about));
+            Ok(true)
+        }
+        None => tokio::select! {
+            outcome = run(arguments.options) => outcome,
+            _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+        },
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("asgard bench: {error}");
+            ExitCode::FAILURE
         }
     }
 }
 
-struct Target {
-    name: &'static str,
-    url: String,
-    token: Option<String>,
-    /// Part and the processes that it consists of.
-    parts: Vec<(String, Vec<u32>)>,
-    single: Vec<load::Round>,
-    loaded: Vec<load::Round>,
+/// Says what goes on.
+fn progress(what: &str) {
+    eprintln!("  {what}");
 }
 
-async fn quick(
-    calls: usize,
-    many: usize,
-    concurrency: usize,
-    rounds: usize,
-    asgard: &str,
-    plain_port: u16,
-) -> Result<()> {
-    let plain = format!("127.0.0.1:{plain_port}");
-    let mut server = tokio::process::Command::new(std::env::current_exe()?)
-        .args(["plain", "--listen", &plain])
-        .kill_on_drop(true)
-        .spawn()?;
-    let server_pid = server.id().ok_or("the plain server ended at once")?;
-    let stack = stack::read(asgard).await?;
-    let token = Some(stack::token(asgard).await?);
-    let target =
-        |name, url, token, parts| Target { name, url, token, parts, single: Vec::new(), loaded: Vec::new() };
-    let mut targets = vec![
-        target(
-            "plain rmcp, direct",
-            format!("http://{plain}/mcp"),
-            None,
-            vec![("server".to_owned(), vec![server_pid])],
-        ),
-        target(
-            "bifrost",
-            format!("http://{}/api/v1/mcp/org-1", stack.address("gateway")?),
-            token.clone(),
-            stack.parts(),
-        ),
-        target(
-            "hermod",
-            format!("http://{}/api/v1/mcp/org-1", stack.address("pushpin")?),
-            token,
-            stack.parts(),
-        ),
-    ];
-    for target in &targets {
-        load::run(&target.url, target.token.as_deref(), 50, 4).await?;
+/// The cells that the command line chooses.
+fn chosen(options: &Options) -> Result<Vec<&'static Spec>> {
+    if options.target.is_some() {
+        return Ok(vec![&TARGET]);
     }
-    for _ in 0..rounds {
-        for target in &mut targets {
-            let round = load::measured(&target.url, target.token.as_deref(), calls, 1, &target.parts).await?;
-            target.single.push(round);
-            let round =
-                load::measured(&target.url, target.token.as_deref(), many, concurrency, &target.parts)
-                    .await?;
-            target.loaded.push(round);
+    for name in &options.only {
+        if !CELLS.iter().any(|cell| cell.name == name) {
+            return Err(format!("there is no cell {name}: see ./asgard bench --list").into());
         }
     }
-    server.kill().await?;
-    report(&targets, concurrency);
-    Ok(())
+    let wanted = |cell: &&Spec| match options.only.is_empty() {
+        true => cell.quick || !options.quick,
+        false => options.only.iter().any(|name| name == cell.name),
+    };
+    Ok(CELLS.iter().filter(wanted).collect())
 }
 
-fn report(targets: &[Target], concurrency: usize) {
-    println!(
-        "| path | c=1: p50 ms | c={concurrency}: calls/s, p50 ms | CPU of all parts, µs a call at c=1 / c={concurrency} |"
-    );
-    println!("|---|---|---|---|");
-    for target in targets {
-        println!(
-            "| {} | {:.2} | {:.0}, {:.2} | {:.0} / {:.0} |",
-            target.name,
-            load::median(target.single.iter().map(|round| round.p50)),
-            load::median(target.loaded.iter().map(|round| round.rate)),
-            load::median(target.loaded.iter().map(|round| round.p50)),
-            load::median(target.single.iter().map(load::Round::cpu)),
-            load::median(target.loaded.iter().map(load::Round::cpu)),
-        );
-    }
-    println!("\n| path | part | CPU µs a call at c=1 | at c={concurrency} |");
-    println!("|---|---|---|---|");
-    for target in targets {
-        for (index, (part, _)) in target.parts.iter().enumerate() {
-            let of = |rounds: &[load::Round]| {
-                load::median(rounds.iter().filter_map(|round| round.parts.get(index).copied()))
-            };
-            println!("| {} | {part} | {:.0} | {:.0} |", target.name, of(&target.single), of(&target.loaded));
+/// Runs the cells and prints each; whether all had figures.
+async fn run(options: Options) -> Result<bool> {
+    let cells = chosen(&options)?;
+    let context = Context::new(options);
+    let options = &context.options;
+    context.peers()?;
+    let mut report = Report {
+        format: FORMAT,
+        started: SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
+        commit: commit(),
+        machine: machine(),
+        rounds: options.rounds(),
+        round_s: options.round_time().as_secs_f64(),
+        quick: options.quick,
+        cells: Vec::new(),
+    };
+    println!("{}\n", report.head());
+    for spec in cells {
+        progress(&format!("{}: {}", spec.name, spec.about));
+        let cell = cells::run(&context, spec).await;
+        println!("{cell}");
+        report.cells.push(cell);
+        // A run that breaks off later has left what it found.
+        if let Some(file) = &options.json {
+            std::fs::write(file, serde_json::to_string_pretty(&report)?)
+                .map_err(|error| format!("{}: {error}", file.display()))?;
         }
+    }
+    context.end().await;
+    Ok(report.cells.iter().all(|cell| cell.failed.is_none()))
+}
+
+fn commit() -> Option<String> {
+    let root = std::env::var_os("ASGARD_ROOT")?;
+    let git = |arguments: &[&str]| {
+        let output = std::process::Command::new("git").arg("-C").arg(&root).args(arguments).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let changed = git(&["status", "--porcelain", "--untracked-files=no"])?;
+    Some(format!("{}{}", git(&["rev-parse", "--short", "HEAD"])?, if changed.is_empty() { "" } else { "+" }))
+}
+
+fn machine() -> Machine {
+    let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
+    let first = |text: String| text.split_whitespace().next().unwrap_or_default().to_owned();
+    let memory = read("/proc/meminfo")
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok());
+    Machine {
+        cores: std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
+        memory_mib: memory.unwrap_or(0) / 1024,
+        kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+        load: first(read("/proc/loadavg")).parse().unwrap_or(0.0),
     }
 }

@@ -101,6 +101,13 @@ pub enum Command {
         #[arg(long)]
         all: bool,
     },
+    /// Measure what a call costs, with a stack of its own, beside other servers and gateways: see `bench --help`
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// What `bench --help` says
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+        arguments: Vec<String>,
+    },
     /// Run the supervisor (what `up -d` starts)
     #[command(hide = true)]
     Supervise(Up),
@@ -368,6 +375,13 @@ mod tests {
         assert!(
             matches!(cli.command, Command::Call(call) if call.user == "freya" && call.args == ["steps=3"])
         );
+    }
+
+    #[test]
+    fn all_that_follows_bench_is_its_own() {
+        let cli = Cli::try_parse_from(["asgard", "bench", "--help", "--only", "quick", "plain"]).unwrap();
+        let Command::Bench { arguments } = cli.command else { panic!("not bench") };
+        assert_eq!(arguments, ["--help", "--only", "quick", "plain"]);
     }
 
     #[test]

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::ASSERTION_KEYS;
 use super::issuer::{ISSUER, PUBLIC_URL};
-use super::wire::Connection;
 use crate::Result;
+use crate::wire::Connection;
 
 /// What stands between client and backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +22,7 @@ pub enum Kind {
     Ours,
 }
 
-/// Where things are.
+/// What an Envoy is made of.
 pub struct Site<'a> {
     pub program: &'a Path,
     pub wasm: &'a Path,
@@ -65,7 +66,7 @@ fn filter(kind: Kind, site: &Site<'_>) -> Option<Value> {
                 "issuers": [{"issuer": ISSUER, "jwks": {"upstream": "keycloak", "path": "/certs"}}],
                 "scopes": {"advertised": ["mcp:tools", "organization"], "required": ["mcp:tools"]},
                 "origins": ["http://localhost:6274"],
-                "assertion": {"keys": "bench:c2VjcmV0LW9mLWF0LWxlYXN0LTMyLWJ5dGVzLWhlcmUh"},
+                "assertion": {"keys": ASSERTION_KEYS},
                 "grip": {"issuer": "pushpin", "key": "YW5vdGhlci1zZWNyZXQtb2YtMzItYnl0ZXMtb3ItbW9y"},
                 "policy": {"rules": [
                     {"name": "no drops", "effect": "deny", "methods": ["tools/call"], "names": ["drop*"]},
@@ -121,7 +122,7 @@ impl Envoy {
         let file: PathBuf = site.folder.join(format!("envoy-{port}.json"));
         std::fs::write(&file, config.to_string())?;
         let mut child = tokio::process::Command::new(site.program)
-            .args(["--concurrency", "1", "--disable-hot-restart", "-l", "warning", "-c"])
+            .args(["--concurrency", "1", "--disable-hot-restart", "-l", "error", "-c"])
             .arg(&file)
             .stdout(Stdio::null())
             .kill_on_drop(true)
@@ -131,7 +132,7 @@ impl Envoy {
             if let Some(status) = child.try_wait()? {
                 return Err(format!("Envoy ended: {status}").into());
             }
-            if Connection::open(port).await.is_ok() {
+            if Connection::open(&format!("localhost:{port}")).await.is_ok() {
                 return Ok(Self { port, pid, _child: child });
             }
             tokio::time::sleep(Duration::from_millis(50)).await;

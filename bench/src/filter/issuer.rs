@@ -82,16 +82,3 @@ impl Issuer {
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
 }
-
-/// A tool call as a client of the current revision sends it.
-pub fn request(token: &str) -> Vec<u8> {
-    format!(
-        "POST /api/v1/mcp/org-1 HTTP/1.1\r\nhost: localhost:8000\r\nuser-agent: bench/1\r\n\
-         accept: application/json, text/event-stream\r\ncontent-type: application/json\r\n\
-         mcp-protocol-version: 2026-07-28\r\nmcp-method: tools/call\r\nmcp-name: echo\r\n\
-         authorization: Bearer {token}\r\ncontent-length: {}\r\n\r\n{}",
-        crate::load::BODY.len(),
-        crate::load::BODY
-    )
-    .into_bytes()
-}

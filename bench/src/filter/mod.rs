@@ -1,66 +1,36 @@
 //! What the gateway's filter costs, with Envoy as the host.
-//!
-//! `filter`: CPU time of Envoy for a request whose token is in the cache, with our filter, with Envoy's own
-//! `jwt_authn`, and with none; in turns, in one run. `tokens`: the filter's memory while many different tokens
-//! pass, and how often its cache knows a token when some users call much more than others.
 
 mod envoy;
 mod issuer;
+mod requests;
 mod tokens;
-mod wire;
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
-use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use self::envoy::{Envoy, Kind, Site};
-use self::issuer::{Algorithm, Issuer};
-use crate::{Result, cpu};
+use crate::cells::{Context, Found};
+use crate::cpu::{self, Part};
+use crate::mcp::{Call, Endpoint};
+use crate::report::{Figure, Goal};
+use crate::{Result, progress, wire};
 
-pub use self::tokens::{Tokens, tokens};
+use self::envoy::Site;
+pub use self::envoy::{Envoy, Kind};
+use self::issuer::{Algorithm, Issuer, PUBLIC_URL};
+pub use self::tokens::run as tokens;
 
-/// What both measurements take.
-#[derive(Args)]
-pub struct Programs {
-    /// The `envoy` program.
-    #[arg(long, env = "ASGARD_ENVOY", default_value = "envoy")]
-    envoy: PathBuf,
-    /// The filter's module (scripts/build-filter).
-    #[arg(long, default_value = "../target/wasm/kong_filter.wasm")]
-    wasm: PathBuf,
-}
+/// The keys of the assertion that the filter passes on, for a backend behind it.
+pub const ASSERTION_KEYS: &str = "bench:c2VjcmV0LW9mLWF0LWxlYXN0LTMyLWJ5dGVzLWhlcmUh";
 
-/// Measures a request with a cached token.
-#[derive(Args)]
-pub struct Cost {
-    #[command(flatten)]
-    programs: Programs,
-    /// Other modules to measure in the same run, with one header about the caller.
-    #[arg(long)]
-    beside: Vec<PathBuf>,
-    /// Requests in each round.
-    #[arg(long, default_value_t = 400)]
-    requests: usize,
-    /// Rounds; each runs all variants, one after the other.
-    #[arg(long, default_value_t = 60)]
-    rounds: usize,
-    /// How often all Envoys are started anew, for that many rounds each: where a process happens to lie in
-    /// memory makes a difference of several percent.
-    #[arg(long, default_value_t = 7)]
-    starts: usize,
-    /// Connections at once.
-    #[arg(long, default_value_t = 8)]
-    connections: usize,
-    /// Fail when the median of our filter's CPU time, with one header about the caller, is more than so many times
-    /// `jwt_authn`'s.
-    #[arg(long)]
-    at_most: Option<f64>,
-}
+/// A module that makes the calls into the host that ours makes, and does nothing else.
+const BARE: &str = include_str!("../../bare.wat");
 
-/// The issuer's and the backend's servers, and where Envoy's files go.
-struct Around {
+/// Connections at once.
+const CONNECTIONS: usize = 8;
+
+/// The issuer's and a backend's servers, and where Envoy's files go.
+pub struct Around {
     issuer: Issuer,
     jwks: String,
     jwks_port: u16,
@@ -69,7 +39,8 @@ struct Around {
 }
 
 impl Around {
-    async fn start() -> Result<Self> {
+    /// Starts the servers.
+    pub async fn start() -> Result<Self> {
         let issuer = Issuer::new()?;
         let jwks = issuer.jwks();
         let jwks_port = wire::serve(&jwks).await?;
@@ -77,97 +48,98 @@ impl Around {
         Ok(Self { issuer, jwks, jwks_port, backend_port, folder: tempfile::tempdir()? })
     }
 
-    fn site<'a>(&'a self, programs: &'a Programs, wasm: &'a Path) -> Site<'a> {
-        Site {
-            program: &programs.envoy,
-            wasm,
-            folder: self.folder.path(),
-            jwks: &self.jwks,
-            jwks_port: self.jwks_port,
-            backend_port: self.backend_port,
-            settings: json!({}),
-        }
+    /// What an Envoy before a backend at this port is made of; `settings` change our filter's configuration.
+    pub fn site<'a>(
+        &'a self,
+        program: &'a Path,
+        wasm: &'a Path,
+        backend_port: u16,
+        settings: Value,
+    ) -> Site<'a> {
+        let folder = self.folder.path();
+        let (jwks, jwks_port) = (self.jwks.as_str(), self.jwks_port);
+        Site { program, wasm, folder, jwks, jwks_port, backend_port, settings }
+    }
+
+    /// A user's token, signed as Keycloak does.
+    pub fn token(&self) -> String {
+        self.issuer.token(Algorithm::Rsa, 1)
+    }
+
+    /// A tool call with this token, as a client of the current revision sends it.
+    fn request(&self, token: String) -> Result<Vec<u8>> {
+        let endpoint = Endpoint::new("Envoy", &format!("{PUBLIC_URL}/api/v1/mcp/org-1"))?;
+        Ok(Call::echo().modern(&endpoint.with_token(Some(token))))
     }
 }
 
-/// Runs the measurement and prints it.
-pub async fn cost(options: &Cost) -> Result<()> {
+/// The cell `filter`: CPU time of Envoy for a request whose token is in the cache, with our filter, with Envoy's own
+/// `jwt_authn`, with none, and with a module that does nothing.
+pub async fn cost(context: &Context) -> Result<Found> {
     let around = Around::start().await?;
-    let token = around.issuer.token(Algorithm::Rsa, 1);
-    let request: Arc<[u8]> = issuer::request(&token).into();
-    let wasm = std::fs::canonicalize(&options.programs.wasm)?;
-    let mut variants = vec![
-        ("no filter".to_owned(), Kind::Nothing, wasm.as_path(), json!({})),
-        ("Envoy's jwt_authn".to_owned(), Kind::JwtAuthn, &wasm, json!({})),
+    let stack = context.stack().await?;
+    let (program, wasm) = (stack.program("gateway").await?, stack.filter());
+    let bare = around.folder.path().join("bare.wasm");
+    std::fs::write(&bare, wat::parse_str(BARE)?)?;
+    let one_header = json!({"userinfo": false});
+    let variants = [
+        ("no filter", Kind::Nothing, wasm.as_path(), json!({})),
+        ("jwt_authn", Kind::JwtAuthn, &wasm, json!({})),
+        ("the bare module", Kind::Ours, &bare, one_header.clone()),
         // The claims in one header, as `jwt_authn` passes them on.
-        ("our filter, one header about the caller".to_owned(), Kind::Ours, &wasm, json!({"userinfo": false})),
-        ("our filter, X-Userinfo beside it".to_owned(), Kind::Ours, &wasm, json!({})),
+        ("our filter, one header about the caller", Kind::Ours, &wasm, one_header),
+        ("our filter as it comes, X-Userinfo beside it", Kind::Ours, &wasm, json!({})),
     ];
-    variants.extend(
-        options
-            .beside
-            .iter()
-            .map(|wasm| (wasm.display().to_string(), Kind::Ours, wasm.as_path(), json!({"userinfo": false}))),
-    );
-    let next: Arc<dyn Fn(usize) -> Arc<[u8]> + Send + Sync> = Arc::new(move |_| request.clone());
-    // One row a round, one figure a variant: µs of CPU a request.
-    let mut rounds: Vec<Vec<f64>> = Vec::new();
-    for _ in 0..options.starts {
+    let request = around.request(around.token())?;
+    let (starts, rounds) = context.options.sized((7, 40), (1, 3));
+    let requests = 400;
+    // One figure a round: µs of CPU a request.
+    let mut figures: Vec<Vec<f64>> = vec![Vec::new(); variants.len()];
+    // Where a process happens to lie in memory makes a difference of several percent: all are started anew.
+    for start in 1..=starts {
+        progress(&format!("start {start} of {starts}"));
         let mut envoys = Vec::new();
         for (_, kind, wasm, settings) in &variants {
-            let site = Site { settings: settings.clone(), ..around.site(&options.programs, wasm) };
+            let site = around.site(&program, wasm, around.backend_port, settings.clone());
             envoys.push(Envoy::start(*kind, &site).await?);
         }
         for envoy in &envoys {
-            wire::run(envoy.port, 2000, options.connections, next.clone()).await?;
+            requests::same(envoy.port, 2000, CONNECTIONS, &request).await?;
         }
-        for number in 0..options.rounds {
-            let mut row = vec![f64::NAN; envoys.len()];
+        for number in 0..rounds {
             // Each round begins with another variant.
             for offset in 0..envoys.len() {
                 let index = (number + offset) % envoys.len();
-                let Some((envoy, cell)) = envoys.get(index).zip(row.get_mut(index)) else { continue };
-                let before = cpu::precise(envoy.pid);
-                wire::run(envoy.port, options.requests, options.connections, next.clone()).await?;
-                *cell = (cpu::precise(envoy.pid) - before).as_secs_f64() * 1e6 / options.requests as f64;
+                let part = Part::new("envoy", envoys[index].pid);
+                let before = part.usage();
+                requests::same(envoys[index].port, requests, CONNECTIONS, &request).await?;
+                figures[index].push(cpu_each(&part, &before, requests));
             }
-            rounds.push(row);
         }
     }
-    println!(
-        "token of {} bytes, {} starts, {} rounds of {} requests each on {} connections; Envoy with one worker\n",
-        token.len(),
-        options.starts,
-        options.rounds,
-        options.requests,
-        options.connections
-    );
-    println!("| Envoy with | CPU a request, µs: median (quartiles) | of jwt_authn: median (quartiles) |");
-    println!("|---|---|---|");
-    let mut ours = f64::NAN;
-    for (index, (name, ..)) in variants.iter().enumerate() {
-        let own = quartiles(rounds.iter().map(|row| row[index]));
-        let ratio = quartiles(rounds.iter().map(|row| row[index] / row[1]));
-        if index == 2 {
-            ours = ratio[1];
-        }
-        println!(
-            "| {} | {:.1} ({:.1} to {:.1}) | {:.3} ({:.3} to {:.3}) |",
-            name, own[1], own[0], own[2], ratio[1], ratio[0], ratio[2]
-        );
+    let mut found = Found::default();
+    for ((name, ..), figures) in variants.iter().zip(&figures) {
+        found.figures.push(Figure::median(&format!("Envoy with {name}: CPU"), "µs a request", figures));
     }
-    match options.at_most {
-        Some(most) if ours.is_nan() || ours > most => {
-            Err(format!("our filter takes {ours:.3} times the CPU of jwt_authn, more than {most}").into())
-        }
-        _ => Ok(()),
+    for ((name, ..), own) in variants.iter().zip(&figures) {
+        found.figures.push(Figure::ratio(&format!("{name}, of jwt_authn"), own, &figures[1]));
     }
+    let last = found.figures.pop().map(|figure| figure.to_be(Goal::AtMost(1.15)));
+    found.figures.extend(last);
+    let what = "our filter as it comes, of the bare module";
+    found.figures.push(Figure::ratio(what, &figures[4], &figures[2]).to_be(Goal::AtMost(1.04)));
+    Ok(found)
 }
 
-/// Lower quartile, median, upper quartile.
-fn quartiles(values: impl Iterator<Item = f64>) -> [f64; 3] {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    let at = |quarters: usize| values.get(values.len().saturating_sub(1) * quarters / 4).copied();
-    [1, 2, 3].map(|quarters| at(quarters).unwrap_or(f64::NAN))
+/// CPU time since then, in µs a request.
+fn cpu_each(part: &Part, before: &cpu::Usage, requests: usize) -> f64 {
+    part.usage().since(before).as_secs_f64() * 1e6 / requests as f64
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_bare_module_is_a_module() {
+        assert!(wat::parse_str(super::BARE).unwrap().starts_with(b"\0asm"));
+    }
 }

@@ -1,136 +1,114 @@
-//! Many different tokens: memory, and the cache's hit rate.
+//! Many different tokens: the filter's memory, and how often its cache knows a token when some users call much more
+//! than others.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use clap::Args;
 use rand::RngExt as _;
+use serde_json::json;
 
 use super::envoy::{Envoy, Kind};
 use super::issuer::Algorithm;
-use super::{Around, Programs, issuer, wire};
-use crate::{Result, cpu};
+use super::requests::{self, Next};
+use super::{Around, cpu_each};
+use crate::cells::{Context, Found};
+use crate::cpu::{self, Part};
+use crate::report::{Figure, Goal};
+use crate::{Result, progress};
 
-/// Measures memory and hit rate.
-#[derive(Args)]
-pub struct Tokens {
-    #[command(flatten)]
-    programs: Programs,
-    /// How many different tokens, one after the other.
-    #[arg(long, default_value_t = 100_000)]
-    tokens: usize,
-    /// Fail when Envoy's memory grows by more than so many MiB from the first tenth of the tokens to the last.
-    #[arg(long, default_value_t = 48)]
-    at_most_mib: u64,
-    /// Users of the mix.
-    #[arg(long, default_value_t = 20_000)]
-    users: usize,
-    /// Requests of the mix.
-    #[arg(long, default_value_t = 40_000)]
-    requests: usize,
-    /// Exponent of the Zipf mix: the n-th user calls 1/n^s times as often as the first.
-    #[arg(long, default_value_t = 1.0)]
-    exponent: f64,
-}
-
-/// Requests in a stretch whose cost or memory is taken.
+/// Requests in a stretch whose cost is taken.
 const STRETCH: usize = 2000;
+/// The n-th user of the mix calls 1/n^s times as often as the first, with this s.
+const EXPONENT: f64 = 1.0;
+/// Connections at once.
+const CONNECTIONS: usize = 4;
 
-/// Runs both measurements and prints them.
-pub async fn tokens(options: &Tokens) -> Result<()> {
-    let wasm = std::fs::canonicalize(&options.programs.wasm)?;
+/// The cell `tokens`.
+pub async fn run(context: &Context) -> Result<Found> {
     let around = Arc::new(Around::start().await?);
-    let site = around.site(&options.programs, &wasm);
-    let envoy = Envoy::start(Kind::Ours, &site).await?;
-    let memory = many(options, &around, &envoy).await?;
-    mix(options, &around).await?;
-    if memory > i64::try_from(options.at_most_mib)? * 1024 {
-        return Err(format!("Envoy grew by {memory} KiB, more than {} MiB", options.at_most_mib).into());
-    }
-    Ok(())
+    let stack = context.stack().await?;
+    let (program, wasm) = (stack.program("gateway").await?, stack.filter());
+    let start = async || {
+        Envoy::start(Kind::Ours, &around.site(&program, &wasm, around.backend_port, json!({}))).await
+    };
+    let mut found = Found::default();
+    memory(&mut found, &around, &start().await?, context.options.sized(100_000, 2_000)).await?;
+    mix(&mut found, &around, &start().await?, context.options.sized((20_000, 40_000), (500, 1_000))).await?;
+    Ok(found)
 }
 
 /// A request with a token of its own for each number from `from` on.
-fn each(around: &Arc<Around>, from: usize) -> Arc<dyn Fn(usize) -> Arc<[u8]> + Send + Sync> {
+fn each(around: &Arc<Around>, from: usize) -> Next {
     let around = around.clone();
-    Arc::new(move |number| issuer::request(&around.issuer.token(Algorithm::Ec, from + number)).into())
+    Arc::new(move |number| Ok(around.request(around.issuer.token(Algorithm::Ec, from + number))?.into()))
 }
 
-/// Sends all tokens, once each; gives by how many KiB Envoy grew from the first tenth on.
-async fn many(options: &Tokens, around: &Arc<Around>, envoy: &Envoy) -> Result<i64> {
-    let start = cpu::resident_kib(envoy.pid);
-    let (tenth, mut sent, mut sizes) = (options.tokens.div_ceil(10), 0, Vec::new());
-    while sent < options.tokens {
-        let now = tenth.min(options.tokens - sent);
-        wire::run(envoy.port, now, 4, each(around, sent)).await?;
-        sent += now;
-        sizes.push(cpu::resident_kib(envoy.pid));
+/// Sends so many tokens, once each.
+async fn memory(found: &mut Found, around: &Arc<Around>, envoy: &Envoy, tokens: usize) -> Result<()> {
+    let mib = || cpu::resident_kib(envoy.pid) as f64 / 1024.0;
+    let tenth = tokens / 10;
+    let mut first = mib();
+    for number in 0..10 {
+        progress(&format!("{} different tokens", tenth * (number + 1)));
+        requests::run(envoy.port, tenth, CONNECTIONS, each(around, number * tenth)).await?;
+        if number == 0 {
+            first = mib();
+        }
     }
-    let shown: Vec<String> = sizes.iter().map(|kib| format!("{:.1}", *kib as f64 / 1024.0)).collect();
-    println!(
-        "{sent} different tokens. Envoy's memory at the start {:.1} MiB, after each tenth: {}",
-        start as f64 / 1024.0,
-        shown.join(", ")
-    );
-    let first = sizes.first().copied().unwrap_or(start);
-    let last = sizes.last().copied().unwrap_or(start);
-    Ok(i64::try_from(last)? - i64::try_from(first)?)
+    let what = format!("Envoy's memory after {tenth} different tokens");
+    found.figures.push(Figure::single(&what, "MiB", first));
+    let what = format!("its growth up to {tokens} tokens");
+    found.figures.push(Figure::single(&what, "MiB", mib() - first).to_be(Goal::AtMost(48.0)));
+    Ok(())
 }
 
 /// CPU time of requests, µs each.
-async fn cpu_of(
-    envoy: &Envoy,
-    requests: usize,
-    next: Arc<dyn Fn(usize) -> Arc<[u8]> + Send + Sync>,
-) -> Result<f64> {
-    let before = cpu::precise(envoy.pid);
-    wire::run(envoy.port, requests, 4, next).await?;
-    Ok((cpu::precise(envoy.pid) - before).as_secs_f64() * 1e6 / requests as f64)
+async fn cpu_of(envoy: &Envoy, requests: usize, next: Next) -> Result<f64> {
+    let part = Part::new("envoy", envoy.pid);
+    let before = part.usage();
+    requests::run(envoy.port, requests, CONNECTIONS, next).await?;
+    Ok(cpu_each(&part, &before, requests))
 }
 
 /// The Zipf mix. The filter counts nothing for us: how many requests it had to verify follows from what a
 /// known token costs, what a new one costs, and what the mix cost. Beside it, what a cache of that many
 /// entries that forgets the least recently used would know of the same sequence.
-async fn mix(options: &Tokens, around: &Arc<Around>) -> Result<()> {
-    let wasm = std::fs::canonicalize(&options.programs.wasm)?;
-    let envoy = Envoy::start(Kind::Ours, &around.site(&options.programs, &wasm)).await?;
-    let known: Arc<[u8]> = issuer::request(&around.issuer.token(Algorithm::Ec, 0)).into();
-    let same = {
-        let known = known.clone();
-        Arc::new(move |_| known.clone())
-    };
-    cpu_of(&envoy, STRETCH, same.clone()).await?;
-    let hit = cpu_of(&envoy, STRETCH, same).await?;
+async fn mix(
+    found: &mut Found,
+    around: &Arc<Around>,
+    envoy: &Envoy,
+    (users, requests): (usize, usize),
+) -> Result<()> {
+    progress("a mix of users");
+    let known: Arc<[u8]> = around.request(around.issuer.token(Algorithm::Ec, 0))?.into();
+    let same: Next = Arc::new(move |_| Ok(known.clone()));
+    cpu_of(envoy, STRETCH, same.clone()).await?;
+    let hit = cpu_of(envoy, STRETCH, same).await?;
     // Users from beyond the mix, so that these tokens are new.
-    let miss = cpu_of(&envoy, STRETCH, each(around, options.users + 1)).await?;
-
-    let sequence = Arc::new(zipf(options.users, options.exponent, options.requests));
+    let miss = cpu_of(envoy, STRETCH, each(around, users + 1)).await?;
+    let sequence = Arc::new(zipf(users, EXPONENT, requests));
     // A user has one token, and so all requests of a user are the same bytes.
-    let requests: Arc<Vec<std::sync::OnceLock<Arc<[u8]>>>> =
-        Arc::new((0..=options.users).map(|_| std::sync::OnceLock::new()).collect());
-    let next = {
+    let made: Arc<Vec<OnceLock<Arc<[u8]>>>> = Arc::new((0..=users).map(|_| OnceLock::new()).collect());
+    let next: Next = {
         let (around, sequence) = (around.clone(), sequence.clone());
-        Arc::new(move |number: usize| {
+        Arc::new(move |number| {
             let user = sequence[number];
-            requests[user]
-                .get_or_init(|| issuer::request(&around.issuer.token(Algorithm::Ec, user)).into())
-                .clone()
+            if let Some(request) = made[user].get() {
+                return Ok(request.clone());
+            }
+            let request = around.request(around.issuer.token(Algorithm::Ec, user))?;
+            Ok(made[user].get_or_init(|| request.into()).clone())
         })
     };
-    let cost = cpu_of(&envoy, options.requests, next).await?;
+    let cost = cpu_of(envoy, requests, next).await?;
     let rate = (1.0 - (cost - hit) / (miss - hit)).clamp(0.0, 1.0);
-    println!(
-        "Zipf mix of {} users, exponent {}, {} requests: {cost:.1} µs of CPU each; a known token {hit:.1}, a new one \
-         {miss:.1}: the cache knew {:.0} %",
-        options.users,
-        options.exponent,
-        options.requests,
-        rate * 100.0
-    );
-    for entries in [1024, 2048, 4096] {
-        println!(
-            "    (a list of the {entries} most recent tokens would know {:.0} %)",
-            lru(&sequence, entries) * 100.0
-        );
+    found.figures.extend([
+        Figure::single("CPU of a request with a known token", "µs", hit),
+        Figure::single("CPU of a request with a new token", "µs", miss),
+        Figure::single(&format!("Zipf mix of {users} users: the cache knew"), "%", rate * 100.0),
+    ]);
+    for entries in [1024, 2048] {
+        let what = format!("a list of the {entries} most recent tokens would know");
+        found.figures.push(Figure::single(&what, "%", lru(&sequence, entries) * 100.0));
     }
     Ok(())
 }

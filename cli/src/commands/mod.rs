@@ -1,5 +1,6 @@
 //! What the command line offers. One file a command.
 
+pub mod bench;
 pub mod call;
 pub mod can;
 pub mod doctor;
@@ -65,6 +66,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Doctor => doctor::run(&paths).await,
         Command::Why { id } => why::run(&paths, &id).await,
         Command::Can { user, org, tool } => can::run(&paths, &user, &org, tool.as_deref()).await,
+        Command::Bench { arguments } => bench::run(&paths, &arguments),
         Command::Test { names, list, all } => test::run(&paths, &names, list, all).await,
     }
 }

@@ -1,6 +1,6 @@
 //! Builds our own programs and the filter. Cargo decides what is to be done.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::{Run, output_of};
@@ -8,6 +8,8 @@ use crate::paths::Paths;
 use crate::problem::{Problem, Result};
 use crate::process::find_program;
 use crate::ui::Step;
+
+const HINT: &str = "fix the code, or check the network if a crate could not be fetched";
 
 /// Where our programs are.
 #[derive(Debug)]
@@ -51,22 +53,38 @@ pub(super) fn has_wasm_target() -> bool {
 
 /// Builds backend and worker, or the whole workspace with its tests.
 pub(super) fn programs(paths: &Paths, tests: bool) -> Result<()> {
-    let cargo =
-        cargo().ok_or_else(|| Problem::new("there is no cargo").hint("install Rust: https://rustup.rs"))?;
     let name = if tests { "programs and tests: build" } else { "backend and worker: build" };
-    let step = Step::begin(name);
     let log = paths.log("install-programs");
     let run = Run {
         doing: if tests { "build the programs and their tests" } else { "build the backend and the worker" },
         log_shown: paths.shown(&log),
         log,
-        hint: "fix the code, or check the network if a crate could not be fetched",
+        hint: HINT,
     };
+    let what =
+        if tests { ["--all-targets"].as_slice() } else { &["--bin", "mcp-backend", "--bin", "worker"] };
+    cargo_build(&run, name, &paths.root, &[&["--workspace"], what].concat())
+}
+
+/// Builds the program of `asgard bench`, which has a workspace of its own; where it is.
+///
+/// # Errors
+/// When it cannot be built.
+pub fn bench(paths: &Paths) -> Result<PathBuf> {
+    let log = paths.log("install-bench");
+    let run = Run { doing: "build the program that measures", log_shown: paths.shown(&log), log, hint: HINT };
+    let folder = paths.root.join("bench");
+    cargo_build(&run, "bench: build", &folder, &["--locked"])?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| folder.join("target"), PathBuf::from);
+    Ok(target.join("release/bench"))
+}
+
+fn cargo_build(run: &Run<'_>, name: &str, folder: &Path, arguments: &[&str]) -> Result<()> {
+    let cargo =
+        cargo().ok_or_else(|| Problem::new("there is no cargo").hint("install Rust: https://rustup.rs"))?;
+    let step = Step::begin(name);
     let mut command = Command::new(cargo);
-    command
-        .args(["build", "--release", "--color", "never", "--workspace"])
-        .args(if tests { ["--all-targets"].as_slice() } else { &["--bin", "mcp-backend", "--bin", "worker"] })
-        .current_dir(&paths.root);
+    command.args(["build", "--release", "--color", "never"]).args(arguments).current_dir(folder);
     let mut compiled = 0_u32;
     run.run(&mut command, &step, |line, step| {
         let line = line.trim();

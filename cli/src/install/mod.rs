@@ -24,7 +24,7 @@ use crate::supervisor::part::Kind;
 
 pub use apt::{install as install_packages, java_version};
 pub use browser::Browser;
-pub use build::{Built, cargo, filter as build_filter};
+pub use build::{Built, bench as build_bench, cargo, filter as build_filter};
 pub use clients::Clients;
 pub use run::{Run, output_of};
 

@@ -6,6 +6,10 @@ use rmcp::transport::streamable_http_server::session::local::LocalSessionManager
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use rmcp::{ServerHandler, schemars, tool, tool_router};
 
+use super::process::{Process, free_address};
+use crate::cpu::Part;
+use crate::mcp::Endpoint;
+
 #[derive(serde::Deserialize, schemars::JsonSchema)]
 struct Echo {
     text: String,
@@ -28,6 +32,18 @@ impl Server {
 #[rmcp::tool_handler(router = self.tool_router)]
 impl ServerHandler for Server {}
 
+/// Starts this program as the peer.
+pub async fn start() -> crate::Result<(Process, Endpoint)> {
+    let address = free_address()?;
+    let program = std::env::current_exe()?;
+    let mut process = Process::spawn(&program, ["plain", "--listen", &address], [], address.clone())?;
+    process.ready(None).await?;
+    let endpoint = Endpoint::new("plain rmcp, direct", &format!("http://{address}/mcp"))?;
+    let endpoint = endpoint.with_parts(vec![Part::new("server", process.pid)]);
+    Ok((process, endpoint))
+}
+
+/// Serves until the process ends.
 pub async fn serve(listen: &str) -> crate::Result<()> {
     let mut config = StreamableHttpServerConfig::default();
     config.legacy_session_mode = false;

@@ -1,0 +1,191 @@
+//! A stack of its own: started, asked and ended by the `asgard` command of a checkout, so that older ones do too.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use serde::Deserialize;
+
+use crate::Result;
+use crate::cpu::Part;
+use crate::mcp::Endpoint;
+
+/// The parts that a call may touch.
+const OF_CALLS: [&str; 5] = ["gateway", "pushpin", "backend", "redis", "worker"];
+
+/// A running stack; it ends when this is dropped.
+pub struct Stack {
+    /// What it is called in tables.
+    pub name: String,
+    program: PathBuf,
+    root: PathBuf,
+    folder: tempfile::TempDir,
+    ports: Ports,
+}
+
+#[derive(Deserialize)]
+struct Status {
+    parts: Vec<PartStatus>,
+}
+
+/// A part, as `asgard status --json` describes it.
+#[derive(Debug, Deserialize)]
+pub struct PartStatus {
+    /// Its name.
+    pub name: String,
+    /// Its kind.
+    pub kind: String,
+    /// Its process.
+    pub pid: Option<u32>,
+    /// Its address.
+    pub address: String,
+    /// Whether it is ready.
+    pub ready: bool,
+}
+
+/// The ports that clients use.
+struct Ports {
+    gateway: String,
+    pushpin: String,
+}
+
+impl Stack {
+    /// Starts the stack of a checkout, which builds what it needs, in a state folder of its own on free ports, and
+    /// waits until it is ready.
+    pub async fn start(name: &str, checkout: &Path, gateway: &str) -> Result<Self> {
+        let root = std::fs::canonicalize(checkout)?;
+        // `asgard bench` is this checkout's own command; any other has its own.
+        let own = std::env::var_os("ASGARD_ROOT").is_some_and(|own| Path::new(&own) == root);
+        let program = std::env::var_os("ASGARD_BIN").filter(|_| own).map(PathBuf::from);
+        let mut stack = Self {
+            name: name.to_owned(),
+            program: program.unwrap_or_else(|| root.join("asgard")),
+            root,
+            // Short, for the sockets inside.
+            folder: tempfile::Builder::new().prefix("bench-").tempdir()?,
+            ports: Ports { gateway: String::new(), pushpin: String::new() },
+        };
+        let parent = std::process::id().to_string();
+        eprintln!("starting {name} ({}); what is not built yet is built first", stack.root.display());
+        let up = ["up", "-d", "--native", "--no-inspector", "--ports", "free", "--gateway", gateway];
+        stack.ask(&[&up[..], &["--parent", &parent]].concat()).await?;
+        let parts = stack.parts().await?;
+        let address = |kind: &str| parts.iter().find(|part| part.kind == kind).map(|part| &part.address);
+        // Tokens are for the public URL, which has this name.
+        let local = |address: Option<&String>| {
+            let port = address.and_then(|address| address.rsplit_once(':')).map(|(_, port)| port);
+            port.map(|port| format!("localhost:{port}")).ok_or("the stack has no gateway or no Pushpin")
+        };
+        stack.ports = Ports { gateway: local(address("gateway"))?, pushpin: local(address("pushpin"))? };
+        Ok(stack)
+    }
+
+    fn command(&self, arguments: &[&str]) -> std::process::Command {
+        let mut command = std::process::Command::new(&self.program);
+        command
+            .args(arguments)
+            // A folder that cargo was told to build in is this checkout's.
+            .env_remove("CARGO_TARGET_DIR")
+            .env_remove("ASGARD_BIN")
+            .env("ASGARD_ROOT", &self.root)
+            .env("ASGARD_HOME", self.folder.path())
+            .stdin(Stdio::null());
+        if let Some(own) = std::env::var_os("CARGO_TARGET_DIR").filter(|_| self.is_own()) {
+            command.env("CARGO_TARGET_DIR", own);
+        }
+        command
+    }
+
+    fn is_own(&self) -> bool {
+        self.program != self.root.join("asgard")
+    }
+
+    /// Runs a command of the checkout; what it prints.
+    pub async fn ask(&self, arguments: &[&str]) -> Result<String> {
+        let output = tokio::process::Command::from(self.command(arguments)).output().await?;
+        if output.status.success() {
+            return Ok(String::from_utf8(output.stdout)?);
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        let last = said.lines().last().unwrap_or_default();
+        Err(format!("asgard {} of {}: {last}", arguments.join(" "), self.root.display()).into())
+    }
+
+    /// All parts.
+    pub async fn parts(&self) -> Result<Vec<PartStatus>> {
+        // Its exit code says whether all are ready, which is a matter of the document too.
+        let output = tokio::process::Command::from(self.command(&["status", "--json"])).output().await?;
+        Ok(serde_json::from_slice::<Status>(&output.stdout)?.parts)
+    }
+
+    /// A part by name.
+    pub async fn part(&self, name: &str) -> Result<PartStatus> {
+        let parts = self.parts().await?;
+        parts
+            .into_iter()
+            .find(|part| part.name == name)
+            .ok_or_else(|| format!("the stack has no {name}").into())
+    }
+
+    /// The process of a part.
+    pub async fn pid(&self, name: &str) -> Result<u32> {
+        self.part(name).await?.pid.ok_or_else(|| format!("{name} does not run").into())
+    }
+
+    /// The program that a part runs.
+    pub async fn program(&self, name: &str) -> Result<PathBuf> {
+        Ok(std::fs::read_link(format!("/proc/{}/exe", self.pid(name).await?))?)
+    }
+
+    /// The parts that calls touch, by kind.
+    pub async fn of_calls(&self) -> Result<Vec<Part>> {
+        let parts = self.parts().await?;
+        let of = |kind: &str| Part {
+            name: kind.to_owned(),
+            pids: parts.iter().filter(|part| part.kind == kind).filter_map(|part| part.pid).collect(),
+        };
+        Ok(OF_CALLS.map(of).into())
+    }
+
+    /// An access token.
+    pub async fn token(&self, user: &str, organisation: &str) -> Result<String> {
+        Ok(self.ask(&["token", user, "--org", organisation]).await?.trim().to_owned())
+    }
+
+    /// The endpoint at the gateway, for `thor` of `org-1`, with all parts.
+    pub async fn bifrost(&self) -> Result<Endpoint> {
+        self.endpoint(&self.name, &self.ports.gateway, ("thor", "org-1")).await
+    }
+
+    /// The endpoint at Pushpin.
+    pub async fn hermod(&self) -> Result<Endpoint> {
+        self.endpoint("through Pushpin first", &self.ports.pushpin, ("thor", "org-1")).await
+    }
+
+    /// The endpoint at the gateway for any user.
+    pub async fn endpoint_of(&self, user: &str, organisation: &str) -> Result<Endpoint> {
+        self.endpoint(organisation, &self.ports.gateway, (user, organisation)).await
+    }
+
+    async fn endpoint(&self, name: &str, edge: &str, (user, organisation): (&str, &str)) -> Result<Endpoint> {
+        let endpoint = Endpoint::new(name, &format!("http://{edge}/api/v1/mcp/{organisation}"))?;
+        let token = self.token(user, organisation).await?;
+        Ok(endpoint.with_token(Some(token)).with_parts(self.of_calls().await?))
+    }
+
+    /// Where the filter's module for Envoy is.
+    pub fn filter(&self) -> PathBuf {
+        self.root.join("target/wasm/kong_filter.envoy.wasm")
+    }
+
+    /// Ends it.
+    pub async fn down(&self) -> Result<()> {
+        self.ask(&["down"]).await.map(drop)
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // After `down` there is nothing left to end.
+        let _ = self.command(&["down"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    }
+}
