@@ -34,7 +34,9 @@ impl Stream {
     pub(crate) fn item(&self, channel: CallChannel, send: &Send) -> Item {
         let name = self.shared.clone().unwrap_or_else(|| channel.to_string());
         let (id, instead) = match send {
-            Send::Event(number, _) | Send::Burn(number) => (number.to_string(), Send::Burn(*number)),
+            Send::Event(number, _) | Send::Events(number, _) | Send::Burn(number) => {
+                (number.to_string(), Send::Burn(*number))
+            }
             Send::Final(number, out) => ("f".to_owned(), Send::Final(*number, not_carried(out))),
             Send::Close => return Item::close(name),
         };
@@ -51,6 +53,13 @@ impl Stream {
             (Send::Event(_, message) | Send::Final(_, message), Some(_)) => sse::message(message),
             (Send::Event(number, message) | Send::Final(number, message), None) => {
                 event(call, self.era, *number, message)
+            }
+            (Send::Events(_, messages), Some(_)) => {
+                messages.iter().map(|message| sse::message(message.as_ref())).collect()
+            }
+            (Send::Events(first, messages), None) => {
+                let events = (*first..).zip(messages);
+                events.map(|(number, message)| event(call, self.era, number, message)).collect()
             }
             (Send::Burn(_) | Send::Close, _) => ":\n\n".into(),
         }
@@ -122,6 +131,25 @@ mod tests {
             let small: Message = r#"{"jsonrpc":"2.0","id":1,"result":{}}"#.into();
             assert!(is_carried(&small));
             assert!(content(&stream.item(channel, &Send::Final(1, small.clone()))).contains(&*small));
+        }
+    }
+
+    #[test]
+    fn several_events_are_one_item_under_the_first_ones_id() {
+        let channel = CallChannel { call: CallId::random(), number: 1 };
+        let several = Send::Events(4, vec!["{}".into(), "[]".into()]);
+        let call = channel.call;
+        for (era, text) in [
+            (Era::Stateless, "event: message\ndata: {}\n\nevent: message\ndata: []\n\n".to_owned()),
+            (
+                Era::Stateful,
+                format!(
+                    "id: {call}-4\nevent: message\ndata: {{}}\n\nid: {call}-5\nevent: message\ndata: []\n\n"
+                ),
+            ),
+        ] {
+            let item = Stream { era, shared: None }.item(channel, &several);
+            assert_eq!((item.id.clone(), content(&item)), (Some(format!("{channel}:4")), &*text));
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What goes into a [`Delivery`](super::Delivery), and what comes out of it.
 
+use std::time::Duration;
+
 use super::types::{Gone, Message, State};
 
 /// The event in place of which the stream is closed, for the client to resume it (stateful eras; sending
@@ -12,16 +14,23 @@ pub const HANG_UP: &str = "";
 pub struct DeliveryLimits {
     /// Items in one send.
     pub batch: usize,
+    /// Bytes of events that go to the client as one item. A longer event goes alone.
+    pub item_bytes: usize,
+    /// How long an event may wait for more, so that they are written down and sent together. The first one, and what the
+    /// client is asked, wait for nothing.
+    pub gather: Duration,
 }
 
 impl Default for DeliveryLimits {
     fn default() -> Self {
-        Self { batch: 64 }
+        Self { batch: 64, item_bytes: 64 * 1024, gather: Duration::from_millis(100) }
     }
 }
 
 setters!(DeliveryLimits {
     with_batch => batch: usize,
+    with_item_bytes => item_bytes: usize,
+    with_gather => gather: Duration,
 });
 
 /// State of the link to a Pushpin.
@@ -38,6 +47,8 @@ pub enum Link {
 pub enum Input {
     /// The tool sent an event.
     Emitted(Message),
+    /// The tool sent an event that waits for no others: it asks the client, or ends the stream.
+    Asked(Message),
     /// The tool ended: with an answer, or without (a notification, or a cancelled call).
     Finished(Option<Message>),
     /// The backend has the answer: it came straight from this worker.
@@ -72,6 +83,8 @@ pub enum Input {
 pub enum Send {
     /// An event with its number.
     Event(u32, Message),
+    /// Several, with the numbers from this one on, as one item. It has the first one's id.
+    Events(u32, Vec<Message>),
     /// A comment under an event's item id, so that nothing under that id comes through later.
     Burn(u32),
     /// The answer, with the number that it has in the event log.

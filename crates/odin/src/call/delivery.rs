@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::actions::{Action, DeliveryLimits, Exit, HANG_UP, Input, Link, Send, SendOutcome};
+use super::record::millis;
 use super::types::{Gone, Message, Order, Reach, Run, Snapshot, State};
 use crate::protocol::Era;
 
@@ -60,8 +61,13 @@ pub struct Delivery {
     suppressed: u32,
     /// Events that the tool sent in this run.
     counted: u32,
-    /// Events that the record does not have yet.
+    /// Events that the record does not have yet, and their bytes.
     pending: Vec<Message>,
+    pending_bytes: usize,
+    /// One of them waits for no others.
+    asked: bool,
+    /// When the record took events last.
+    emitted: Option<u64>,
     /// The tool's end, which the record does not have yet.
     ended: Option<Option<Message>>,
     /// Everything that the record accepted, in order, for the stream.
@@ -70,8 +76,13 @@ pub struct Delivery {
     /// Subscriptions of this call's channels: channel → Pushpin.
     subscriptions: BTreeMap<u32, usize>,
     gate: Option<Gate>,
-    /// How many of `items` went out on the open gate; one more when the answer did.
+    /// The channel whose gate was asked for before the record was known to be held on it.
+    gate_asked: u32,
+    /// How many of `items` went out on the open gate.
     written: usize,
+    /// Which of `items` go out as one on a channel: for each first one, how many. What may have gone out as one item, under
+    /// one id, is always one there: with more in it, Pushpin would drop what it has not seen.
+    together: (u32, BTreeMap<usize, usize>),
     final_written: bool,
     /// When the answer went out, on a stream that outlives the call.
     final_at: u64,
@@ -103,12 +114,17 @@ impl Delivery {
             state,
             counted: 0,
             pending: Vec::new(),
+            pending_bytes: 0,
+            asked: false,
+            emitted: None,
             ended: None,
             items: Vec::new(),
             out: None,
             subscriptions: BTreeMap::new(),
             gate: None,
+            gate_asked: 0,
             written: 0,
+            together: (0, BTreeMap::new()),
             final_written: false,
             final_at: 0,
             closing: None,
@@ -138,12 +154,8 @@ impl Delivery {
     /// Takes an input in.
     pub fn input(&mut self, input: Input) {
         match input {
-            Input::Emitted(event) => {
-                self.counted += 1;
-                if self.counted > self.suppressed {
-                    self.pending.push(event);
-                }
-            }
+            Input::Emitted(event) => self.take_event(event, false),
+            Input::Asked(event) => self.take_event(event, true),
             Input::Finished(answer) => {
                 if self.out.is_none() && self.ended.is_none() {
                     self.ended = Some(answer);
@@ -184,6 +196,9 @@ impl Delivery {
         match (action, &reply) {
             (Action::Emit { first, events }, Ok(_)) => {
                 self.pending.drain(..events.len().min(self.pending.len()));
+                self.pending_bytes = self.pending.iter().map(|event| event.len()).sum();
+                self.asked &= !self.pending.is_empty();
+                self.emitted = Some(now);
                 self.items.extend((*first..).zip(events).map(|(n, event)| Send::Event(n, event.clone())));
             }
             (Action::Finish { out }, Ok(_)) => {
@@ -235,6 +250,7 @@ impl Delivery {
         for item in items {
             match item {
                 Send::Event(..) | Send::Burn(_) => self.written += 1,
+                Send::Events(_, events) => self.written += events.len(),
                 Send::Final(..) => {
                     self.final_written = true;
                     self.final_at = now;
@@ -267,7 +283,8 @@ impl Delivery {
         if self.is_unwanted(now) {
             return self.give_up(now);
         }
-        if !self.pending.is_empty() {
+        let gathered = self.gathered(now);
+        if gathered.is_some_and(|at| now >= at) {
             let first = self.number_after_items();
             return Action::Emit { first, events: self.pending.clone() };
         }
@@ -276,9 +293,32 @@ impl Delivery {
             Some(None) => return Action::Published,
             None => {}
         }
+        match (self.go_on(now), gathered) {
+            (Action::Wait { until }, Some(at)) => {
+                Action::Wait { until: Some(until.map_or(at, |until| until.min(at))) }
+            }
+            (action, _) => action,
+        }
+    }
+
+    /// When what the tool sent is to be written down; none: there is nothing.
+    fn gathered(&self, now: u64) -> Option<u64> {
+        let at_once = self.asked || self.ended.is_some() || self.pending_bytes >= self.limits.item_bytes;
+        let wait = self.emitted.filter(|_| !at_once).map(|at| at + millis(self.limits.gather));
+        (!self.pending.is_empty()).then(|| wait.unwrap_or(now))
+    }
+
+    /// What to do when the record has all that is due.
+    fn go_on(&mut self, now: u64) -> Action {
         match &self.state.reach {
             _ if self.got && self.out.is_some() => Action::Published,
             Reach::Held { channel, .. } => self.deliver(*channel, now),
+            // What Pushpin reports comes after the hold: nobody has to say that the record has changed. Once for a
+            // channel: it may be an older one, of a client that went on.
+            Reach::Offered { .. } if self.newest_channel() > self.gate_asked => {
+                self.gate_asked = self.newest_channel();
+                Action::Gate { channel: self.gate_asked }
+            }
             // The events are kept: the client comes back for them.
             Reach::None if self.out.is_some() => Action::Published,
             Reach::None if self.era == Era::Stateless => {
@@ -326,6 +366,15 @@ impl Delivery {
         (run, State { event_count, ..self.state.clone() }, self.out.clone(), log)
     }
 
+    fn take_event(&mut self, event: Message, asks: bool) {
+        self.counted += 1;
+        if self.counted > self.suppressed {
+            self.asked |= asks;
+            self.pending_bytes += event.len();
+            self.pending.push(event);
+        }
+    }
+
     fn see(&mut self, view: Result<State, Gone>) {
         match view {
             Ok(state) => {
@@ -348,6 +397,9 @@ impl Delivery {
         // All goes out again, and Pushpin drops what it has seen; but a stream that outlives the call can't be
         // closed when repeats might come through.
         let known = self.first_write.is_none_or(|(ch, at)| ch != channel || now < at + IDS_REMEMBERED);
+        if self.together.0 != channel {
+            self.together = (channel, BTreeMap::new());
+        }
         if !self.shared || known {
             self.final_written = false;
             self.written = 0;
@@ -400,15 +452,13 @@ impl Delivery {
             written += 1;
         }
         self.written = written;
-        let rest = self.items.iter().skip(written);
-        let mut items: Vec<Send> =
-            rest.take(self.limits.batch).take_while(|item| !is_hang_up(item)).cloned().collect();
+        let (mut items, count) = self.batch(written);
         if items.is_empty() && self.items.get(written).is_some_and(is_hang_up) {
             return self.close(gate, now);
         }
         if let Some(out) = &self.out
             && !self.final_written
-            && self.written + items.len() == self.items.len()
+            && self.written + count == self.items.len()
         {
             items.push(Send::Final(self.number_after_items(), out.clone()));
         }
@@ -423,6 +473,41 @@ impl Delivery {
             (true, false) => self.close(gate, now),
             (false, _) => Action::Wait { until: None },
         }
+    }
+
+    /// What goes out next, and how many of `items` that is.
+    fn batch(&mut self, from: usize) -> (Vec<Send>, usize) {
+        let rest = self.items.iter().skip(from).take_while(|item| !is_hang_up(item));
+        let burns: Vec<Send> = rest
+            .clone()
+            .take(self.limits.batch)
+            .take_while(|item| matches!(item, Send::Burn(_)))
+            .cloned()
+            .collect();
+        if !burns.is_empty() {
+            let count = burns.len();
+            return (burns, count);
+        }
+        let (mut bytes, most) = (0, self.limits.item_bytes);
+        let fits = |event: &&Message| {
+            bytes += event.len();
+            bytes <= most
+        };
+        let events = rest.map_while(|item| match item {
+            Send::Event(_, event) => Some(event),
+            _ => None,
+        });
+        let together =
+            self.together.1.entry(from).or_insert_with(|| events.clone().take_while(fits).count().max(1));
+        let events: Vec<Message> = events.take(*together).cloned().collect();
+        let count = events.len();
+        let first = u32::try_from(from + 1).unwrap_or(u32::MAX);
+        let item = match events.as_slice() {
+            [] => return (Vec::new(), 0),
+            [event] => Send::Event(first, event.clone()),
+            _ => Send::Events(first, events),
+        };
+        (vec![item], count)
     }
 
     fn await_subscription(&mut self, channel: u32, now: u64) -> Action {
@@ -454,6 +539,11 @@ impl Delivery {
         if self.final_written { Action::Published } else { Action::Lost { channel: gate.channel } }
     }
 
+    /// The newest channel that is subscribed; 0: none.
+    fn newest_channel(&self) -> u32 {
+        self.subscriptions.last_key_value().map_or(0, |(channel, _)| *channel)
+    }
+
     fn number_after_items(&self) -> u32 {
         u32::try_from(self.items.len() + 1).unwrap_or(u32::MAX)
     }
@@ -463,3 +553,6 @@ impl Delivery {
 fn is_hang_up(item: &Send) -> bool {
     matches!(item, Send::Event(_, event) if event.as_ref() == HANG_UP)
 }
+
+#[cfg(test)]
+mod tests;

@@ -382,10 +382,17 @@ impl Driver {
     async fn cast(&self, items: &[crate::call::Send]) -> SendOutcome {
         let Some(stream) = &self.start.snapshot.order.stream else { return SendOutcome::NotSent };
         for item in items {
-            if let crate::call::Send::Event(_, message) | crate::call::Send::Final(_, message) = item
-                && self.shared.store.cast(stream, message.clone()).await.is_err()
-            {
-                return SendOutcome::NotSent;
+            let messages = match item {
+                crate::call::Send::Event(_, message) | crate::call::Send::Final(_, message) => {
+                    std::slice::from_ref(message)
+                }
+                crate::call::Send::Events(_, messages) => messages,
+                crate::call::Send::Burn(_) | crate::call::Send::Close => continue,
+            };
+            for message in messages {
+                if self.shared.store.cast(stream, message.clone()).await.is_err() {
+                    return SendOutcome::NotSent;
+                }
             }
         }
         SendOutcome::Sent

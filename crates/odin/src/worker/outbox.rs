@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::mpsc;
 
-use crate::call::{HANG_UP, Input};
+use crate::call::{HANG_UP, Input, Message};
 use crate::events::is_carried;
 use crate::worker::{Closed, Emission, Outbox};
 
@@ -52,15 +52,16 @@ impl Outbox for JobOutbox {
         let (text, needed) = match message {
             Emission::Notification(text) => (text, false),
             Emission::Request { message, .. } => (message, true),
-            Emission::HangUp => return self.inputs.send(Input::Emitted(HANG_UP.into())).map_err(|_| Closed),
+            Emission::HangUp => return self.inputs.send(Input::Asked(HANG_UP.into())).map_err(|_| Closed),
         };
         let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
         let bytes = self.bytes.fetch_add(text.get().len(), Ordering::Relaxed) + text.get().len();
         if count > self.limits.count || bytes > self.limits.bytes || !is_carried(text.get()) {
             return if needed { Err(Closed) } else { Ok(()) };
         }
-        let text: Box<str> = text.into();
-        self.inputs.send(Input::Emitted(text.into())).map_err(|_| Closed)
+        let text: Message = Box::<str>::from(text).into();
+        let input = if needed { Input::Asked(text) } else { Input::Emitted(text) };
+        self.inputs.send(input).map_err(|_| Closed)
     }
 }
 

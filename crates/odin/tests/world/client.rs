@@ -89,6 +89,12 @@ impl Client {
 
     /// One item of the stream.
     pub fn receive(&mut self, item: &Send) {
+        if let Send::Events(first, events) = item {
+            (*first..)
+                .zip(events)
+                .for_each(|(number, event)| self.receive(&Send::Event(number, event.clone())));
+            return;
+        }
         if self.phase == Phase::Gone || matches!(item, Send::Burn(_)) {
             return;
         }
@@ -115,7 +121,7 @@ impl Client {
                 self.lost |= &**out == "lost";
                 (*number, true)
             }
-            Send::Burn(_) | Send::Close => return,
+            Send::Events(..) | Send::Burn(_) | Send::Close => return,
         };
         let hung_up = self.hang_up == Some(self.last + 1) && number == self.last + 2;
         let is_next = number == self.last + 1 || hung_up;

@@ -144,7 +144,7 @@ impl World {
         }
         let Some((channel, item)) = self.workers[worker].wire.pop_front() else { return };
         let id = match &item {
-            Send::Event(n, _) | Send::Burn(n) => Some(n.to_string()),
+            Send::Event(n, _) | Send::Events(n, _) | Send::Burn(n) => Some(n.to_string()),
             Send::Final(..) => Some("final".into()),
             Send::Close => None,
         };

@@ -233,7 +233,8 @@ impl World {
         if job.emitted < job.events {
             job.emitted += 1;
             let event = event(job.emitted, job.body, job.hang_up);
-            job.delivery.input(Input::Emitted(event));
+            let asks = job.hang_up == Some(job.emitted) || self.rng.random_range(0..4) == 0;
+            job.delivery.input(if asks { Input::Asked(event) } else { Input::Emitted(event) });
         } else {
             job.ended = true;
             job.delivery.input(Input::Finished(Some("answer".into())));

@@ -10,5 +10,4 @@ if not (r.reach == 'offered' or (r.reach == 'held' and r.gate == '0')) then retu
 if redis.call('HGET', r.key, 'assertion') ~= assertion then return false end
 local channel = r.channels + 1
 put(r, 'channels', channel, 'reach', 'held', 'channel', channel, 'from', 0, 'gate', '0', 'since', now)
-hint_owner(r)
 return { call, channel, r.session }

@@ -54,7 +54,6 @@ impl Calls for MemoryStore {
         let Some(kept) = memory.records.get_mut(&call) else { return Ok(None) };
         let Some(number) = kept.record.hold(ticket, assertion, now) else { return Ok(None) };
         let session = kept.record.order.session.clone();
-        memory.hint_owner(call);
         Ok(Some(Held { channel: CallChannel { call, number }, session }))
     }
 
