@@ -43,7 +43,7 @@ impl Record {
         now: u64,
         timing: &Timing,
     ) -> Result<State, Gone> {
-        self.owned(Fence { worker, epoch: 1 })?;
+        self.owned(Fence::new(worker, 1))?;
         self.rerun = self.rerun.or(by.rerun());
         self.own(worker, now, timing);
         Ok(self.state())

@@ -219,6 +219,16 @@ pub struct Fence<'a> {
     pub worker: &'a str,
     /// The epoch in which it took the call.
     pub epoch: u32,
+    /// The backend to which the worker has a link: it says itself there that the record has changed, so the store need
+    /// not.
+    pub linked: Option<&'a str>,
+}
+
+impl<'a> Fence<'a> {
+    /// Of a worker without a link to the call's backend.
+    pub fn new(worker: &'a str, epoch: u32) -> Self {
+        Self { worker, epoch, linked: None }
+    }
 }
 
 /// Why a worker's word no longer counts.

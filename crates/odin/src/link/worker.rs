@@ -65,6 +65,11 @@ impl Peer {
         is_fresh(sent.map(|(_, at)| at.elapsed()), self.0.limits.lease)
     }
 
+    /// Whether this side sees the link broken.
+    pub fn is_broken(&self) -> bool {
+        self.0.broken.is_cancelled()
+    }
+
     /// Waits until this side sees the link broken.
     pub async fn broken(&self) {
         self.0.broken.cancelled().await;

@@ -372,12 +372,14 @@ impl DirectCall {
         let rest = Tool::new(self.call, &snapshot);
         let tool = std::mem::replace(&mut self.tool, rest);
         self.tool.abort = tool.abort.clone();
-        let start = Start { call: self.call, snapshot, generation, run: true };
+        let link = Some(self.peer.clone());
+        let start = Start { call: self.call, snapshot, generation, run: true, link };
         let driver = Driver::new(self.direct.shared.clone(), start, delivery, tool);
-        let mut driven = self.direct.tools.spawn(driver.run_out());
+        // Before the driver says there that the record has changed.
         if tell {
             self.peer.registered(self.call);
         }
+        let mut driven = self.direct.tools.spawn(driver.run_out());
         if cancelled {
             self.abandon().await;
         }
@@ -407,7 +409,7 @@ impl DirectCall {
     /// The backend has the answer: if there is a record, it is closed with it.
     async fn clear(&self, out: &Message) {
         let (store, call) = (&self.direct.store, self.call);
-        let fence = Fence { worker: &self.direct.shared.config.name, epoch: 1 };
+        let fence = Fence::new(&self.direct.shared.config.name, 1);
         loop {
             let cleared = match store.finish(call, fence, out).await {
                 Ok(Ok(_)) => store.published(call, fence).await.is_ok(),

@@ -14,10 +14,11 @@ use super::outbox::JobOutbox;
 use super::slots::Slot;
 use super::task::{Role, Stored};
 use crate::call::{
-    Action, Delivery, Exit, Fence, Gone, Input, Message, Parties, SendOutcome, Snapshot, State, Via,
+    Action, Delivery, Exit, Fence, Gone, Input, Message, Parties, Reach, SendOutcome, Snapshot, State, Via,
 };
 use crate::events::{self, Stream};
 use crate::id::{CallChannel, CallId};
+use crate::link::Peer;
 use crate::protocol::Era;
 use crate::store::Beat;
 use crate::worker::Inbound;
@@ -37,6 +38,8 @@ pub(super) struct Start {
     pub(super) generation: String,
     /// Whether the tool runs, or only an answer is to be delivered.
     pub(super) run: bool,
+    /// The link on which it came.
+    pub(super) link: Option<Peer>,
 }
 
 /// What the rest of the worker knows of a call.
@@ -284,13 +287,14 @@ impl Driver {
                         Err(_) => self.pause().await,
                     }
                 }
-                Action::Finish { out } => match self.role.store(&self.shared, out).await {
+                Action::Finish { out } => match self.role.store(&self.shared, self.fence(), out).await {
                     Ok(stored) => self.stored(action, stored).await,
                     Err(_) => self.pause().await,
                 },
                 Action::Emit { .. } | Action::Gate { .. } | Action::Lost { .. } => {
                     match self.command(&action).await {
                         Ok(reply) => {
+                            self.hint(&reply);
                             if let Some(reply) = self.or_restored(reply).await {
                                 self.delivery.replied(&action, reply, self.shared.now());
                             }
@@ -303,7 +307,18 @@ impl Driver {
     }
 
     fn fence(&self) -> Fence<'_> {
-        self.shared.fence(self.start.snapshot.epoch)
+        let linked = self.start.link.as_ref().filter(|link| !link.is_broken()).map(Peer::name);
+        Fence { linked, ..self.shared.fence(self.start.snapshot.epoch) }
+    }
+
+    /// Says on the link that the record has changed, to the backend that waits there. A hint: if it is lost, that looks all
+    /// the same.
+    fn hint(&self, reply: &Result<State, Gone>) {
+        if let (Some(link), Ok(State { reach: Reach::Node { node, .. }, .. })) = (&self.start.link, reply)
+            && link.name() == node
+        {
+            link.hint(self.start.call);
+        }
     }
 
     async fn command(&self, action: &Action) -> crate::store::Result<Result<State, Gone>> {
@@ -322,6 +337,7 @@ impl Driver {
             Stored::Other(out, reply) => (Action::Finish { out }, reply),
             Stored::Not(state) => return self.delivery.input(Input::Seen(Ok(state))),
         };
+        self.hint(&reply);
         if let Some(reply) = self.or_restored(reply).await {
             self.delivery.replied(&action, reply, self.shared.now());
         }

@@ -180,7 +180,7 @@ fn spawn_take(shared: &Arc<Shared>, lane: &Lane, entry: Entry, free: Option<Free
         direct::supersede(&shared, entry.call);
         let snapshot = taken.snapshot;
         let delivery = Delivery::taken(&snapshot.order, snapshot.state.clone(), DeliveryLimits::default());
-        let start = Start { call: entry.call, snapshot, generation: taken.generation, run: true };
+        let start = Start { call: entry.call, snapshot, generation: taken.generation, run: true, link: None };
         drive::drive(shared, start, delivery, Some(slot)).await;
     });
 }
@@ -251,7 +251,7 @@ fn spawn_claimed(shared: &Arc<Shared>, claimed: Claimed) {
         if claimed.claim == Claim::Run && !run {
             delivery.input(Input::Finished(Some(snapshot.order.lost.clone())));
         }
-        let start = Start { call: claimed.call, snapshot: claimed.snapshot, generation, run };
+        let start = Start { call: claimed.call, snapshot: claimed.snapshot, generation, run, link: None };
         drive::drive(shared, start, delivery, None).await;
     });
 }

@@ -210,6 +210,13 @@ impl Worker {
         shared.ended.cancel();
     }
 
+    /// What it has now.
+    pub fn load(&self) -> Load {
+        let state = self.shared.state();
+        let (calls, direct_calls) = (state.jobs.len(), state.direct.len());
+        Load { calls, direct_calls, free: self.shared.slots.count() }
+    }
+
     /// Whether it can do useful work: its lease is fresh, so the store answers. What it can't do beside that
     /// is in the list.
     ///
@@ -226,6 +233,18 @@ impl Worker {
         let meaning = "what is to go to streams that it holds waits; quick calls work";
         Ok(health::lost_pushpins(shared.publisher.as_ref(), meaning))
     }
+}
+
+/// What a worker has at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct Load {
+    /// Calls that it owns.
+    pub calls: usize,
+    /// Calls that came straight from their backends, whether or not it owns them by now.
+    pub direct_calls: usize,
+    /// Slots that are free.
+    pub free: usize,
 }
 
 impl Shared {
@@ -273,7 +292,7 @@ impl Shared {
 
     /// What this worker shows the store for a call that it took in that epoch.
     fn fence(&self, epoch: u32) -> Fence<'_> {
-        Fence { worker: &self.config.name, epoch }
+        Fence::new(&self.config.name, epoch)
     }
 
     fn links_replayed(&self) -> bool {

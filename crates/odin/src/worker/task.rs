@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::slots::Slots;
 use super::{Shared, WorkerConfig};
 use crate::call::{
-    Gone, Job, Message, Reach, Snapshot, State, TaskContext,
+    Fence, Gone, Job, Message, Reach, Snapshot, State, TaskContext,
     task::{Asked, NewTask, Status, Support, TaskView, clip, end_of, error_of, message_of, unix_millis},
 };
 use crate::id::CallId;
@@ -212,8 +212,13 @@ impl Role {
     }
 
     /// Stores the end of the call: as its answer, as the creation of a task, or as the end of a task's round.
-    pub(super) async fn store(&self, shared: &Shared, out: &Message) -> crate::store::Result<Stored> {
-        let (call, fence) = (self.call, shared.fence(self.epoch));
+    pub(super) async fn store(
+        &self,
+        shared: &Shared,
+        fence: Fence<'_>,
+        out: &Message,
+    ) -> crate::store::Result<Stored> {
+        let call = self.call;
         if let Some(task) = self.task {
             let end = end_of(out, self.round.get().copied().unwrap_or(1));
             let next = CallId::random();

@@ -498,7 +498,7 @@ impl World {
     /// The backend has the answer.
     fn clear(&mut self, worker: usize, call: CallId, out: &Message) -> bool {
         let name = self.workers[worker].name.clone();
-        let fence = Fence { worker: &name, epoch: 1 };
+        let fence = Fence::new(&name, 1);
         let Some(reply) = self.ask("FINISH", async |store| store.finish(call, fence, out).await) else {
             return false;
         };

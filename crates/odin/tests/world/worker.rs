@@ -394,7 +394,7 @@ impl World {
         }
         self.say(format!("worker {worker}: {action:?}"));
         let name = self.workers[worker].name.clone();
-        let fence = Fence { worker: &name, epoch };
+        let fence = Fence::new(&name, epoch);
         let reply = match &action {
             Action::Emit { first, events } => {
                 self.ask("EMIT", async |store| store.emit(call, fence, *first, events).await)

@@ -50,7 +50,11 @@ impl Direct {
         while let Some(call) = direct {
             match call.link.heard().await {
                 Heard::Hint | Heard::Registered => return,
-                Heard::Broken => *direct = None,
+                // What was hinted last may be lost with it.
+                Heard::Broken => {
+                    *direct = None;
+                    return;
+                }
                 Heard::Busy | Heard::Answer(_) | Heard::AnswerInDoubt(_) => {}
             }
         }

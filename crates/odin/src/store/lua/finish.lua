@@ -1,11 +1,11 @@
--- FINISH: call, worker, epoch, out
+-- FINISH: call, worker, epoch, linked node or '', out
 local r, gone = owned(ARGV[1], ARGV[2], ARGV[3])
 if not r then return gone end
 if r.run == 'running' then
-  put(r, 'run', 'done', 'out', ARGV[4])
-elseif r.run ~= 'done' or out(r) ~= ARGV[4] then
+  put(r, 'run', 'done', 'out', ARGV[5])
+elseif r.run ~= 'done' or out(r) ~= ARGV[5] then
   return 'fenced'
 end
 drop_silent_node(r)
-hint_waiting(r)
+hint_waiting(r, ARGV[4])
 return state(r)

@@ -188,8 +188,9 @@ local function hint_node(node, request)
   redis.call('PUBLISH', 'asgard:node:' .. node, request)
 end
 
-local function hint_waiting(r)
-  if r.reach == 'node' then hint_node(r.at_node, r.at_request) end
+-- `linked`: the node that the worker itself tells, on their link.
+local function hint_waiting(r, linked)
+  if r.reach == 'node' and r.at_node ~= linked then hint_node(r.at_node, r.at_request) end
 end
 
 local function hint_owner(r)

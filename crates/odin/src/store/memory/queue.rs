@@ -150,7 +150,7 @@ impl Queue for MemoryStore {
         let views = beats
             .iter()
             .map(|beat| {
-                let fence = Fence { worker, epoch: beat.epoch };
+                let fence = Fence::new(worker, beat.epoch);
                 self.owner(beat.call, Err(Gone::Missing), |record, now| {
                     record.beat(fence, beat.subscribed, now, &self.timing)
                 })
@@ -178,7 +178,7 @@ impl Queue for MemoryStore {
             if let Some((claim, close)) = kept.record.claim(worker, now, &self.timing) {
                 let close = close.map(|number| CallChannel { call, number });
                 claimed.push(Claimed { call, claim, snapshot: kept.record.snapshot(), close });
-                memory.hint_waiting(call);
+                memory.hint_waiting(call, None);
             }
             memory.settle(call, now, &self.timing);
         }
@@ -195,7 +195,7 @@ impl Queue for MemoryStore {
         let mut memory = self.memory();
         match memory.records.get(&call).map(|kept| &kept.record) {
             // Registered already; the reply was lost.
-            Some(known) if known.is_owned(Fence { worker, epoch: snapshot.epoch }) => {
+            Some(known) if known.is_owned(Fence::new(worker, snapshot.epoch)) => {
                 return Ok(Ok(known.state()));
             }
             Some(known) if known.epoch >= snapshot.epoch => return Ok(Err(Gone::Fenced)),
@@ -220,7 +220,7 @@ impl Queue for MemoryStore {
         if let Some(key) = key {
             memory.by_request.entry(key).or_default().push(call);
         }
-        memory.hint_waiting(call);
+        memory.hint_waiting(call, None);
         Ok(Ok(state))
     }
 }

@@ -31,7 +31,7 @@ impl Runs for MemoryStore {
         let reply = self.owner(call, Err(Gone::Missing), |record, now| {
             record.emit(fence, first, events, now, &self.timing)
         });
-        self.memory().hint_waiting(call);
+        self.memory().hint_waiting(call, fence.linked);
         Ok(reply)
     }
 
@@ -43,7 +43,7 @@ impl Runs for MemoryStore {
     ) -> Result<std::result::Result<State, Gone>> {
         let reply = self
             .owner(call, Err(Gone::Missing), |record, now| record.finish_run(fence, out, now, &self.timing));
-        self.memory().hint_waiting(call);
+        self.memory().hint_waiting(call, fence.linked);
         Ok(reply)
     }
 

@@ -66,9 +66,11 @@ impl<T: Copy> Hints<T> {
 }
 
 impl Memory {
-    pub(super) fn hint_waiting(&mut self, call: CallId) {
+    /// `linked`: the node that the worker itself tells, on their link.
+    pub(super) fn hint_waiting(&mut self, call: CallId, linked: Option<&str>) {
         if let Some(Reach::Node { node, request, .. }) =
             self.records.get(&call).map(|kept| &kept.record.reach)
+            && linked != Some(node)
             && let Some(hints) = self.node_hints.get_mut(node)
         {
             hints.hint(NodeHint::Request(*request), NodeHint::All);

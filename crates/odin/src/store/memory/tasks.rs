@@ -78,7 +78,7 @@ impl Tasks for MemoryStore {
         memory.start_run(call, now);
         let Some(kept) = memory.records.get_mut(&call) else { return Ok(Err(Gone::Missing)) };
         let state = kept.record.finish_run(fence, out, now, &self.timing);
-        memory.hint_waiting(call);
+        memory.hint_waiting(call, None);
         drop(memory);
         self.arrived.notify_waiters();
         Ok(state.map(TaskBegin::Created))

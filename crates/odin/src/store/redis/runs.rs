@@ -24,7 +24,8 @@ impl Runs for RedisStore {
     ) -> Result<std::result::Result<State, Gone>> {
         let reply = self
             .invoke(&self.scripts.emit, |invocation| {
-                invocation.arg(call.to_string()).arg(fence.worker).arg(fence.epoch).arg(first);
+                invocation.arg(call.to_string()).arg(fence.worker).arg(fence.epoch);
+                invocation.arg(fence.linked.unwrap_or_default()).arg(first);
                 for event in events {
                     invocation.arg(&**event);
                 }
@@ -39,9 +40,8 @@ impl Runs for RedisStore {
         fence: Fence<'_>,
         out: &Message,
     ) -> Result<std::result::Result<State, Gone>> {
-        codec::view(
-            self.call(&self.scripts.finish, call, &[fence.worker, &fence.epoch.to_string(), out]).await?,
-        )
+        let args = [fence.worker, &fence.epoch.to_string(), fence.linked.unwrap_or_default(), out];
+        codec::view(self.call(&self.scripts.finish, call, &args).await?)
     }
 
     async fn gate(

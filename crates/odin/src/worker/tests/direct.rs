@@ -167,9 +167,11 @@ async fn a_call_that_outlives_its_time_or_says_something_is_written_down() {
         site.until("a beat", |site| site.store.peek(call).unwrap().lease > first).await;
         if what == "event" {
             site.until("the event is there", |site| site.store.peek(call).unwrap().event_count == 1).await;
+            assert_eq!(heard(&mut direct).await, Heard::Hint, "on the link");
         }
         site.does.go.send_replace(true);
         site.until("the answer is there", |site| site.store.peek(call).unwrap().out.is_some()).await;
+        assert_eq!(heard(&mut direct).await, Heard::Hint, "on the link");
         site.check_answer(call).await;
         site.does.go.send_replace(false);
     }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::super::{Beat, MemoryStore, Registered, Store, StoreLimits};
+use super::super::super::{Beat, MemoryStore, NodeHint, Registered, Store, StoreLimits};
 use super::super::RedisStore;
 use super::{by, order, until};
-use crate::call::{Claim, Gone, Offer, Order, Reach, Registrant, Rerun, Timing};
+use crate::call::{Claim, Fence, Gone, Offer, Order, Reach, Registrant, Rerun, Timing};
 use crate::id::{CallId, Ticket};
 use crate::protocol::Era;
 use kit::RedisServer;
@@ -122,5 +122,33 @@ async fn a_client_is_there_as_long_as_its_request_asks() {
             assert!(matches!(reach, Reach::Node { .. }) || asked.elapsed() > silence, "{reach:?}");
         }
         until("nobody asks", async || (reach().await == Reach::None).then_some(())).await;
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_the_worker_tells_itself_is_not_hinted() {
+    let server = RedisServer::start();
+    for store in homes(&server) {
+        let mut hints = store.node_hints("a").await.unwrap();
+        let (told, elsewhere, last) = (CallId::random(), CallId::random(), CallId::random());
+        for (call, request) in [(told, 7), (elsewhere, 8), (last, 9)] {
+            register(&*store, call, &order(Era::Stateless, "a", request), "w", WORKER).await.unwrap();
+        }
+        until("subscribed", async || {
+            store.emit(last, by("w", 1), 1, &["e".into()]).await.unwrap().unwrap();
+            tokio::time::timeout(Duration::from_millis(100), hints.recv()).await.ok()
+        })
+        .await;
+        let linked = |node| Fence { linked: Some(node), ..by("w", 1) };
+        store.emit(told, linked("a"), 1, &["e".into()]).await.unwrap().unwrap();
+        store.finish(told, linked("a"), &"out".into()).await.unwrap().unwrap();
+        // A link with another backend is of no use to this one.
+        store.emit(elsewhere, linked("b"), 1, &["e".into()]).await.unwrap().unwrap();
+        store.finish(elsewhere, linked("b"), &"out".into()).await.unwrap().unwrap();
+        let mut came = Vec::new();
+        while came.iter().filter(|hint| **hint == NodeHint::Request(8)).count() < 2 {
+            came.push(tokio::time::timeout(Duration::from_secs(10), hints.recv()).await.unwrap().unwrap());
+        }
+        assert!(!came.contains(&NodeHint::Request(7)), "{came:?}");
     }
 }

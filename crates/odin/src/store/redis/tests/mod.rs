@@ -39,7 +39,7 @@ fn order(era: Era, node: &str, request: u64) -> Order {
 
 /// What a worker shows for a call that it took in an epoch.
 fn by(worker: &str, epoch: u32) -> Fence<'_> {
-    Fence { worker, epoch }
+    Fence::new(worker, epoch)
 }
 
 /// Asks again until there is something, for at most ten seconds.

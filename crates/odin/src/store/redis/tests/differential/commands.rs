@@ -91,7 +91,7 @@ pub(super) const OUTCOMES: &[(&str, &str)] = &[
 pub(super) type By = (&'static str, u32);
 
 fn fence_of((worker, epoch): By) -> Fence<'static> {
-    Fence { worker, epoch }
+    Fence::new(worker, epoch)
 }
 
 /// One command for both stores.
