@@ -25,6 +25,7 @@ pub mod exchange;
 pub mod http_sse;
 pub mod journal;
 pub mod keycloak;
+pub mod leftovers;
 pub mod login;
 pub mod random;
 pub mod sse;

@@ -193,10 +193,8 @@ impl Stack {
     pub async fn counters(&self) -> BTreeMap<String, BTreeMap<String, u64>> {
         let mut all = BTreeMap::new();
         for part in self.of_kind(Kind::Backend).await {
-            let url = format!("http://{}/statz", part.address);
-            let body: serde_json::Value =
-                crate::client::http().get(url).send().await.unwrap().json().await.unwrap();
-            let counts = body.as_object().unwrap().iter();
+            let body = statz(&part.address).await;
+            let counts = body.as_object().into_iter().flatten();
             let counts = counts.filter(|(name, _)| *name != "waiting");
             all.insert(
                 part.name,
@@ -221,6 +219,12 @@ impl Stack {
         let reply = control::ask(&self.paths, request).await.unwrap();
         reply.expect("no stack is running in ASGARD_HOME").parts
     }
+}
+
+/// What a backend or a worker says of itself; null when it does not answer.
+pub async fn statz(address: &str) -> serde_json::Value {
+    let get = crate::client::http().get(format!("http://{address}/statz"));
+    async { get.send().await.ok()?.json().await.ok() }.await.unwrap_or_default()
 }
 
 /// Asks again and again until there is something, for at most `limit`.

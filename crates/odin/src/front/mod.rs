@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::broadcast::Broadcaster;
 use crate::health::{self, Degraded, health_routes};
+use crate::link::Links;
 use crate::store::Store;
 
 pub use config::{FrontLimits, Handover};
@@ -146,6 +147,7 @@ async fn statz(State(front): State<Arc<Front>>) -> Response {
         "errors": of(&counters.errors),
         "refused": *counters.refused.lock().unwrap_or_else(PoisonError::into_inner),
         "waiting": front.waiters.len(),
+        "links": front.config.links.as_ref().map(Links::waiting),
         "notified": front.broadcaster.items(),
     });
     ([(axum::http::header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()

@@ -1,6 +1,6 @@
 //! The backend's side: links to some workers of a server, and which of them gets a call.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -107,6 +107,11 @@ impl Links {
     /// Names of the workers that there are links to.
     pub fn workers(&self) -> Vec<String> {
         self.shared.lines().iter().map(|line| line.worker.clone()).collect()
+    }
+
+    /// How many calls wait on each link, by worker.
+    pub fn waiting(&self) -> BTreeMap<String, usize> {
+        self.shared.lines().iter().map(|line| (line.worker.clone(), line.calls().len())).collect()
     }
 
     /// Slots that are free on all links, as far as is known.

@@ -74,7 +74,12 @@ async fn run(
         worker.take_direct(direct, registers).map_err(|error| format!("the links can't start: {error}"))?;
     }
     let (ready, stop) = (worker.clone(), CancellationToken::new());
-    let health = health::health_routes(move || ready.ready());
+    let load = worker.clone();
+    let statz = async move || {
+        let load = serde_json::to_string(&load.load()).unwrap_or_default();
+        ([(http::header::CONTENT_TYPE, "application/json")], load)
+    };
+    let health = health::health_routes(move || ready.ready()).route("/statz", axum::routing::get(statz));
     let serving = serve::serve(bind(listen).await?, health, stop.clone(), CONNECTIONS);
     let stopping = async {
         let ended = process::stopped_or(differs).await;

@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod links;
+mod relayed;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
