@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use args::{Arguments, Command, Options};
 use cells::{CELLS, Context, Spec, TARGET};
@@ -40,7 +41,7 @@ async fn main() -> ExitCode {
         }
         None => tokio::select! {
             outcome = run(arguments.options) => outcome,
-            _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+            outcome = interrupted() => outcome,
         },
     };
     match outcome {
@@ -51,6 +52,16 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Waits for a signal to end. What was started ends with what is dropped then.
+async fn interrupted() -> Result<bool> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        outcome = tokio::signal::ctrl_c() => outcome?,
+    }
+    Err("interrupted".into())
 }
 
 /// Says what goes on.
@@ -78,6 +89,7 @@ fn chosen(options: &Options) -> Result<Vec<&'static Spec>> {
 /// Runs the cells and prints each; whether all had figures.
 async fn run(options: Options) -> Result<bool> {
     let cells = chosen(&options)?;
+    raise_limit()?;
     let context = Context::new(options);
     let options = &context.options;
     context.peers()?;
@@ -105,6 +117,12 @@ async fn run(options: Options) -> Result<bool> {
     }
     context.end().await;
     Ok(report.cells.iter().all(|cell| cell.failed.is_none()))
+}
+
+/// Open files as many as may be, here and in what is started from here.
+fn raise_limit() -> Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
 }
 
 fn commit() -> Option<String> {

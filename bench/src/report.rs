@@ -218,7 +218,7 @@ impl Figure {
     }
 
     /// With a goal.
-    pub fn to_be(mut self, goal: Goal) -> Self {
+    pub fn with_goal(mut self, goal: Goal) -> Self {
         self.goal = Some(goal);
         self.verdict = match (self.value, goal) {
             (None, _) => Verdict::Refused,
@@ -233,7 +233,11 @@ impl Figure {
 impl std::fmt::Display for Figure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "| {} | ", self.what)?;
-        let unit = if self.unit == "x" { " ×".to_owned() } else { format!(" {}", self.unit) };
+        let unit = match self.unit.as_str() {
+            "x" => " ×".to_owned(),
+            "" => String::new(),
+            unit => format!(" {unit}"),
+        };
         match (self.value, self.low, self.high) {
             (Some(value), Some(low), Some(high)) => {
                 write!(f, "{}{unit} ({} to {})", short(value), short(low), short(high))?;
@@ -318,7 +322,7 @@ mod tests {
 
     #[test]
     fn a_ratio_of_noisy_rounds_is_not_printed() {
-        let noisy = Figure::ratio("r", &[1.0, 2.0, 4.0, 8.0], &[1.0; 4]).to_be(Goal::AtMost(100.0));
+        let noisy = Figure::ratio("r", &[1.0, 2.0, 4.0, 8.0], &[1.0; 4]).with_goal(Goal::AtMost(100.0));
         assert_eq!((noisy.value, noisy.verdict), (None, Verdict::Refused));
         let text = noisy.to_string();
         assert!(
@@ -331,12 +335,12 @@ mod tests {
 
     #[test]
     fn goals_are_judged_by_the_median() {
-        let figure = |goal| Figure::ratio("r", &[2.0, 2.02, 2.01], &[1.0; 3]).to_be(goal).verdict;
+        let figure = |goal| Figure::ratio("r", &[2.0, 2.02, 2.01], &[1.0; 3]).with_goal(goal).verdict;
         assert_eq!(figure(Goal::AtMost(2.01)), Verdict::Reached);
         assert_eq!(figure(Goal::AtMost(2.0)), Verdict::Missed);
         assert_eq!(figure(Goal::AtLeast(2.01)), Verdict::Reached);
         assert_eq!(figure(Goal::AtLeast(2.02)), Verdict::Missed);
-        let line = Figure::single("lost", "items", 0.0).to_be(Goal::AtMost(0.0)).to_string();
+        let line = Figure::single("lost", "items", 0.0).with_goal(Goal::AtMost(0.0)).to_string();
         assert_eq!(line, "| lost | 0 items | ≤ 0 items | reached |");
     }
 }

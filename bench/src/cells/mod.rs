@@ -1,7 +1,12 @@
 //! The cells: each asks one question. They need stacks and peers, which are started when the first one asks.
 
+mod flood;
 mod one_process;
 mod quick;
+mod slow;
+mod store;
+mod streams;
+mod workers;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -58,8 +63,19 @@ cells! {
     "latency", true, quick::alone, "a quick call through the whole stack, one at a time";
     "hermod", false, quick::hermod, "a quick call whose client comes to Pushpin instead of the gateway";
     "one-process", true, one_process::run, "a backend with an embedded worker, alone and behind Envoy with our filter";
+    "stateless", true, store::stateless, "a quick call without a session: Redis commands, what is left there, Redis stopped";
+    "session", true, store::session, "a quick call of a session: Redis commands, CPU, Redis stopped";
+    "rest", true, store::rest, "sessions at rest: bytes in Redis and in the backends";
     "filter", true, crate::filter::cost, "our filter in Envoy beside Envoy's own token check, with a known token";
     "tokens", false, crate::filter::tokens, "the filter with many different tokens: memory, and what its cache knows";
+    "slow", true, slow::call, "a slow call: handed over, held, ten events, the result; CPU of each part";
+    "events", true, slow::events, "10,000 events of one call through Pushpin";
+    "publish", true, streams::publish, "5,000 items a second over 1,000 streams through Pushpin: lost, delay";
+    "broadcast", true, streams::broadcast, "one notice to 5,000 listeners: sends, time";
+    "held", true, streams::held, "10,000 held streams on one backend: memory, CPU while they idle";
+    "workers", true, workers::scale, "a tool that computes, with one worker and with two, each held to half a core";
+    "start", true, workers::cold, "a backend and a worker: from exec to ready";
+    "flood", true, flood::run, "org-2's quick calls during a flood of org-1";
 }
 
 /// The cell that `--target` has.

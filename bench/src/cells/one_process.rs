@@ -54,9 +54,9 @@ pub async fn run(context: &Context) -> Result<Found> {
         &each(&rounds[1], Round::rate),
         &plain(Round::rate),
     );
-    found.figure(rate.to_be(Goal::AtLeast(0.6)));
+    found.figure(rate.with_goal(Goal::AtLeast(0.6)));
     let what = "one process behind Envoy with the filter: CPU of both, of plain rmcp";
     let cpu = Figure::ratio(what, &each(&rounds[2], Round::cpu), &plain(Round::cpu));
-    found.figure(cpu.to_be(Goal::AtMost(4.5)));
+    found.figure(cpu.with_goal(Goal::AtMost(4.5)));
     Ok(found)
 }

@@ -48,7 +48,7 @@ fn compare(found: &mut Found, all: &[Contestant], rounds: &[Vec<Round>], what: &
 /// Sets the goal of the first figure that begins so.
 fn goal(found: &mut Found, begins: &str, goal: Goal) {
     if let Some(figure) = found.figures.iter_mut().find(|figure| figure.what.starts_with(begins)) {
-        *figure = figure.clone().to_be(goal);
+        *figure = figure.clone().with_goal(goal);
     }
 }
 
@@ -68,7 +68,7 @@ pub async fn loaded(context: &Context) -> Result<Found> {
     let endpoint = &all[1].endpoint;
     let behind = each(ours, |round| round.cpu_of(endpoint, &BEHIND));
     let what = "Asgard: CPU behind the gateway (backend, worker, Redis), of plain rmcp";
-    found.figure(Figure::ratio(what, &behind, &each(plain, Round::cpu)).to_be(Goal::AtMost(3.8)));
+    found.figure(Figure::ratio(what, &behind, &each(plain, Round::cpu)).with_goal(Goal::AtMost(3.8)));
     found.figure(Figure::median("Asgard: CPU of all parts", "µs a call", &each(ours, Round::cpu)));
     found.figure(Figure::median("Asgard: CPU behind the gateway", "µs a call", &behind));
     compare(&mut found, &all, &rounds, "calls a second", Round::rate);

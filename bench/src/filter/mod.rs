@@ -124,10 +124,10 @@ pub async fn cost(context: &Context) -> Result<Found> {
     for ((name, ..), own) in variants.iter().zip(&figures) {
         found.figures.push(Figure::ratio(&format!("{name}, of jwt_authn"), own, &figures[1]));
     }
-    let last = found.figures.pop().map(|figure| figure.to_be(Goal::AtMost(1.15)));
+    let last = found.figures.pop().map(|figure| figure.with_goal(Goal::AtMost(1.15)));
     found.figures.extend(last);
     let what = "our filter as it comes, of the bare module";
-    found.figures.push(Figure::ratio(what, &figures[4], &figures[2]).to_be(Goal::AtMost(1.04)));
+    found.figures.push(Figure::ratio(what, &figures[4], &figures[2]).with_goal(Goal::AtMost(1.04)));
     Ok(found)
 }
 

@@ -57,7 +57,7 @@ async fn memory(found: &mut Found, around: &Arc<Around>, envoy: &Envoy, tokens: 
     let what = format!("Envoy's memory after {tenth} different tokens");
     found.figures.push(Figure::single(&what, "MiB", first));
     let what = format!("its growth up to {tokens} tokens");
-    found.figures.push(Figure::single(&what, "MiB", mib() - first).to_be(Goal::AtMost(48.0)));
+    found.figures.push(Figure::single(&what, "MiB", mib() - first).with_goal(Goal::AtMost(48.0)));
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
@@ -31,18 +32,19 @@ struct Status {
 #[derive(Debug, Deserialize)]
 pub struct PartStatus {
     /// Its name.
-    pub name: String,
+    name: String,
     /// Its kind.
-    pub kind: String,
+    kind: String,
     /// Its process.
-    pub pid: Option<u32>,
+    pid: Option<u32>,
     /// Its address.
     pub address: String,
     /// Whether it is ready.
-    pub ready: bool,
+    ready: bool,
 }
 
-/// The ports that clients use.
+/// Where clients connect.
+#[derive(Default)]
 struct Ports {
     gateway: String,
     pushpin: String,
@@ -52,22 +54,7 @@ impl Stack {
     /// Starts the stack of a checkout, which builds what it needs, in a state folder of its own on free ports, and
     /// waits until it is ready.
     pub async fn start(name: &str, checkout: &Path, gateway: &str) -> Result<Self> {
-        let root = std::fs::canonicalize(checkout)?;
-        // `asgard bench` is this checkout's own command; any other has its own.
-        let own = std::env::var_os("ASGARD_ROOT").is_some_and(|own| Path::new(&own) == root);
-        let program = std::env::var_os("ASGARD_BIN").filter(|_| own).map(PathBuf::from);
-        let mut stack = Self {
-            name: name.to_owned(),
-            program: program.unwrap_or_else(|| root.join("asgard")),
-            root,
-            // Short, for the sockets inside.
-            folder: tempfile::Builder::new().prefix("bench-").tempdir()?,
-            ports: Ports { gateway: String::new(), pushpin: String::new() },
-        };
-        let parent = std::process::id().to_string();
-        eprintln!("starting {name} ({}); what is not built yet is built first", stack.root.display());
-        let up = ["up", "-d", "--native", "--no-inspector", "--ports", "free", "--gateway", gateway];
-        stack.ask(&[&up[..], &["--parent", &parent]].concat()).await?;
+        let mut stack = Self::start_with(name, checkout, &["--gateway", gateway]).await?;
         let parts = stack.parts().await?;
         let address = |kind: &str| parts.iter().find(|part| part.kind == kind).map(|part| &part.address);
         // Tokens are for the public URL, which has this name.
@@ -76,6 +63,31 @@ impl Stack {
             port.map(|port| format!("localhost:{port}")).ok_or("the stack has no gateway or no Pushpin")
         };
         stack.ports = Ports { gateway: local(address("gateway"))?, pushpin: local(address("pushpin"))? };
+        Ok(stack)
+    }
+
+    /// Starts Pushpin alone; for what it passes on a test may listen at the port of the gateway.
+    pub async fn pushpin_alone(checkout: &Path) -> Result<Self> {
+        Self::start_with("Pushpin", checkout, &["--only", "pushpin"]).await
+    }
+
+    async fn start_with(name: &str, checkout: &Path, more: &[&str]) -> Result<Self> {
+        let root = std::fs::canonicalize(checkout)?;
+        // `asgard bench` is this checkout's own command; any other has its own.
+        let own = std::env::var_os("ASGARD_ROOT").is_some_and(|own| Path::new(&own) == root);
+        let program = std::env::var_os("ASGARD_BIN").filter(|_| own).map(PathBuf::from);
+        let stack = Self {
+            name: name.to_owned(),
+            program: program.unwrap_or_else(|| root.join("asgard")),
+            root,
+            // Short, for the sockets inside.
+            folder: tempfile::Builder::new().prefix("bench-").tempdir()?,
+            ports: Ports::default(),
+        };
+        let parent = std::process::id().to_string();
+        eprintln!("starting {name} ({}); what is not built yet is built first", stack.root.display());
+        let up = ["up", "-d", "--native", "--no-inspector", "--ports", "free", "--parent", &parent];
+        stack.ask(&[&up[..], more].concat()).await?;
         Ok(stack)
     }
 
@@ -170,6 +182,40 @@ impl Stack {
         let endpoint = Endpoint::new(name, &format!("http://{edge}/api/v1/mcp/{organisation}"))?;
         let token = self.token(user, organisation).await?;
         Ok(endpoint.with_token(Some(token)).with_parts(self.of_calls().await?))
+    }
+
+    /// Stops a part.
+    pub async fn stop(&self, part: &str) -> Result<()> {
+        self.ask(&["stop", part]).await.map(drop)
+    }
+
+    /// Starts a part that was stopped, and waits until it is ready.
+    pub async fn restart(&self, part: &str) -> Result<()> {
+        self.ask(&["start", part]).await?;
+        let started = Instant::now();
+        while !self.part(part).await?.ready {
+            if started.elapsed() > Duration::from_secs(60) {
+                return Err(format!("{part} does not get ready").into());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        // Those that it works with find it a little later.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Ok(())
+    }
+
+    /// A port of the state file.
+    pub fn port(&self, name: &str) -> Result<u16> {
+        let text = std::fs::read_to_string(self.folder.path().join("asgard.toml"))?;
+        let found = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.trim().strip_prefix('=')?.trim().parse().ok());
+        found.ok_or_else(|| format!("the state file has no port {name}").into())
+    }
+
+    /// The folder of a run: rendered configuration and sockets.
+    pub fn run_folder(&self) -> PathBuf {
+        self.folder.path().join("run")
     }
 
     /// Where the filter's module for Envoy is.
