@@ -14,27 +14,26 @@
 --   retry:R    C      the call of a retry's key           park:T          a stream on its way to Pushpin
 --   group:G    zset   members of a group -> their end         used:N         in whose name a thing was used up
 
-local FIELDS = {
-  'run', 'epoch', 'events', 'channels', 'enqueued', 'era', 'via', 'server', 'reach', 'at_node', 'at_request',
-  'ticket', 'since', 'channel', 'from', 'gate', 'owner', 'rerun', 'cancel', 'closed', 'expires', 'session',
-  'ids', 'node', 'request', 'retry', 'fingerprint', 'stream', 'task', 'asked', 'attempt', 'fetched', 'by', 'of', 'line',
-}
-
 -- The record without its long texts. A key of another kind, or a record without its numbers, is none.
+-- Written out, without loops: this is half of what a script costs.
 local function record(call)
   local at = key('call', call)
-  local values = redis.pcall('HMGET', at, unpack(FIELDS))
-  if values.err then return nil end
-  local r = { call = call, key = at }
-  for i, field in ipairs(FIELDS) do r[field] = values[i] end
-  for _, field in ipairs({ 'epoch', 'events', 'channels', 'enqueued' }) do
-    r[field] = tonumber(r[field])
-    if not r[field] then return nil end
-  end
-  r.by, r.of = r.by or '', r.of or ''
-  for _, field in ipairs({ 'since', 'channel', 'from', 'asked', 'fetched', 'line' }) do
-    r[field] = tonumber(r[field]) or 0
-  end
+  local v = redis.pcall('HMGET', at,
+    'run', 'epoch', 'events', 'channels', 'enqueued', 'era', 'via', 'server', 'reach', 'at_node', 'at_request',
+    'ticket', 'since', 'channel', 'from', 'gate', 'owner', 'rerun', 'cancel', 'closed', 'expires', 'session', 'ids',
+    'node', 'request', 'retry', 'fingerprint', 'stream', 'task', 'asked', 'attempt', 'fetched', 'by', 'of', 'line')
+  if v.err then return nil end
+  local r = {
+    call = call, key = at,
+    run = v[1], epoch = tonumber(v[2]), events = tonumber(v[3]), channels = tonumber(v[4]),
+    enqueued = tonumber(v[5]), era = v[6], via = v[7], server = v[8], reach = v[9], at_node = v[10],
+    at_request = v[11], ticket = v[12], since = tonumber(v[13]) or 0, channel = tonumber(v[14]) or 0,
+    from = tonumber(v[15]) or 0, gate = v[16], owner = v[17], rerun = v[18], cancel = v[19], closed = v[20],
+    expires = v[21], session = v[22], ids = v[23], node = v[24], request = v[25], retry = v[26], fingerprint = v[27],
+    stream = v[28], task = v[29], asked = tonumber(v[30]) or 0, attempt = v[31], fetched = tonumber(v[32]) or 0,
+    by = v[33] or '', of = v[34] or '', line = tonumber(v[35]) or 0,
+  }
+  if not (r.epoch and r.events and r.channels and r.enqueued) then return nil end
   local expires = tonumber(r.expires)
   if expires and now >= expires then return nil end
   return r

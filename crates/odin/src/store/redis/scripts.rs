@@ -1,5 +1,6 @@
 //! The Lua scripts: one for each transition, behind a common prelude.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use redis::Script;
@@ -60,7 +61,7 @@ pub(super) struct Scripts {
 
 macro_rules! script {
     ($head:expr, $name:literal) => {
-        Script::new(&format!("{}\n{}", $head, include_str!(concat!("../lua/", $name, ".lua"))))
+        Script::new(&assemble(&$head, include_str!(concat!("../lua/", $name, ".lua"))))
     };
 }
 
@@ -100,6 +101,34 @@ impl Scripts {
             members: script!(head, "members"),
         }
     }
+}
+
+/// A script with those definitions of the head that it uses: Redis makes each of them anew whenever a script runs.
+pub(super) fn assemble(head: &str, own: &str) -> String {
+    let is_comment = |line: &&str| line.starts_with("--");
+    let code: String = head.lines().filter(|line| !is_comment(line)).flat_map(|line| [line, "\n"]).collect();
+    let starts = code.match_indices("local ").map(|(at, _)| at);
+    let starts: Vec<usize> = starts
+        .filter(|at| code.get(..*at).is_some_and(|before| before.is_empty() || before.ends_with('\n')))
+        .collect();
+    let ends = starts.iter().skip(1).copied().chain([code.len()]);
+    let definitions: Vec<&str> =
+        starts.iter().zip(ends).filter_map(|(from, to)| code.get(*from..to)).collect();
+    let words = |text: &str| -> Vec<String> {
+        let text = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        text.filter(|word| !word.is_empty()).map(str::to_owned).collect()
+    };
+    let mut used: HashSet<String> = own.lines().filter(|line| !is_comment(line)).flat_map(words).collect();
+    // A definition uses only earlier ones.
+    let mut kept: Vec<&str> = Vec::new();
+    for definition in definitions.into_iter().rev() {
+        let name = words(definition).into_iter().find(|word| word != "local" && word != "function");
+        if name.is_some_and(|name| used.contains(&name)) {
+            used.extend(words(definition));
+            kept.push(definition);
+        }
+    }
+    kept.into_iter().rev().chain([own]).collect()
 }
 
 /// The site's constants and the prelude. Only numbers of the configuration become script text; everything
@@ -149,4 +178,22 @@ pub(super) fn head(timing: &Timing, limits: &StoreLimits, life: Duration, clock:
 /// A time for Redis, which knows no expiry of zero.
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(LONGEST).min(LONGEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_has_what_it_uses_and_no_more() {
+        let head = "local A = 1\nlocal B = 2\n-- uses D\nlocal function one(x)\n  local B = x\n  return A + B\nend\n\n\
+                    local function two()\n  return one(1)\nend\nlocal D = two\n";
+        assert_eq!(assemble(head, "-- D\nreturn 1"), "-- D\nreturn 1");
+        assert_eq!(assemble(head, "return A"), "local A = 1\nreturn A");
+        let one = "local A = 1\nlocal B = 2\nlocal function one(x)\n  local B = x\n  return A + B\nend\n\n";
+        assert_eq!(assemble(head, "return one(2)"), format!("{one}return one(2)"));
+        let two = format!("{one}local function two()\n  return one(1)\nend\n");
+        assert_eq!(assemble(head, "return two()"), format!("{two}return two()"));
+        assert_eq!(assemble(head, "return D()"), format!("{two}local D = two\nreturn D()"));
+    }
 }

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use redis::{Script, ScriptInvocation, Value};
 
 use super::super::{Result, TaskBegin, TaskReply, Tasks, Unavailable};
+use super::scripts::assemble;
 use super::{RedisStore, codec};
 use crate::call::{
     Fence, Gone, Message,
@@ -26,11 +27,9 @@ pub(super) struct TaskScripts {
 
 macro_rules! script {
     ($head:expr, $name:literal) => {
-        Script::new(&format!(
-            "{}\n{}\n{}",
-            $head,
-            include_str!("../lua/task_prelude.lua"),
-            include_str!(concat!("../lua/task_", $name, ".lua"))
+        Script::new(&assemble(
+            &format!("{}\n{}", $head, include_str!("../lua/task_prelude.lua")),
+            include_str!(concat!("../lua/task_", $name, ".lua")),
         ))
     };
 }
