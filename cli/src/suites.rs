@@ -41,6 +41,8 @@ pub enum Need {
     Clients,
     /// A running stack of its own, named by `ASGARD_HOME`; the tests may kill its parts.
     Stack,
+    /// The same, whose calls all go through the queue.
+    QueueStack,
 }
 
 const RUSTFMT: Need = Need::Component("fmt", "rustfmt", "rustfmt-web");
@@ -250,7 +252,16 @@ pub const SUITES: &[Suite] = &[
     e2e!("heimdall", "Keycloak changes its key or is away: known keys pass, nothing else does"),
     e2e!("restarts", "Pushpin, Redis and the gateway killed: the next call works"),
     e2e!("soak", "clients of all eras at both entry points while each part is killed and stopped: nothing wrong, twice or stuck"),
-    e2e!("kills", "every backend killed while calls run, at 20 moments at each entry point"),
+    e2e!("kills", "backends and workers killed and stopped while calls run, and links broken and stalled under 2,000 calls"),
+    Suite {
+        name: "queue",
+        shows: "calls, cancel and streams once more, with all calls through the queue (ASGARD_DIRECT=false)",
+        command: cargo_test!(
+            "--test", "calls", "--test", "cancel", "--test", "streams", "--", "--include-ignored", "--nocapture"
+        ),
+        needs: &[Need::QueueStack],
+        limit_s: minutes(20),
+    },
 ];
 
 #[cfg(test)]
@@ -287,7 +298,10 @@ mod tests {
     }
 
     fn suites_of(test: &str) -> Vec<&'static Suite> {
-        let runs = |suite: &&Suite| suite.command.windows(2).any(|w| w[0] == "--test" && w[1] == test);
+        // What runs once more is in a suite of its own already.
+        let runs = |suite: &&Suite| {
+            suite.name != "queue" && suite.command.windows(2).any(|w| w[0] == "--test" && w[1] == test)
+        };
         SUITES.iter().filter(runs).collect()
     }
 

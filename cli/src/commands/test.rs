@@ -95,6 +95,7 @@ struct Prepared {
     met: Vec<Need>,
     unmet: Vec<(Need, Problem)>,
     stack: Option<(Stack, PathBuf)>,
+    queue_stack: Option<(Stack, PathBuf)>,
     envoy: Option<PathBuf>,
     browser: Option<Browser>,
     conformance: Option<Conformance>,
@@ -176,7 +177,11 @@ impl Prepared {
             }
             Need::Stack => {
                 programs(paths).await?;
-                self.stack = Some(start_stack().await?);
+                self.stack = Some(start_stack(true).await?);
+            }
+            Need::QueueStack => {
+                programs(paths).await?;
+                self.queue_stack = Some(start_stack(false).await?);
             }
         }
         Ok(())
@@ -228,18 +233,22 @@ impl Prepared {
         if suite.needs.contains(&Need::Stack) {
             env.extend(self.stack.as_ref().map(|(stack, _)| ("ASGARD_HOME", stack.home().to_owned())));
         }
+        if suite.needs.contains(&Need::QueueStack) {
+            env.extend(self.queue_stack.as_ref().map(|(stack, _)| ("ASGARD_HOME", stack.home().to_owned())));
+        }
         env
     }
 
     async fn end(&mut self, failed: bool) {
-        let Some((stack, home)) = self.stack.take() else { return };
-        if let Err(problem) = stack.down().await {
-            println!("the tests' stack: {problem}");
-        }
-        if failed {
-            println!("the logs of the tests' stack: {}", home.join("logs").display());
-        } else {
-            let _ = std::fs::remove_dir_all(&home);
+        for (stack, home) in [self.stack.take(), self.queue_stack.take()].into_iter().flatten() {
+            if let Err(problem) = stack.down().await {
+                println!("the tests' stack: {problem}");
+            }
+            if failed {
+                println!("the logs of the tests' stack: {}", home.join("logs").display());
+            } else {
+                let _ = std::fs::remove_dir_all(&home);
+            }
         }
     }
 }
@@ -260,13 +269,15 @@ async fn programs(paths: &Paths) -> Result<Tools> {
     .await
 }
 
-async fn start_stack() -> Result<(Stack, PathBuf)> {
+/// `direct`: calls go straight to workers where they can.
+async fn start_stack(direct: bool) -> Result<(Stack, PathBuf)> {
     let step = Step::begin("the tests' own stack: start");
     // Short: sockets are made in it.
     let home = std::env::temp_dir().join(format!("asgard-test-{:08x}", rand::random::<u32>()));
     let journal = ("ASGARD_JOURNAL".to_owned(), home.join("journal.jsonl").display().to_string());
+    let switch = ("ASGARD_DIRECT".to_owned(), direct.to_string());
     let options = Options {
-        env: [(Kind::Worker, [journal].into())].into(),
+        env: [(Kind::Worker, [journal, switch.clone()].into()), (Kind::Backend, [switch].into())].into(),
         program: crate::process::own_program().ok(),
         home: Some(home.clone()),
         ..Options::default()

@@ -11,6 +11,7 @@
 //! ```
 //!
 //! `E2E_SEED` chooses the moments and calls that are drawn, `E2E_KILLS` how often the killing tests do it,
+//! `E2E_LINK_CALLS` how many calls there are while links break,
 //! `E2E_SOAK_S` how many seconds the soak takes.
 //! The workers of the stack need `ASGARD_JOURNAL` (`[env.worker]` in its state file), as `./asgard test` sets it.
 //!
