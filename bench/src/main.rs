@@ -3,6 +3,7 @@
 
 mod args;
 mod cells;
+mod charts;
 mod cpu;
 mod filter;
 mod load;
@@ -116,6 +117,9 @@ async fn run(options: Options) -> Result<bool> {
         }
     }
     context.end().await;
+    if let Some(folder) = &options.charts {
+        charts::write(&report, folder)?;
+    }
     Ok(report.cells.iter().all(|cell| cell.failed.is_none()))
 }
 

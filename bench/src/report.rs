@@ -321,6 +321,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_schema_is_that_of_the_types() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/report.schema.json");
+        let made = serde_json::to_string_pretty(&schemars::schema_for!(Report)).unwrap() + "\n";
+        if std::env::var_os("ASGARD_WRITE").is_some() {
+            std::fs::write(file, &made).unwrap();
+        }
+        let written = std::fs::read_to_string(file).unwrap_or_default();
+        assert!(written == made, "ASGARD_WRITE=1 cargo test in bench/ writes {file} anew");
+    }
+
+    #[test]
     fn a_ratio_of_noisy_rounds_is_not_printed() {
         let noisy = Figure::ratio("r", &[1.0, 2.0, 4.0, 8.0], &[1.0; 4]).with_goal(Goal::AtMost(100.0));
         assert_eq!((noisy.value, noisy.verdict), (None, Verdict::Refused));

@@ -203,6 +203,14 @@ pub const SUITES: &[Suite] = &[
         needs: &[Need::Programs, Need::Conformance],
         limit_s: minutes(20),
     },
+    Suite {
+        name: "bench",
+        shows: "asgard bench with short rounds: every cell but the longest has figures, whatever they are",
+        // A workspace of its own.
+        command: &["cargo", "test", "--release", "--locked", "--manifest-path", "bench/Cargo.toml", "--", "--include-ignored", "--nocapture"],
+        needs: &[Need::Programs, Need::Filter],
+        limit_s: minutes(20),
+    },
     e2e!("calls", "quick calls as JSON, slow ones handed over to Pushpin, at both entry points"),
     e2e!("refusals", "a table of faulty tokens and forged headers; no backend sees them"),
     e2e!("registration", "clients that register themselves at Keycloak: what they may do, and who reaches what"),
