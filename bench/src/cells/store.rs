@@ -21,27 +21,33 @@ use crate::{Result, progress};
 const NONE: f64 = 0.005;
 
 /// Redis commands of each call, those of scripts included: what is more while there are calls than while there are
-/// none. Every name with at least a hundredth.
+/// none, and more than in a round with one call on each connection, which begins sessions too. Every name with at
+/// least a hundredth.
 async fn commands(
     store: &mut Store,
     endpoint: &Endpoint,
     shape: &Shape,
 ) -> Result<(f64, BTreeMap<String, f64>)> {
-    load::round(endpoint, &Call::echo(), &Shape { time: Duration::from_millis(300), ..shape.clone() })
-        .await?;
-    let first = store.commands()?;
+    let least = Shape { time: Duration::from_millis(1), ..shape.clone() };
+    load::round(endpoint, &Call::echo(), &least).await?;
+    let mut at = vec![store.commands()?];
     tokio::time::sleep(shape.time).await;
-    let idle = store.commands()?;
-    let round = load::round(endpoint, &Call::echo(), shape).await?;
-    let busy = store.commands()?;
-    let longer = round.elapsed.as_secs_f64() / shape.time.as_secs_f64();
-    let of = |from: &BTreeMap<String, u64>, name: &str| from.get(name).copied().unwrap_or(0) as f64;
-    let mut by_name = BTreeMap::new();
-    for name in busy.keys() {
-        let background = (of(&idle, name) - of(&first, name)) * longer;
-        let more = (of(&busy, name) - of(&idle, name) - background) / round.calls as f64;
-        by_name.insert(name.clone(), more);
-    }
+    at.push(store.commands()?);
+    let few = load::round(endpoint, &Call::echo(), &least).await?;
+    at.push(store.commands()?);
+    let many = load::round(endpoint, &Call::echo(), shape).await?;
+    at.push(store.commands()?);
+    let longer = (many.elapsed.as_secs_f64() - few.elapsed.as_secs_f64()) / shape.time.as_secs_f64();
+    let calls = many.calls.saturating_sub(few.calls).max(1) as f64;
+    let step = |step: usize, name: &str| {
+        let of = |index: usize| at[index].get(name).copied().unwrap_or(0) as f64;
+        of(step) - of(step - 1)
+    };
+    let each = |name: &String| {
+        let more = step(3, name) - step(2, name) - step(1, name) * longer;
+        (name.clone(), more / calls)
+    };
+    let mut by_name: BTreeMap<String, f64> = at[3].keys().map(each).collect();
     let all = by_name.values().sum::<f64>().max(0.0);
     by_name.retain(|_, count| *count >= 0.01);
     Ok((all, by_name))

@@ -95,14 +95,13 @@ impl Stack {
         let mut command = std::process::Command::new(&self.program);
         command
             .args(arguments)
-            // A folder that cargo was told to build in is this checkout's.
-            .env_remove("CARGO_TARGET_DIR")
             .env_remove("ASGARD_BIN")
             .env("ASGARD_ROOT", &self.root)
             .env("ASGARD_HOME", self.folder.path())
             .stdin(Stdio::null());
-        if let Some(own) = std::env::var_os("CARGO_TARGET_DIR").filter(|_| self.is_own()) {
-            command.env("CARGO_TARGET_DIR", own);
+        if !self.is_own() {
+            // What is said of where this checkout's programs and filter are built.
+            command.env_remove("CARGO_TARGET_DIR").env_remove("ASGARD_FILTER_WASM");
         }
         command
     }
@@ -173,6 +172,11 @@ impl Stack {
         self.endpoint("through Pushpin first", &self.ports.pushpin, ("thor", "org-1")).await
     }
 
+    /// The endpoint at Pushpin for any user.
+    pub async fn hermod_of(&self, user: &str, organisation: &str) -> Result<Endpoint> {
+        self.endpoint(organisation, &self.ports.pushpin, (user, organisation)).await
+    }
+
     /// The endpoint at the gateway for any user.
     pub async fn endpoint_of(&self, user: &str, organisation: &str) -> Result<Endpoint> {
         self.endpoint(organisation, &self.ports.gateway, (user, organisation)).await
@@ -220,7 +224,8 @@ impl Stack {
 
     /// Where the filter's module for Envoy is.
     pub fn filter(&self) -> PathBuf {
-        self.root.join("target/wasm/kong_filter.envoy.wasm")
+        let given = std::env::var_os("ASGARD_FILTER_WASM").map(PathBuf::from);
+        given.unwrap_or_else(|| self.root.join("target/wasm/kong_filter.wasm")).with_extension("envoy.wasm")
     }
 
     /// Ends it.

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
+use crate::Result;
 use crate::mcp::Endpoint;
 use crate::wire::Connection;
-use crate::{Error, Result};
 
 /// Streams that are being opened at once: fewer than one caller may.
 const AT_ONCE: usize = 48;
@@ -24,42 +24,36 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// Opens so many streams by the same request, and waits until each has had the first of the texts. The texts
-    /// come one after the other.
-    pub async fn open(endpoint: &Endpoint, request: Vec<u8>, count: usize, texts: &[&str]) -> Result<Self> {
+    /// Opens so many streams at the endpoints in turns, and waits until each has had the first of the texts. The
+    /// texts come one after the other. One caller may open some fifty streams a second: who is told to wait, waits.
+    pub async fn open(
+        endpoints: &[Endpoint],
+        request: fn(&Endpoint) -> Vec<u8>,
+        count: usize,
+        texts: &[&str],
+    ) -> Result<Self> {
         let seen: Arc<Vec<AtomicUsize>> = Arc::new(texts.iter().map(|_| AtomicUsize::new(0)).collect());
-        let (request, way): (Arc<[u8]>, _) = (request.into(), Arc::new(Semaphore::new(AT_ONCE)));
+        let way = Arc::new(Semaphore::new(AT_ONCE));
         let texts: Arc<[String]> = texts.iter().map(|text| (*text).to_owned()).collect();
         let mut streams = Self { tasks: JoinSet::new(), seen: seen.clone(), count };
-        for _ in 0..count {
+        for endpoint in endpoints.iter().cycle().take(count) {
             let permit = way.clone().acquire_owned().await?;
-            let (endpoint, request) = (endpoint.clone(), request.clone());
-            let (texts, seen) = (texts.clone(), seen.clone());
+            let reader = Reader { texts: texts.clone(), seen: seen.clone(), permit: Some(permit) };
+            let endpoint = endpoint.clone();
             streams.tasks.spawn(async move {
-                let mut connection = Connection::open(&endpoint.host).await?;
-                let head = connection.begin(&request).await?;
-                let mut permit = Some(permit);
-                let mut text = Vec::new();
-                let mut next = 0;
-                while connection.more(&mut text).await? {
-                    if head.status != 200 {
-                        return Err(endpoint.refused(head.status, &text));
-                    }
-                    while let Some(expected) = texts.get(next).map(String::as_bytes) {
-                        let Some(at) = text.windows(expected.len()).position(|part| part == expected) else {
-                            break;
-                        };
-                        text.drain(..at + expected.len());
-                        seen[next].fetch_add(1, Ordering::Relaxed);
-                        next += 1;
-                        permit = None;
-                    }
-                    if next == texts.len() {
-                        text.clear();
+                let request = request(&endpoint);
+                loop {
+                    let mut connection = Connection::open(&endpoint.host).await?;
+                    match connection.begin(&request).await?.status {
+                        200 => return reader.read(connection).await,
+                        429 | 503 => tokio::time::sleep(Duration::from_secs(1)).await,
+                        status => {
+                            let mut text = Vec::new();
+                            connection.more(&mut text).await?;
+                            return Err(endpoint.refused(status, &text));
+                        }
                     }
                 }
-                drop(permit);
-                Err::<(), Error>("a stream ended".into())
             });
             if let Some(ended) = streams.tasks.try_join_next() {
                 ended??;
@@ -97,5 +91,34 @@ impl Streams {
     /// How many have ended by themselves.
     pub fn ended(&self) -> usize {
         self.count - self.tasks.len()
+    }
+}
+
+/// Who reads one of them.
+struct Reader {
+    texts: Arc<[String]>,
+    seen: Arc<Vec<AtomicUsize>>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Reader {
+    /// Reads until the stream ends, which is an error.
+    async fn read(mut self, mut connection: Connection) -> Result<()> {
+        let (mut text, mut next) = (Vec::new(), 0);
+        while connection.more(&mut text).await? {
+            while let Some(expected) = self.texts.get(next).map(String::as_bytes) {
+                let found = text.windows(expected.len()).position(|part| part == expected);
+                let Some(at) = found else { break };
+                text.drain(..at + expected.len());
+                self.seen[next].fetch_add(1, Ordering::Relaxed);
+                next += 1;
+                // The next one may be opened.
+                self.permit = None;
+            }
+            if next == self.texts.len() {
+                text.clear();
+            }
+        }
+        Err("a stream ended".into())
     }
 }
