@@ -19,7 +19,8 @@ pub(super) fn part(plan: &Plan) -> Result<PartSpec> {
     write_private(&file, configuration(plan)?.as_bytes())?;
     let address = format!("{}:{}", plan.state.listen, plan.state.ports.gateway);
     let host = if plan.state.listen == "0.0.0.0" { "127.0.0.1" } else { plan.state.listen.as_str() };
-    let threads = std::thread::available_parallelism().map_or(2, usize::from).min(8);
+    // Half of the machine: backends and workers run there too, and each thread more makes all of them wait for each other.
+    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2).clamp(1, 8);
     let args =
         ["-c", &file.display().to_string(), "--disable-hot-restart", "--concurrency", &threads.to_string()]
             .map(str::to_owned)

@@ -15,7 +15,8 @@ pub(super) fn part(plan: &Plan, number: u16) -> PartSpec {
         Kind::Worker,
         [
             ("ASGARD_LISTEN", address.clone()),
-            ("ASGARD_LINKS", Plan::local(0)),
+            // As private as Redis' socket, and cheaper than TCP.
+            ("ASGARD_LINKS", format!("unix:{}", plan.paths.sockets().join(format!("{name}.sock")).display())),
             ("ASGARD_WORKER", name.clone()),
             ("ASGARD_STATE_KEY", plan.state.secrets.dialogue_key.clone()),
             // The toolbox's notebooks, which all workers share.

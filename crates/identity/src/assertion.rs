@@ -209,16 +209,27 @@ impl AssertionKeys {
         if assertion.audience != audience {
             return Err(AssertionError::WrongAudience);
         }
-        if assertion.expires_at.saturating_sub(assertion.issued_at) > MAX_LIFE {
+        assertion.check_times(now)?;
+        Ok(assertion)
+    }
+}
+
+impl Assertion {
+    /// Checks the times alone, for one whose signature was verified before. `now` is in seconds since 1970.
+    ///
+    /// # Errors
+    /// [`AssertionError`] when it lives too long, or is not valid now.
+    pub fn check_times(&self, now: u64) -> Result<(), AssertionError> {
+        if self.expires_at.saturating_sub(self.issued_at) > MAX_LIFE {
             return Err(AssertionError::LifeTooLong);
         }
-        if assertion.issued_at > now.saturating_add(LEEWAY) {
+        if self.issued_at > now.saturating_add(LEEWAY) {
             return Err(AssertionError::NotYetValid);
         }
-        if assertion.expires_at.saturating_add(LEEWAY) <= now {
+        if self.expires_at.saturating_add(LEEWAY) <= now {
             return Err(AssertionError::Expired);
         }
-        Ok(assertion)
+        Ok(())
     }
 }
 

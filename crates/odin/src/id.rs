@@ -3,7 +3,7 @@
 //! Ids of calls and tickets begin with a byte that is 0: room for the number of a shard, should records ever be spread
 //! over several Redis.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -161,7 +161,20 @@ macro_rules! serde_as_text {
 serde_as_text!(CallId, Ticket, CallChannel);
 
 fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
-    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    digits(bytes).try_for_each(|digit| f.write_char(digit))
+}
+
+/// Bytes in lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    digits(bytes).collect()
+}
+
+/// Each call and each hash is written so: `format!` would make a text of every byte.
+fn digits(bytes: &[u8]) -> impl Iterator<Item = char> {
+    bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .filter_map(|digit| char::from_digit(digit.into(), 16))
 }
 
 fn parse_hex<const N: usize>(text: &str) -> Result<[u8; N], InvalidId> {

@@ -7,6 +7,8 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+use crate::id::hex;
+
 /// Distinguishes this use of the key from any other.
 const LABEL: &str = "asgard broadcast v1";
 /// Bytes of the digest that a name shows: as unguessable as the id of a call.
@@ -50,8 +52,7 @@ impl BroadcastKey {
             mac.update(part.as_bytes());
         }
         let digest = mac.finalize().into_bytes();
-        let hex: String = digest.iter().take(NAME_BYTES).map(|byte| format!("{byte:02x}")).collect();
-        format!("{CHANNELS}{hex}")
+        format!("{CHANNELS}{}", digest.get(..NAME_BYTES).map(hex).unwrap_or_default())
     }
 }
 

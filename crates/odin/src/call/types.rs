@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::id::{CallId, Ticket};
+use crate::id::{CallId, Ticket, hex};
 use crate::protocol::Era;
 
 /// A JSON-RPC message as text, shared without copying.
@@ -188,7 +188,7 @@ pub struct Parties {
 
 fn short(kind: &str, name: &str) -> String {
     let hash = Sha256::new().chain_update(kind).chain_update(name).finalize();
-    hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    hash.first_chunk::<16>().map(|hash| hex(hash)).unwrap_or_default()
 }
 
 /// What a repeated request is recognised by (header `Idempotency-Key`).

@@ -92,7 +92,7 @@ async fn run(
         }
         None => {
             if let Some((links, _)) = &keys {
-                links::to_workers(links, worker::own_store(common, &store))?;
+                links::to_workers(links, store);
             }
             // Events that nobody reads would fill their queue, and then hold the links up.
             drop(pushpins);
@@ -154,7 +154,7 @@ fn front_config(
     let access = match secrets::assertion_keys()? {
         Some(keys) => {
             facts.push((secrets::ASSERTION_KEYS, keys.fingerprints()));
-            Access::Gateway(Box::new(keys.key))
+            keys.key.into()
         }
         None if alone && is_loopback(listen) => {
             tracing::warn!("no ASGARD_ASSERTION_KEYS: everybody on this machine may call, as one local user");

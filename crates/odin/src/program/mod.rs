@@ -33,6 +33,7 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches, Parser};
 use rmcp::ServerHandler;
+use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::EnvFilter;
 
 pub use backend::backend;
@@ -89,6 +90,11 @@ impl Program {
     pub async fn run<H: ServerHandler>(self, handler: H) -> Result<(), Failed> {
         let Self { listen, common, worker: work, backend: front } = self;
         start_log(&common.log);
+        if common.threads.is_some() {
+            tracing::warn!(
+                "ASGARD_THREADS: this program made its own threads; TOKIO_WORKER_THREADS says how many"
+            );
+        }
         let ended = match common.redis() {
             Ok(Some(_)) => worker(&listen, &common, &work, handler).await,
             Ok(None) => backend(&listen, &common, &front, Some((handler, &work))).await,
@@ -134,6 +140,31 @@ fn is_given(matches: &ArgMatches, name: &str) -> bool {
 /// Starts the log on stderr; `filter` as in `RUST_LOG`.
 pub fn start_log(filter: &str) {
     tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter)).with_writer(std::io::stderr).init();
+}
+
+/// What the program runs in, with as many threads as the settings say, or as suits what it runs.
+///
+/// # Errors
+/// The system has no thread, or no timer, for it.
+pub fn runtime(common: &CommonSettings, runs: Runs) -> std::io::Result<Runtime> {
+    let threads = common.threads.unwrap_or_else(|| match runs {
+        Runs::Requests => 1,
+        // One is left for links, beats and the rest of the machine.
+        Runs::Tools => std::thread::available_parallelism().map_or(1, |cores| cores.get() - 1).max(1),
+    });
+    match (runs, threads) {
+        (Runs::Requests, 1) => Builder::new_current_thread().enable_all().build(),
+        _ => Builder::new_multi_thread().worker_threads(threads).enable_all().build(),
+    }
+}
+
+/// What a program's threads do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Runs {
+    /// Requests, which block nothing.
+    Requests,
+    /// Tools as well, which may.
+    Tools,
 }
 
 /// How the process ends: an error goes to stderr, after the program's name.

@@ -11,6 +11,7 @@ use identity::AssertionKeys;
 use sha2::Sha256;
 
 use crate::broadcast::BroadcastKey;
+use crate::id::hex;
 use crate::link::LinkKeys;
 use crate::protocol::session::SessionKeys;
 use crate::runner::StateKeys;
@@ -165,7 +166,7 @@ fn fingerprints(text: &str) -> String {
         let mut mac = Hmac::<Sha256>::new_from_slice(&secret).ok()?;
         mac.update(FINGERPRINT);
         let digest = mac.finalize().into_bytes();
-        Some(digest.iter().take(PRINTED).map(|byte| format!("{byte:02x}")).collect::<String>())
+        digest.get(..PRINTED).map(hex)
     };
     text.split(',').filter_map(fingerprint).collect::<Vec<_>>().join("\n")
 }

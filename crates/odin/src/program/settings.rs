@@ -34,6 +34,11 @@ pub struct CommonSettings {
     /// Whether calls may go straight to workers, on links; false: all go through the queue.
     #[arg(long, env = "ASGARD_DIRECT", default_value_t = true, action = clap::ArgAction::Set)]
     pub direct: bool,
+    /// Threads that requests (of a backend) or tools (of a worker) run in. Unset: one in a backend, as calls that stay in a
+    /// thread cost least, and more backends do what more threads do; elsewhere one for each core but one. A program with
+    /// a runtime of its own, as by #[tokio::main], has TOKIO_WORKER_THREADS instead.
+    #[arg(long, env = "ASGARD_THREADS", value_parser = threads())]
+    pub threads: Option<usize>,
     /// What to log, as in RUST_LOG.
     #[arg(long, env = "ASGARD_LOG", default_value = "info,rmcp=warn")]
     pub log: String,
@@ -98,6 +103,10 @@ pub struct WorkerSettings {
     /// Where backends find that, if it is another address there.
     #[arg(long, env = "ASGARD_LINKS_AT")]
     pub links_at: Option<Address>,
+}
+
+fn threads() -> impl TypedValueParser<Value = usize> {
+    RangedU64ValueParser::<usize>::new().range(1..=1024)
 }
 
 /// A number of things at once.

@@ -16,7 +16,7 @@ use kit::values::{SERVER, TOKENS, assertion, assertion_keys, principal};
 use kit::{RedisServer, wait};
 use odin::admin::{self, AdminToken};
 use odin::broadcast::{BroadcastKey, Broadcaster};
-use odin::front::{Access, Front, Handover};
+use odin::front::{Front, Handover};
 use odin::program::process;
 use odin::runner::RmcpRunner;
 use odin::serve::NoDelay;
@@ -93,7 +93,7 @@ impl Deployment {
         for backend in backends {
             let publisher = publisher().map(|(publisher, _)| publisher);
             let mut config = front_config(key.clone());
-            config.access = Access::Gateway(Box::new(assertion_keys()));
+            config.access = assertion_keys().into();
             config.handover = Handover::Envoy;
             config.grip = Some((ISSUER.into(), KEY.to_vec()));
             let front = Front::start(config, store(), publisher.clone());

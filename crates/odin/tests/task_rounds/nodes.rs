@@ -7,7 +7,6 @@ use identity::EntryPoint;
 use kit::site::{over_url, worker};
 use kit::values::{self, SERVER, assertion, assertion_keys, endpoint, principal, with_meta};
 use odin::broadcast::Broadcaster;
-use odin::front::Access;
 use odin::runner::{RmcpRunner, StateKeys};
 use odin::store::{Store, StoreLimits};
 use odin::worker::Worker;
@@ -65,7 +64,7 @@ impl Nodes {
     /// A site with two fronts and no worker.
     pub(crate) async fn start(store: Arc<dyn Store>) -> Self {
         let site = kit::Site::over(store).fronts(2).config(|config| {
-            config.access = Access::Gateway(Box::new(assertion_keys()));
+            config.access = assertion_keys().into();
             config.hold_after = Duration::from_secs(30);
         });
         let (counts, states, workers) = (Arc::default(), StateKeys::random(), Mutex::default());

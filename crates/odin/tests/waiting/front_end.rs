@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use identity::EntryPoint;
 use kit::values::{self, assertion, assertion_keys, principal, with_meta};
-use odin::front::{Access, FrontLimits, Handover};
+use odin::front::{FrontLimits, Handover};
 use odin::program::process;
 use odin::runner::RmcpRunner;
 use odin::worker::Worker;
@@ -63,7 +63,7 @@ impl FrontEnd {
         let nowhere = format!("tcp://{nowhere}");
         let (publisher, _) = process::publisher(process::pushpins(&nowhere).unwrap()).unwrap();
         let site = kit::Site::over(kit::site::memory()).publisher(publisher).config(move |config| {
-            config.access = Access::Gateway(Box::new(assertion_keys()));
+            config.access = assertion_keys().into();
             config.handover = Handover::Envoy;
             config.hold_after = Duration::from_millis(20);
             config.grip = Some(("pushpin".into(), b"key".to_vec()));

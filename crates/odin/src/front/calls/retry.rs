@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use crate::front::error::{Error, Result};
+use crate::id::hex;
 
 const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 /// Bytes of a key.
@@ -35,7 +36,7 @@ pub(crate) fn name(parts: &[&str]) -> String {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
     }
-    hex(hash)
+    hex(&hash.finalize())
 }
 
 /// A hash of the request's parameters, `_meta` left out: progress token and trace context are another attempt's
@@ -46,11 +47,7 @@ pub(crate) fn fingerprint(message: &RawValue) -> String {
     if let Some(params) = params.as_object_mut() {
         params.remove("_meta");
     }
-    hex(Sha256::new().chain_update(params.to_string()))
-}
-
-fn hex(hash: Sha256) -> String {
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(params.to_string()))
 }
 
 #[cfg(test)]

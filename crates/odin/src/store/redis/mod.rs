@@ -37,7 +37,7 @@ use self::waiting::Waiting;
 use super::memory::PARKED;
 use super::{Beat, Beaten, Result, Store, StoreLimits, Unavailable};
 use crate::call::{Gone, Order, Timing};
-use crate::id::CallId;
+use crate::id::{CallId, hex};
 
 pub use self::site::{Difference, Fact, SITE_LIFE};
 
@@ -167,7 +167,7 @@ fn request_key(session: &str, request_id: &str) -> String {
     hash.update(session.len().to_be_bytes());
     hash.update(session);
     hash.update(request_id);
-    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    hash.finalize().first_chunk::<16>().map(|hash| hex(hash)).unwrap_or_default()
 }
 
 fn order_key(order: &Order) -> Option<String> {
