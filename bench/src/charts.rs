@@ -8,7 +8,7 @@ use crate::report::{Cell, Goal, Report, short};
 
 /// Colours of the parts of a bar: told apart by people who see colours differently.
 const COLOURS: [&str; 6] = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"];
-const WIDTH: f64 = 760.0;
+const WIDTH: f64 = 800.0;
 /// Where bars begin and how long the longest is.
 const LEFT: f64 = 230.0;
 const LONGEST: f64 = 420.0;
