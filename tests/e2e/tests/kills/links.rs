@@ -288,8 +288,7 @@ async fn nothing_is_left(stack: &Stack, workers: &mut [RelayedWorker], store: &m
         if full.is_empty() && leases.is_empty() {
             break;
         }
-        // Of a client that is gone nobody asks for five seconds, and a stopped part may have woken just now.
-        assert!(started.elapsed() < Duration::from_secs(12), "left: {full:#?} {leases:#?}; before: {seen}");
+        assert!(started.elapsed() < Duration::from_secs(5), "left: {full:#?} {leases:#?}; before: {seen}");
         seen = format!("{full:?} {leases:?}");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }

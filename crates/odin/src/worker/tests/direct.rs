@@ -82,13 +82,16 @@ fn timing() -> Timing {
 impl Site {
     /// A worker with a link to it. `direct_store`: what its links' thread asks.
     async fn new(concurrency: usize, direct_store: Option<MakeStore>) -> Self {
+        Self::shared(concurrency, Shares { organisation: 100, principal: 100 }, direct_store).await
+    }
+
+    async fn shared(concurrency: usize, shares: Shares, direct_store: Option<MakeStore>) -> Self {
         let store = Arc::new(MemoryStore::new(timing(), StoreLimits::default()));
         let does = Arc::new(Does {
             go: watch::channel(false).0,
             stopped: watch::channel(0).0,
             begun: watch::channel(0).0,
         });
-        let shares = Shares { organisation: 100, principal: 100 };
         let config = WorkerConfig {
             concurrency,
             shares,
@@ -122,8 +125,12 @@ impl Site {
     }
 
     fn call(&self, what: &str, era: Era) -> (CallId, DirectCall) {
+        self.call_of("org", what, era)
+    }
+
+    fn call_of(&self, organisation: &str, what: &str, era: Era) -> (CallId, DirectCall) {
         let call = CallId::random();
-        let order = Order { era, ..order("org", what, call) };
+        let order = Order { era, ..order(organisation, what, call) };
         (call, self.links.dispatch(call, &order, HOLD, None).unwrap())
     }
 
@@ -255,6 +262,17 @@ async fn without_a_slot_the_worker_is_busy() {
     let lone = Site::new(1, None).await;
     lone.until("a link", |site| site.links.workers().len() == 1).await;
     assert!(lone.links.dispatch(CallId::random(), &order, HOLD, None).is_none(), "a single slot");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_organisation_with_its_share_of_slots_finds_the_worker_busy_and_others_do_not() {
+    let site = Site::shared(8, Shares { organisation: 50, principal: 100 }, None).await;
+    let _running: Vec<_> = (1..=4).map(|_| site.call_of("org-1", "slow", Era::Stateless)).collect();
+    site.until("they run", |site| *site.does.begun.borrow() == 4).await;
+    let (_, mut one_more) = site.call_of("org-1", "slow", Era::Stateless);
+    assert_eq!(heard(&mut one_more).await, Heard::Busy);
+    let (_, mut of_others) = site.call_of("org-2", "quick", Era::Stateless);
+    assert!(is_answer(&heard(&mut of_others).await));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
