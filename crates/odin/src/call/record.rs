@@ -448,7 +448,7 @@ impl Record {
     }
 
     pub(super) fn owned(&self, fence: Fence<'_>) -> Result<(), Gone> {
-        if self.closed {
+        if self.closed || self.is_adopted_of(fence) {
             Err(Gone::Missing)
         } else if self.epoch != fence.epoch || self.owner != fence.worker {
             Err(Gone::Fenced)

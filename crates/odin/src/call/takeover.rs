@@ -7,6 +7,8 @@ use crate::protocol::Era;
 
 /// A worker beats that often within a lease.
 const BEATS: u32 = 3;
+/// In place of the name of a TAKE: a backend made the record, and its worker has not registered yet.
+const ADOPTED: &str = "adopted";
 
 impl Record {
     /// REGISTER and ADOPT of a call that no record is known of. `cancelled`: its cancellation came before; the
@@ -27,6 +29,7 @@ impl Record {
         if by == Registrant::Backend {
             // A worker that lives, and has just seen the break itself, comes in time.
             record.lease += millis(timing.lease / BEATS);
+            record.attempt = ADOPTED.into();
         }
         if cancelled {
             record.close_cancelled();
@@ -43,10 +46,20 @@ impl Record {
         now: u64,
         timing: &Timing,
     ) -> Result<State, Gone> {
-        self.owned(Fence::new(worker, 1))?;
+        if !self.is_adopted_of(Fence::new(worker, 1)) {
+            self.owned(Fence::new(worker, 1))?;
+        } else if matches!(by, Registrant::Worker(_)) {
+            self.attempt.clear();
+        }
         self.rerun = self.rerun.or(by.rerun());
         self.own(worker, now, timing);
         Ok(self.state())
+    }
+
+    /// Whether a backend made this record in the worker's name, and the worker has not registered yet. To a worker that
+    /// registered before, it is as if there was none: what the call said is not in it, since the store has lost that.
+    pub(crate) fn is_adopted_of(&self, fence: Fence<'_>) -> bool {
+        self.attempt == ADOPTED && !self.closed && self.epoch == fence.epoch && self.owner == fence.worker
     }
 
     /// CLAIM of a call whose lease ran out. Always raises the epoch, for a finished call as well: nothing of
@@ -90,8 +103,15 @@ impl Record {
         Some((claim, close))
     }
 
-    /// A worker registers its call again after the store lost its memory.
-    pub fn restored(snapshot: Snapshot, worker: &str, now: u64, timing: &Timing) -> Self {
+    /// A worker registers its call again after the store lost its memory. `adopted`: what a backend made of it meanwhile,
+    /// which knows where the client is.
+    pub fn restored(
+        snapshot: Snapshot,
+        adopted: Option<&Self>,
+        worker: &str,
+        now: u64,
+        timing: &Timing,
+    ) -> Self {
         let mut record = Self::new(snapshot.order, now);
         record.run = snapshot.run;
         record.epoch = snapshot.epoch;
@@ -107,6 +127,12 @@ impl Record {
             // A backend that lives asks again soon; until then it has the benefit of the doubt.
             Reach::Node { asked, .. } => *asked = now,
             Reach::None => {}
+        }
+        if let Some(adopted) = adopted {
+            record.reach = adopted.reach.clone();
+            record.channels = record.channels.max(adopted.channels);
+            record.cancel |= adopted.cancel;
+            (record.order.node, record.order.request) = (adopted.order.node.clone(), adopted.order.request);
         }
         record.own(worker, now, timing);
         record

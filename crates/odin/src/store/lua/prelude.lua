@@ -80,10 +80,16 @@ local function snapshot(r)
   return { redis.call('HGETALL', r.key), log(r, 0) }
 end
 
+-- Whether a backend made this record in the worker's name, and the worker has not registered yet. To a worker that
+-- registered before, it is as if there was none: what the call said is not in it, since this Redis has lost that.
+local function is_adopted_of(r, worker, epoch)
+  return r and r.attempt == 'adopted' and r.closed ~= '1' and r.epoch == tonumber(epoch) and r.owner == worker
+end
+
 -- The record for its owner; else nothing, and why.
 local function owned(call, worker, epoch)
   local r = record(call)
-  if not r or r.closed == '1' then return nil, 'missing' end
+  if not r or r.closed == '1' or is_adopted_of(r, worker, epoch) then return nil, 'missing' end
   if r.epoch ~= tonumber(epoch) or r.owner ~= worker then return nil, 'fenced' end
   return r
 end

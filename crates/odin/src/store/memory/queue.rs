@@ -193,9 +193,13 @@ impl Queue for MemoryStore {
     ) -> Result<std::result::Result<State, Gone>> {
         let now = self.now();
         let mut memory = self.memory();
+        let fence = Fence::new(worker, snapshot.epoch);
+        let adopted = memory.records.get(&call).filter(|kept| kept.record.is_adopted_of(fence));
+        let adopted = adopted.map(|kept| kept.record.clone());
         match memory.records.get(&call).map(|kept| &kept.record) {
+            Some(_) if adopted.is_some() => {}
             // Registered already; the reply was lost.
-            Some(known) if known.is_owned(Fence::new(worker, snapshot.epoch)) => {
+            Some(known) if known.is_owned(fence) => {
                 return Ok(Ok(known.state()));
             }
             Some(known) if known.epoch >= snapshot.epoch => return Ok(Err(Gone::Fenced)),
@@ -211,14 +215,20 @@ impl Queue for MemoryStore {
         if snapshot.order.task.is_none() {
             memory.open.add(&snapshot.order.server, &snapshot.order.parties(), call);
         }
-        let mut record = Record::restored(snapshot, worker, now, &self.timing);
+        let mut record = Record::restored(snapshot, adopted.as_ref(), worker, now, &self.timing);
         // The cancellation came while nobody knew the call.
         record.cancel |=
             key.as_ref().and_then(|key| memory.cancelled_ahead.get(key)).is_some_and(|until| now < *until);
         let state = record.state();
-        memory.records.insert(call, Kept::new(record));
-        if let Some(key) = key {
-            memory.by_request.entry(key).or_default().push(call);
+        if adopted.is_some() {
+            if let Some(kept) = memory.records.get_mut(&call) {
+                kept.record = record;
+            }
+        } else {
+            memory.records.insert(call, Kept::new(record));
+            if let Some(key) = key {
+                memory.by_request.entry(key).or_default().push(call);
+            }
         }
         memory.hint_waiting(call, None);
         Ok(Ok(state))

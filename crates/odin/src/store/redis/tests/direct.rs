@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use super::super::super::{Beat, MemoryStore, NodeHint, Registered, Store, StoreLimits};
 use super::super::RedisStore;
 use super::{by, order, until};
-use crate::call::{Claim, Fence, Gone, Offer, Order, Reach, Registrant, Rerun, Timing};
+use crate::call::{
+    Claim, Fence, Gone, Offer, Order, Reach, Registrant, Rerun, Resume, Run, Snapshot, State, Timing,
+};
 use crate::id::{CallId, Ticket};
 use crate::protocol::Era;
 use kit::RedisServer;
@@ -105,7 +107,7 @@ async fn a_client_is_there_as_long_as_its_request_asks() {
     let silence = Duration::from_millis(400);
     for store in homes_with(&server, Timing::default().with_silence(silence)) {
         let (call, of) = (CallId::random(), order(Era::Stateful, "a", 7));
-        register(&*store, call, &of, "w", Registrant::Backend).await.unwrap();
+        register(&*store, call, &of, "w", WORKER).await.unwrap();
         let beat = [Beat { call, epoch: 1, subscribed: false }];
         let reach = async || {
             let state = store.beat("w", &beat).await.unwrap().views.remove(0).unwrap();
@@ -122,6 +124,49 @@ async fn a_client_is_there_as_long_as_its_request_asks() {
             assert!(matches!(reach, Reach::Node { .. }) || asked.elapsed() > silence, "{reach:?}");
         }
         until("nobody asks", async || (reach().await == Reach::None).then_some(())).await;
+    }
+}
+
+#[tokio::test]
+async fn what_the_store_forgot_of_an_adopted_call_its_worker_brings_back() {
+    let server = RedisServer::start();
+    for store in homes(&server) {
+        // The worker had registered, and two events were written down, before the store lost its memory.
+        let (call, of, ticket) = (CallId::random(), order(Era::Stateful, "a", 7), Ticket::random());
+        register(&*store, call, &of, "w", Registrant::Backend).await.unwrap();
+        let fence = by("w", 1);
+        assert_eq!(store.emit(call, fence, 3, &["3".into()]).await.unwrap(), Err(Gone::Missing));
+        assert_eq!(store.finish(call, fence, &"out".into()).await.unwrap(), Err(Gone::Missing));
+        let beat = [Beat { call, epoch: 1, subscribed: false }];
+        assert_eq!(store.beat("w", &beat).await.unwrap().views, [Err(Gone::Missing)]);
+        assert_eq!(store.offer(call, "a", 7, ticket, true).await.unwrap(), Offer::Offered);
+        let snapshot = |epoch| Snapshot {
+            order: of.clone(),
+            epoch,
+            run: Run::Running,
+            rerun: Some(Rerun::Safe),
+            state: State {
+                reach: Reach::Node { node: "a".into(), request: 7, asked: 0 },
+                event_count: 2,
+                cancel: false,
+            },
+            out: None,
+            log: vec!["1".into(), "2".into()],
+            channels: 0,
+        };
+        assert_eq!(store.restore(call, "v", snapshot(1)).await.unwrap(), Err(Gone::Fenced));
+        for _ in 0..2 {
+            let state = store.restore(call, "w", snapshot(1)).await.unwrap().unwrap();
+            assert!(matches!(state.reach, Reach::Offered { .. }), "{state:?}");
+            assert_eq!(state.event_count, 2);
+        }
+        assert_eq!(store.emit(call, fence, 3, &["3".into()]).await.unwrap().unwrap().event_count, 3);
+        // The client that was offered meanwhile is held.
+        assert!(store.hold(ticket, &of.assertion).await.unwrap().is_some());
+        assert!(store.finish(call, fence, &"out".into()).await.unwrap().is_ok());
+        let resumed = store.resume(call, "session", 0, None).await.unwrap();
+        let Resume::Replay { events } = &resumed else { panic!("{resumed:?}") };
+        assert_eq!(events.iter().map(|event| &**event).collect::<Vec<_>>(), ["1", "2", "3", "out"]);
     }
 }
 
