@@ -70,6 +70,8 @@ pub struct Delivery {
     emitted: Option<u64>,
     /// The tool's end, which the record does not have yet.
     ended: Option<Option<Message>>,
+    /// What the tool said last went out before its end, or could not.
+    last_words: bool,
     /// Everything that the record accepted, in order, for the stream.
     items: Vec<Send>,
     out: Option<Message>,
@@ -118,6 +120,7 @@ impl Delivery {
             asked: false,
             emitted: None,
             ended: None,
+            last_words: false,
             items: Vec::new(),
             out: None,
             subscriptions: BTreeMap::new(),
@@ -289,7 +292,10 @@ impl Delivery {
             return Action::Emit { first, events: self.pending.clone() };
         }
         match &self.ended {
-            Some(Some(out)) => return Action::Finish { out: out.clone() },
+            Some(Some(out)) => {
+                let finish = Action::Finish { out: out.clone() };
+                return self.last_words(now).unwrap_or(finish);
+            }
             Some(None) => return Action::Published,
             None => {}
         }
@@ -299,6 +305,17 @@ impl Delivery {
             }
             (action, _) => action,
         }
+    }
+
+    /// What the tool said last, before its answer is stored: a client may lose progress that comes together with the answer
+    /// (TypeScript's SDK, over HTTP+SSE). Once, so that a Pushpin that is away holds no answer back.
+    fn last_words(&mut self, now: u64) -> Option<Action> {
+        let Reach::Held { channel, .. } = self.state.reach else { return None };
+        if self.written >= self.items.len() || std::mem::replace(&mut self.last_words, true) {
+            return None;
+        }
+        let action = self.deliver(channel, now);
+        matches!(action, Action::Send { .. }).then_some(action)
     }
 
     /// When what the tool sent is to be written down; none: there is nothing.

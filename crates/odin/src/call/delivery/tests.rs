@@ -173,3 +173,28 @@ fn what_was_one_item_on_a_channel_is_one_there_for_ever() {
     let all = Send::Events(1, vec![message("1"), message("2"), message("3")]);
     assert_eq!(sent(&mut delivery, GATHER + 3), [all]);
 }
+
+#[test]
+fn what_a_tool_says_last_goes_out_before_its_answer_is_stored() {
+    for outcome in [SendOutcome::Sent, SendOutcome::NotSent] {
+        let mut delivery = delivery(held(1, false));
+        open(&mut delivery, 1, 0);
+        emitted(&mut delivery, &["1"]);
+        assert!(emit(&mut delivery, 0).is_ok());
+        assert_eq!(sent(&mut delivery, 0).len(), 1);
+        emitted(&mut delivery, &["2"]);
+        delivery.input(Input::Finished(Some("out".into())));
+        assert_eq!(emit(&mut delivery, 1), Ok(vec!["2".into()]));
+        let last = Send::Event(2, message("2"));
+        assert_eq!(delivery.next(1), Action::Send { pushpin: 0, channel: 1, items: vec![last.clone()] });
+        delivery.sent(std::slice::from_ref(&last), outcome, 1);
+        // Whether or not it could be sent: the answer is not held back.
+        let finish = Action::Finish { out: "out".into() };
+        assert_eq!(delivery.next(1), finish);
+        delivery.replied(&finish, Ok(held(1, true)), 1);
+        let answer = Send::Final(3, "out".into());
+        let rest = if outcome == SendOutcome::Sent { vec![answer] } else { vec![last, answer] };
+        let all = sent(&mut delivery, 1);
+        assert_eq!(all.iter().filter(|item| **item != Send::Close).cloned().collect::<Vec<_>>(), rest);
+    }
+}
