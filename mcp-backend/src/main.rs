@@ -47,7 +47,7 @@ fn main() -> ExitCode {
         Ok(_) => {}
     }
     program::start_log(&common.log);
-    let runs = if embedded_worker { Runs::Tools } else { Runs::Requests };
+    let runs = if embedded_worker { Runs::Both } else { Runs::Requests };
     let runtime = program::runtime(&common, runs).map_err(|error| error.to_string());
     program::ended(runtime.and_then(|runtime| {
         let toolbox =

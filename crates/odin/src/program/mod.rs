@@ -147,10 +147,12 @@ pub fn start_log(filter: &str) {
 /// # Errors
 /// The system has no thread, or no timer, for it.
 pub fn runtime(common: &CommonSettings, runs: Runs) -> std::io::Result<Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = common.threads.unwrap_or_else(|| match runs {
         Runs::Requests => 1,
         // One is left for links, beats and the rest of the machine.
-        Runs::Tools => std::thread::available_parallelism().map_or(1, |cores| cores.get() - 1).max(1),
+        Runs::Tools => cores.saturating_sub(1).max(1),
+        Runs::Both => cores,
     });
     match (runs, threads) {
         (Runs::Requests, 1) => Builder::new_current_thread().enable_all().build(),
@@ -163,8 +165,10 @@ pub fn runtime(common: &CommonSettings, runs: Runs) -> std::io::Result<Runtime> 
 pub enum Runs {
     /// Requests, which block nothing.
     Requests,
-    /// Tools as well, which may.
+    /// Tools, which may.
     Tools,
+    /// Both: the whole server in one process.
+    Both,
 }
 
 /// How the process ends: an error goes to stderr, after the program's name.

@@ -35,8 +35,9 @@ pub struct CommonSettings {
     #[arg(long, env = "ASGARD_DIRECT", default_value_t = true, action = clap::ArgAction::Set)]
     pub direct: bool,
     /// Threads that requests (of a backend) or tools (of a worker) run in. Unset: one in a backend, as calls that stay in a
-    /// thread cost least, and more backends do what more threads do; elsewhere one for each core but one. A program with
-    /// a runtime of its own, as by #[tokio::main], has TOKIO_WORKER_THREADS instead.
+    /// thread cost least, and more backends do what more threads do; one for each core but one in a worker, and for each core
+    /// in a server of one process. A program with a runtime of its own, as by #[tokio::main], has TOKIO_WORKER_THREADS
+    /// instead.
     #[arg(long, env = "ASGARD_THREADS", value_parser = threads())]
     pub threads: Option<usize>,
     /// What to log, as in RUST_LOG.
