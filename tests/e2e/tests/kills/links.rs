@@ -288,7 +288,8 @@ async fn nothing_is_left(stack: &Stack, workers: &mut [RelayedWorker], store: &m
         if full.is_empty() && leases.is_empty() {
             break;
         }
-        assert!(started.elapsed() < Duration::from_secs(5), "left: {full:#?} {leases:#?}; before: {seen}");
+        // A call whose backend was killed is given up when nobody has asked for it for five seconds; all others are gone sooner.
+        assert!(started.elapsed() < Duration::from_secs(7), "left: {full:#?} {leases:#?}; before: {seen}");
         seen = format!("{full:?} {leases:?}");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
