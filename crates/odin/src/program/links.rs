@@ -36,7 +36,7 @@ pub(super) fn of(config: &FrontConfig, keys: LinkKeys) -> Links {
 }
 
 /// Keeps links to the workers that are announced in the store, in the current runtime: nothing blocks a backend's, and a
-/// call that stays in one thread costs a fifth less.
+/// call that stays in one thread costs its backend a sixth less.
 pub(super) fn to_workers(links: &Links, store: Arc<dyn Store>) {
     tokio::spawn(links.clone().follow(store));
 }

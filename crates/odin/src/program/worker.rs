@@ -92,7 +92,7 @@ async fn run(
 }
 
 /// A connection of a thread's own; the address was checked when the first one was made.
-pub(super) fn own_store(common: &CommonSettings, fallback: &Arc<dyn Store>) -> MakeStore {
+fn own_store(common: &CommonSettings, fallback: &Arc<dyn Store>) -> MakeStore {
     let (of, fallback) = (common.clone(), fallback.clone());
     Box::new(move || -> Arc<dyn Store> { redis(&of).map_or(fallback, |store| store) })
 }
